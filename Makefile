@@ -1,0 +1,36 @@
+# make install | quickstart | check | test | clean
+# Without a GPU, the smaller CPU build of torch: make install PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# (or, before it: .venv/bin/pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0)
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT := runs/quickstart
+
+.PHONY: install quickstart check test clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[train,dev]"
+	touch $@
+
+quickstart: $(STAMP)  ## From nothing to a trained detector and its table, without network or GPU.
+	$(BIN)/anople demo-data $(OUT)/data --overwrite
+	$(BIN)/anople train $(OUT)/data --shots 4 --output $(OUT)/model --overwrite
+	$(BIN)/anople evaluate $(OUT)/model $(OUT)/data --json $(OUT)/table.json --sheet $(OUT)/contact_sheet.png
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+clean:  ## What was trained or downloaded outside the quickstart stays.
+	rm -rf $(VENV) $(OUT) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,16 @@
+"""AnoPLe: few-shot multi-class visual anomaly detection with bidirectional prompts (arXiv 2408.13516, CVPR 2026)."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_anople import AnoPLeConfig
+from .memory import MemoryBank
+from .modeling_anople import AnoPLeModel, AnoPLeOutput
+from .processing_anople import AnoPLeProcessor
+
+__version__ = "0.1.0"
+
+AutoConfig.register(AnoPLeConfig.model_type, AnoPLeConfig, exist_ok=True)
+AutoModel.register(AnoPLeConfig, AnoPLeModel, exist_ok=True)
+AutoProcessor.register(AnoPLeConfig, AnoPLeProcessor, exist_ok=True)
+
+__all__ = ["AnoPLeConfig", "AnoPLeModel", "AnoPLeOutput", "AnoPLeProcessor", "MemoryBank", "__version__"]

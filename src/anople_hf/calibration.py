@@ -1,0 +1,96 @@
+"""Thresholds from good photos alone: each one is judged as if the model had never seen it.
+
+Where in the paper: nowhere, this is ours; the rule is split conformal prediction (`scoring.conformal_threshold`).
+
+A few shots give few independent scores. So every shot is looked at in several mildly changed views (shift, turn, zoom,
+light), matched against a memory that lacks the shot itself. Views of one photo are not independent: the asked rate is an
+aim, and `Calibration.guaranteed` says whether the number of *photos* could promise it.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from .modeling_anople import SHARED, AnoPLeModel, image_digest
+from .scoring import Calibration
+
+
+def vary(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Views of a good part as the next photo of it might look; the first is the photo itself.
+
+    Args:
+        image: (3, H, W) normalised view.
+        count: Views wanted, at least 1.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        (count, 3, H, W). Up to 3 % shift and zoom, 3 degrees, 8 % contrast and 0.08 normalised units of light.
+    """
+    amount = torch.rand(count, 6, generator=generator) * 2 - 1
+    amount[0] = 0
+    angle, zoom = amount[:, 0] * math.radians(3), 1 + 0.03 * amount[:, 1]
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    theta = torch.stack([cos, -sin, 0.06 * amount[:, 2], sin, cos, 0.06 * amount[:, 3]], dim=1).view(count, 2, 3)
+    views = image.float().cpu().expand(count, -1, -1, -1)
+    grid = F.affine_grid(theta, list(views.shape), align_corners=False)
+    moved = F.grid_sample(views, grid, padding_mode="reflection", align_corners=False)
+    moved = moved * (1 + 0.08 * amount[:, 4]).view(-1, 1, 1, 1) + 0.08 * amount[:, 5].view(-1, 1, 1, 1)
+    return torch.cat([views[:1], moved[1:]]).to(image.dtype)
+
+
+@torch.inference_mode()
+def calibrate(
+    model: AnoPLeModel,
+    shots: Mapping[str, Tensor],
+    *,
+    false_alarm_rate: float = 0.05,
+    views: int = 8,
+    seed: int = 0,
+) -> dict[str, Calibration]:
+    """Learn one threshold per product and one for all together, and store them in `model.config.calibration`.
+
+    Args:
+        model: With its memory bank built from these shots.
+        shots: Good photos (k, 3, H, W) of each category.
+        false_alarm_rate: Asked share of good parts called defective.
+        views: Views scored per photo.
+        seed: Fixes the views.
+
+    Returns:
+        Calibration by category; the key "*" holds when the product is not known.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    routed: dict[str, tuple[list[float], list[float]]] = {}
+    shared: tuple[list[float], list[float]] = ([], [])
+    photos = 0
+    for category, images in shots.items():
+        scores, peaks = routed.setdefault(category, ([], []))
+        for image in images:
+            photos += 1
+            others = model.memory.without([image_digest(image)])
+            batch = vary(image, views, generator).to(model.device, model.dtype)
+            # A product with a single photo has no other to be judged by: then its own, seen in changed views.
+            own = others if category in others.categories else model.memory
+            for bank, key, (into_scores, into_peaks) in ((own, category, (scores, peaks)), (others, None, shared)):
+                output = model(batch, category=key, memory=bank if len(bank) else model.memory)
+                into_scores.extend(output.scores.tolist())
+                into_peaks.extend(output.anomaly_maps.amax(dim=(1, 2)).tolist())
+    found = {
+        category: _calibration(*values, false_alarm_rate, len(shots[category]), views)
+        for category, values in routed.items()
+    }
+    found[SHARED] = _calibration(*shared, false_alarm_rate, photos, views)
+    known = dict(model.config.calibration or {})
+    unseen = set(model.memory.categories) - set(shots)
+    if unseen and SHARED in known and known[SHARED]["threshold"] > found[SHARED].threshold:
+        del found[SHARED]  # products learnt earlier need the higher limit: keep theirs
+    model.config.calibration = known | {key: value.to_dict() for key, value in found.items()}
+    return found
+
+
+def _calibration(scores: list[float], peaks: list[float], rate: float, photos: int, views: int) -> Calibration:
+    how = "leave-one-photo-out" if photos > 1 else "changed views of the only photo"
+    return Calibration.from_normals(scores, peaks, rate, num_photos=photos, method=f"{how}, {views} views a photo")

@@ -1,0 +1,37 @@
+"""The word for each category in the text prompts.
+
+Where in the paper: [class] of eq. 1. The words for MVTec-AD and VisA are PromptAD's, whose conventions the authors use.
+"""
+
+from collections.abc import Iterable, Mapping
+
+PUBLISHED_NAMES = {
+    "chewinggum": "chewing gum",
+    "macaroni1": "macaroni",
+    "macaroni2": "macaroni",
+    "pcb1": "printed circuit board",
+    "pcb2": "printed circuit board",
+    "pcb3": "printed circuit board",
+    "pcb4": "printed circuit board",
+}
+"""Categories whose folder name is not a good word. Names that occur twice count twice in the mean over classes."""
+
+
+def class_names_for(categories: Iterable[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The word for each category: the given one, the published one, or the folder's name with spaces.
+
+    Args:
+        categories: Folder names.
+        given: The user's own words, by category.
+
+    Raises:
+        ValueError: `given` names a category that is not there.
+
+    Example:
+        >>> class_names_for(["metal_nut", "pcb1", "x17"], {"x17": "gear wheel"})
+        {'metal_nut': 'metal nut', 'pcb1': 'printed circuit board', 'x17': 'gear wheel'}
+    """
+    categories, given = list(categories), dict(given or {})
+    if unknown := sorted(set(given) - set(categories)):
+        raise ValueError(f"class names for {unknown}, which are not among the categories {categories}.")
+    return {c: given.get(c) or PUBLISHED_NAMES.get(c) or c.replace("_", " ") for c in categories}

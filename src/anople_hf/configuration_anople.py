@@ -1,0 +1,136 @@
+"""`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learnt about its products' scores.
+
+Where in the paper: section 3 (method) and 4.1 (backbone). Values that the paper leaves open are ours; each field says so.
+"""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import CLIPConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+LOCAL_VIEWS = 4
+"""N of sec. 3.2: the crops of a 2 x 2 grid. Rows 0..3 of the scale prefix are theirs, row 4 is the global view's."""
+
+Coupling = Literal["both", "t2v", "v2t", "independent", "text", "visual"]
+
+
+@strict
+class AnoPLeConfig(PreTrainedConfig):
+    r"""Configuration of [`AnoPLeModel`].
+
+    The ones you will most likely change: `backbone`, `memory_layers`, `temperature`, `decoder_upsample`.
+
+    Args:
+        backbone_config: Configuration of the wrapped `CLIPModel`; a dict or `CLIPConfig`.
+        backbone: Id or folder of the frozen CLIP, as taken by `anople_hf.backbones.load_backbone`. None: the weights of
+            the backbone travel inside the checkpoint.
+        backbone_revision: Revision of `backbone` on the Hub.
+        num_text_prompts: C_t, learnable textual context vectors a layer (eq. 2); 4 is ours.
+        num_visual_prompts: C_v, learnable visual context vectors a layer (eq. 4); 4 is ours.
+        prompt_depth: J, how many layers get fresh prompts, the input one included (eq. 3, 5); 9 is ours (MaPLe's).
+            Capped at the depth of the shallower tower.
+        coupling: Which projections of eq. 6 are used (Table 4a): `both` (T <-> I), `t2v` (T -> I), `v2t` (I -> T),
+            `independent` (neither), `text` or `visual` (prompts in one tower only). `both` is the paper's.
+        share_projections: One f_{v->t} and one f_{t->v} for all layers instead of one pair a layer; False is ours.
+        scale_prefix: Insert the scale-aware prefix c (sec. 3.2, Table 4c); True is the paper's.
+        prompt_init_std: Standard deviation of the initial prompts and prefix; 0.02 is ours (CoOp's).
+        prompt_type: `class` writes the product's name into the text, `object` the word "object" (Table 4d).
+        abnormal_word: The unified abnormality token of eq. 1.
+        temperature: tau of eq. 9 and of the pixel softmax; 0.07 is ours (WinCLIP's re-implementations).
+        decoder_upsample: Bilinear factor from the patch grid to the decoder's map; 2 is ours.
+        decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
+        memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
+            2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours.
+        smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
+            PromptAD's 4 pixels at 400. The image score is taken before the blur.
+        class_names: Word used for each category in the text prompts; the key is the category.
+        calibration: Thresholds learnt from normals alone, see `anople_hf.scoring.Calibration`.
+        prompt_fingerprint: Digest of everything that shapes the remembered features; ties a bank to its model.
+
+    Example:
+        >>> from anople_hf import AnoPLeConfig
+        >>> config = AnoPLeConfig(prompt_depth=3)
+        >>> config.prompt_depth, config.temperature
+        (3, 0.07)
+    """
+
+    model_type = "anople"
+    sub_configs_defaults = {"backbone_config": CLIPConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone: str | None = None
+    backbone_revision: str | None = None
+    num_text_prompts: int = 4
+    num_visual_prompts: int = 4
+    prompt_depth: int = 9
+    coupling: Coupling = "both"
+    share_projections: bool = False
+    scale_prefix: bool = True
+    prompt_init_std: float = 0.02
+    prompt_type: Literal["class", "object"] = "class"
+    abnormal_word: str = "abnormal"
+    temperature: float = 0.07
+    decoder_upsample: int = 2
+    decoder_kernel: int = 3
+    memory_layers: list[int] | tuple[int, ...] | None = None
+    smoothing_sigma: float = 2.4
+    class_names: dict[str, str] | None = None
+    calibration: dict[str, Any] | None = None
+    prompt_fingerprint: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.backbone_config is None:
+            self.backbone_config = CLIPConfig()
+        elif isinstance(self.backbone_config, dict):
+            self.backbone_config = CLIPConfig(**self.backbone_config)
+        depth = self.backbone_config.vision_config.num_hidden_layers
+        self.prompt_depth = min(self.prompt_depth, depth, self.backbone_config.text_config.num_hidden_layers)
+        if self.memory_layers is None:
+            self.memory_layers = sorted({depth // 6, (2 * depth) // 3 - 1})
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Refuse settings that no model can be built from. Called by `@strict` after construction."""
+        depth = self.backbone_config.vision_config.num_hidden_layers
+        if self.prompt_depth < 1:
+            raise ValueError(
+                f"prompt_depth={self.prompt_depth}: expected at least 1; set the prompt counts to 0 instead."
+            )
+        if min(self.num_text_prompts, self.num_visual_prompts) < 0:
+            raise ValueError("num_text_prompts and num_visual_prompts must be 0 or more.")
+        if not self.memory_layers or not all(0 <= layer < depth for layer in self.memory_layers):
+            raise ValueError(
+                f"memory_layers={list(self.memory_layers)}: expected one or more 0-based layers of the {depth}-layer "
+                f"vision tower, that is 0 to {depth - 1}."
+            )
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: expected a number above 0, for example 0.07.")
+        if self.decoder_upsample < 1 or self.decoder_kernel < 1 or self.decoder_kernel % 2 == 0:
+            raise ValueError("decoder_upsample must be 1 or more and decoder_kernel an odd number.")
+        if self.smoothing_sigma < 0:
+            raise ValueError(f"smoothing_sigma={self.smoothing_sigma}: expected 0 (no blur) or more.")
+
+    @property
+    def image_size(self) -> int:
+        """Side of a view in pixels, the backbone's own."""
+        return self.backbone_config.vision_config.image_size
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side of a view."""
+        return self.image_size // self.backbone_config.vision_config.patch_size
+
+    @property
+    def text_slots(self) -> int:
+        """Prompt tokens a text carries in front of the class name: its own and those projected from vision (eq. 6)."""
+        own = self.num_text_prompts if self.coupling != "visual" else 0
+        return own + (self.num_visual_prompts if self.coupling in ("both", "v2t") else 0)
+
+    @property
+    def categories(self) -> list[str]:
+        """The known products, in the order they were learnt."""
+        return list(self.class_names or {})
+
+
+__all__ = ["AnoPLeConfig"]

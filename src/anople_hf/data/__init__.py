@@ -1,0 +1,81 @@
+"""Data sets of good and defective photos, in one schema whatever their layout.
+
+Where in the paper: sec. 4.1.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import DatasetDict
+
+from ..images import UnreadableImageError, check_images
+from . import folder, mvtec
+from .few_shot import choose_shots, read_shots, write_shots
+from .schema import FEATURES, make_dataset
+
+logger = logging.getLogger(__name__)
+
+LAYOUTS = (
+    "<category>/train/good/*.png with test/<defect or good>/ and ground_truth/<defect>/ beside it (MVTec-AD), "
+    "or <category>/*.png with good photos only"
+)
+
+
+def load_inspection_data(
+    root: str | Path, *, categories: Sequence[str] | None = None, skip_bad: bool = False
+) -> DatasetDict:
+    """Read a data set from disk; photos are decoded when a row is read.
+
+    Test photos are decoded once beforehand, so a bad file is found before an hour of work, not after.
+
+    Args:
+        root: MVTec-AD layout or plain folders of good photos; may be a single category.
+        categories: Only these.
+        skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
+
+    Returns:
+        Split `train` (good photos) and, where the layout has one, `test`.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: An empty folder, no photos in a category, or an unknown category.
+        UnreadableImageError: A bad test photo; names it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such folder: {root}; expected {LAYOUTS}.")
+    layout = mvtec if mvtec.find_categories(root) else folder
+    found = layout.find_categories(root)
+    if not found:
+        raise ValueError(f"{root} holds no photos in a known layout; expected {LAYOUTS}.")
+    if unknown := sorted(set(categories or ()) - set(found)):
+        raise ValueError(f"{root} has no category {', '.join(unknown)}; it has {', '.join(found)}.")
+    rows = []
+    for name in categories or found:
+        own = list(layout.iterate_rows(root, name, found[name]))
+        if not any(row["split"] == "train" for row in own):
+            raise ValueError(f"category {name!r} has no good photos in {found[name]}; expected {LAYOUTS}.")
+        rows += own
+    train = [row for row in rows if row["split"] == "train"]
+    test = [row for row in rows if row["split"] == "test"]
+    good, bad = check_images([Path(row["image"]) for row in test], skip_bad=skip_bad)
+    if bad:
+        logger.warning("%d unreadable test photos skipped:\n%s", len(bad), "\n".join(bad))
+        readable = {str(path) for path in good}
+        test = [row for row in test if row["image"] in readable]
+    splits = {"train": make_dataset(train)}
+    if test:
+        splits["test"] = make_dataset(test)
+    return DatasetDict(splits)
+
+
+__all__ = [
+    "FEATURES",
+    "UnreadableImageError",
+    "choose_shots",
+    "load_inspection_data",
+    "make_dataset",
+    "read_shots",
+    "write_shots",
+]

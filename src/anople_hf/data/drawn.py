@@ -1,0 +1,135 @@
+"""A sample data set that draws itself: products on a line, defects with exact masks, in the MVTec-AD layout.
+
+Where in the paper: nowhere; it lets everything run with no download. The drawings are ours and free.
+
+A product is a height map and a colour map (`drawn_products.py`). One lamp lights the heights, so scratches catch light
+and dents throw shade. A defective photo is drawn twice from the same random state, with and without the defect; the
+mask is where the two differ.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from .canvas import Canvas
+from .drawn_products import PRODUCTS, Product
+
+MIN_CHANGE = 6  # grey levels by which a pixel must differ to count as changed
+MIN_PIXELS = 40  # a defect smaller than this is drawn again
+
+
+def draw_dataset(
+    root: str | Path,
+    *,
+    categories: list[str] | None = None,
+    train: int = 12,
+    test_good: int = 8,
+    test_defective: int = 12,
+    size: int = 320,
+    seed: int = 0,
+) -> list[str]:
+    """Draw and write a data set.
+
+    Args:
+        root: Folder to fill; made if missing.
+        categories: Names out of `PRODUCTS`; None for all.
+        train: Good photos per category to learn from.
+        test_good: Good photos per category to test on.
+        test_defective: Defective photos per category, spread evenly over the kinds of defects.
+        size: Side of a photo in pixels.
+        seed: Same seed, same photos.
+
+    Returns:
+        The categories.
+
+    Raises:
+        ValueError: Unknown category.
+    """
+    names = list(PRODUCTS) if categories is None else categories
+    if unknown := sorted(set(names) - set(PRODUCTS)):
+        raise ValueError(f"no drawn category {', '.join(unknown)}; there are {', '.join(PRODUCTS)}.")
+    for name in names:
+        folder, product = Path(root) / name, PRODUCTS[name]
+        number = list(PRODUCTS).index(name)
+        for split, count, part in (("train", train, 0), ("test", test_good, 1)):
+            for index in range(count):
+                photo = render(product, [seed, number, part, index], size)
+                _save(photo, folder / split / "good" / f"{index:03}.png")
+        for index in range(test_defective):
+            defect = list(product.defects)[index % len(product.defects)]
+            photo, mask = render_defective(product, defect, [seed, number, 2, index], size)
+            stem = f"{index // len(product.defects):03}"
+            _save(photo, folder / "test" / defect / f"{stem}.png")
+            _save(mask.astype(np.uint8) * 255, folder / "ground_truth" / defect / f"{stem}_mask.png")
+    return names
+
+
+def render(product: Product, seed: list[int], size: int, defect: str | None = None, attempt: int = 0) -> NDArray:
+    """One photo.
+
+    Args:
+        product: What to draw.
+        seed: Fixes the part, its place, the light and the camera's noise.
+        size: Side in pixels.
+        defect: One of `product.defects`, or None for a good part.
+        attempt: Another place for the defect on the same part.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    rng = np.random.default_rng(seed)
+    canvas = Canvas(2 * size, rng)
+    product.draw(canvas, rng)
+    lamp = rng.normal(0, 1, 8)
+    if defect is not None:
+        product.defects[defect](canvas, np.random.default_rng([*seed, 99, attempt]))
+    picture = _light(canvas, lamp)
+    picture = ndimage.gaussian_filter(picture, (1.1, 1.1, 0))
+    picture = picture.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))  # supersampled: smooth edges
+    noise = np.random.default_rng([*seed, 7]).normal(0, 0.008, picture.shape)
+    return np.clip((picture + noise) * 255, 0, 255).round().astype(np.uint8)
+
+
+def render_defective(product: Product, defect: str, seed: list[int], size: int) -> tuple[NDArray, NDArray]:
+    """A defective photo and its mask.
+
+    Returns:
+        uint8 (size, size, 3) and bool (size, size); outside the mask the photo equals the good part's.
+    """
+    good = render(product, seed, size)
+    for attempt in range(20):
+        photo = render(product, seed, size, defect, attempt)
+        difference = np.abs(photo.astype(int) - good).max(axis=-1)
+        core = ndimage.binary_closing(np.pad(difference >= MIN_CHANGE, 4), iterations=2)[4:-4, 4:-4]
+        labelled, count = ndimage.label(core, structure=np.ones((3, 3)))
+        sizes = ndimage.sum_labels(core, labelled, range(1, count + 1))
+        core = np.isin(labelled, 1 + np.flatnonzero(sizes >= 12))  # single noisy pixels are no defect
+        if core.sum() >= MIN_PIXELS * (size / 320) ** 2:
+            return np.where(core[..., None], photo, good), core
+    raise RuntimeError(f"no visible {defect!r} in 20 attempts; the defect of this product is drawn too faintly.")
+
+
+def _light(canvas: Canvas, lamp: NDArray) -> NDArray:
+    """Lambert and highlight on the height map, a soft shadow on the belt, a lamp that falls off."""
+    dy, dx = np.gradient(canvas.height * canvas.size * 0.5)
+    normal_z = 1 / np.sqrt(1 + dx**2 + dy**2)
+    light = np.array([-0.45 + 0.05 * lamp[0], -0.55 + 0.05 * lamp[1], 0.72])
+    light /= np.linalg.norm(light)
+    lambert = np.clip((-dx * light[0] - dy * light[1] + light[2]) * normal_z, 0, None)
+    half = light + [0, 0, 1]
+    half /= np.linalg.norm(half)
+    shine = np.clip((-dx * half[0] - dy * half[1] + half[2]) * normal_z, 0, 1) ** 40
+    offset = round(canvas.size * 0.018)
+    shadow = ndimage.gaussian_filter(np.roll(canvas.covered, (offset, offset), (0, 1)), canvas.size * 0.012)
+    shade = 1 - 0.5 * shadow * (1 - canvas.covered)
+    falloff = 1 + 0.08 * (lamp[2] * canvas.x + lamp[3] * canvas.y) - 0.06 * (canvas.x**2 + canvas.y**2)
+    bright = (0.32 + 0.86 * lambert / light[2] * 0.78) * shade * falloff * (1 + 0.03 * lamp[4])
+    return canvas.colour * bright[..., None] + (canvas.gloss * shine * 0.55)[..., None]
+
+
+def _save(picture: NDArray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)

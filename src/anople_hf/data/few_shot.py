@@ -1,0 +1,129 @@
+"""Few-shot choice: which good photos a detector learns from, fixed by a seed or a list, and written down.
+
+Where in the paper: sec. 4.1 (k = 1, 2, 4 per category). The paper does not say which photos; the rule here is ours.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Image
+
+from ..images import UnreadableImageError, why_unusable
+
+logger = logging.getLogger(__name__)
+
+
+def choose_shots(
+    train: Dataset,
+    shots: int,
+    *,
+    seed: int = 0,
+    listed: Mapping[str, list[str]] | None = None,
+    skip_bad: bool = False,
+) -> dict[str, list[int]]:
+    """Choose k good photos of each category.
+
+    A seed gives each category its own order of the sorted photos, and the first k are taken: the 1-shot choice is part
+    of the 2-shot choice, and does not change when other categories come or go.
+
+    Args:
+        train: Good photos in the package's schema.
+        shots: k.
+        seed: Which order.
+        listed: Take exactly these photos instead (`path` values by category).
+        skip_bad: Take the next photo of the order for one that cannot be read.
+
+    Returns:
+        Row numbers of `train` by category, categories sorted.
+
+    Raises:
+        ValueError: Too few photos, or a listed one is not there.
+        UnreadableImageError: A chosen photo cannot be read.
+    """
+    rows: dict[str, dict[str, int]] = {}
+    for index, (category, path, label) in enumerate(
+        zip(train["category"], train["path"], train["label"], strict=True)
+    ):
+        if label == 0:
+            rows.setdefault(category, {})[path] = index
+    if listed is not None:
+        return {category: _listed(rows, category, paths) for category, paths in listed.items()}
+    chosen = {}
+    for category in sorted(rows):
+        paths = sorted(rows[category])
+        if len(paths) < shots:
+            raise ValueError(
+                f"category {category!r} has {len(paths)} good photos, {shots} shots were asked for: add photos, or ask "
+                f"for at most {len(paths)}."
+            )
+        taken = _readable(
+            train, [rows[category][paths[i]] for i in _order(seed, category, len(paths))], shots, skip_bad
+        )
+        if len(taken) < shots:
+            raise ValueError(
+                f"category {category!r} has only {len(taken)} readable good photos, {shots} shots were asked for."
+            )
+        chosen[category] = taken
+    return chosen
+
+
+def write_shots(path: Path, chosen: Mapping[str, list[str]], *, shots: int, seed: int) -> None:
+    """Write `shots.json`; under a temporary name first, then renamed."""
+    temporary = Path(f"{path}.tmp")
+    content = {"seed": seed, "shots": shots, "categories": {name: list(paths) for name, paths in chosen.items()}}
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_shots(path: Path) -> dict[str, list[str]]:
+    """The photos of a `shots.json`, by category.
+
+    Raises:
+        ValueError: Not such a file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {str(name): [str(photo) for photo in photos] for name, photos in content["categories"].items()}
+    except (KeyError, AttributeError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} lists no shots; expected {{"categories": {{"name": ["path", ...]}}}}.') from error
+
+
+def _order(seed: int, category: str, count: int) -> np.ndarray:
+    own = int.from_bytes(hashlib.sha256(category.encode()).digest()[:8], "big")  # hash() differs from run to run
+    return np.random.default_rng([seed, own]).permutation(count)
+
+
+def _readable(train: Dataset, order: list[int], shots: int, skip_bad: bool) -> list[int]:
+    files = train.cast_column("image", Image(decode=False))
+    taken: list[int] = []
+    skipped = 0
+    for index in order:
+        if len(taken) == shots:
+            break
+        path = files[index]["image"]["path"]
+        reason = why_unusable(path) if path else None
+        if reason is None:
+            taken.append(index)
+        elif skip_bad:
+            skipped += 1
+            logger.warning("skipped: %s", reason)
+        else:
+            raise UnreadableImageError(f"{reason}. Replace it, or take another photo instead with --skip-bad.")
+    if skipped:
+        logger.warning("%d unreadable photos skipped.", skipped)
+    return taken
+
+
+def _listed(rows: dict[str, dict[str, int]], category: str, paths: list[str]) -> list[int]:
+    if category not in rows:
+        raise ValueError(f"the shot list names category {category!r}; known: {', '.join(sorted(rows))}.")
+    if not paths or (unknown := [path for path in paths if path not in rows[category]]):
+        raise ValueError(
+            f"the shot list of {category!r} names {unknown[:3] if paths else 'no photo'}; expected paths of good photos "
+            f"such as {next(iter(rows[category]))!r}."
+        )
+    return [rows[category][path] for path in paths]

@@ -1,0 +1,77 @@
+"""The MVTec-AD layout: `<category>/train/good`, `test/<defect or good>`, `ground_truth/<defect>/<stem>_mask.png`.
+
+Where in the paper: sec. 4.1 (MVTec-AD [3]). MPDD and many factories' own sets look the same.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import find_images
+
+logger = logging.getLogger(__name__)
+
+
+def find_categories(root: Path) -> dict[str, Path]:
+    """Categories of a tree in this layout, sorted; `root` may itself be one. Empty if it is another layout.
+
+    Args:
+        root: An existing folder.
+    """
+    if (root / "train" / "good").is_dir():
+        return {root.resolve().name: root}
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {path.name: path for path in folders if (path / "train" / "good").is_dir()}
+
+
+def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of one category, train before test, every listing sorted.
+
+    Masks are paired by stem (`<stem>_mask.*` or `<stem>.*`), never by order. A defective image without one stays, with
+    mask None: it counts for image metrics.
+
+    Args:
+        root: Paths in the table are relative to it.
+        category: Its name.
+        folder: Its folder.
+    """
+    for photo in find_images(folder / "train" / "good"):
+        yield _row(root, category, photo, defect="good", split="train")
+    if not (folder / "test").is_dir():
+        return
+    missing = []
+    for kind in sorted(
+        path for path in (folder / "test").iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
+        masks = {}
+        if kind.name != "good" and (folder / "ground_truth" / kind.name).is_dir():
+            masks = {
+                path.stem.removesuffix("_mask"): path for path in find_images(folder / "ground_truth" / kind.name)
+            }
+        for photo in find_images(kind):
+            mask = masks.get(photo.stem)
+            if kind.name != "good" and mask is None:
+                missing.append(photo)
+            yield _row(root, category, photo, defect=kind.name, split="test", mask=mask)
+    if missing:
+        logger.warning(
+            "%s: %d defective test images have no mask (first: %s); pixel metrics are left out for this category.",
+            category,
+            len(missing),
+            missing[0],
+        )
+
+
+def _row(
+    root: Path, category: str, photo: Path, *, defect: str, split: str, mask: Path | None = None
+) -> dict[str, Any]:
+    return {
+        "image": str(photo),
+        "mask": str(mask) if mask else None,
+        "label": int(defect != "good"),
+        "category": category,
+        "defect": defect,
+        "path": photo.relative_to(root).as_posix(),
+        "split": split,
+    }

@@ -1,0 +1,190 @@
+"""Reading photos as cameras and tools write them: always 8-bit RGB, upright, or a clear refusal.
+
+Where in the paper: nowhere; the data sets mix greyscale, 16-bit, palette and rotated files (method notes, 5.7).
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SMALLEST = 16
+"""Pixels a photo needs on each side: one patch of the paper's backbone."""
+
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+
+
+class UnreadableImageError(ValueError):
+    """A photo that cannot be used; the message names it and says what to do."""
+
+
+def read_image(source: Any) -> Image.Image:
+    """A photo as 8-bit RGB.
+
+    EXIF rotation is applied, 16-bit values are scaled (not cut), transparent pixels are laid over white.
+
+    Args:
+        source: Path, bytes, a `datasets` image dict with `path` or `bytes`, PIL image, or numpy array (H, W) or
+            (H, W, 1 | 3 | 4) of uint8, uint16, or floats in 0..1.
+
+    Raises:
+        UnreadableImageError: Missing, truncated or no image; names the file.
+
+    Example:
+        >>> read_image(np.full((4, 6), 65535, np.uint16)).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    name = _name(source)
+    try:
+        image = _open(source)
+        image.load()
+    except FileNotFoundError as error:
+        raise UnreadableImageError(f"no such photo: {name}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(
+            f"{name} is truncated or not an image ({type(error).__name__}: {error}); replace the file, or leave it out "
+            "with --skip-bad."
+        ) from error
+    return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def read_mask(source: Any) -> np.ndarray:
+    """A ground-truth mask: (H, W) bool, True where the value is above 0 (VisA's hold class indices 1..9).
+
+    Args:
+        source: As for `read_image`.
+    """
+    try:
+        image = _open(source)
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImageError(f"the mask {_name(source)} cannot be read ({error}); replace the file.") from error
+    values = np.asarray(image)
+    if image.mode in ("LA", "RGBA"):
+        values = values[..., :-1]
+    return values > 0 if values.ndim == 2 else (values > 0).any(axis=-1)
+
+
+def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
+    """All files of a folder that should be photos, sorted; hidden and system files are left out.
+
+    A file of another kind is not left out: it is reported by `check_images`, so that nothing goes missing in silence.
+
+    Args:
+        folder: An existing folder.
+        recursive: Look into its folders, too.
+    """
+    folder = Path(folder)
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.name.lower() not in _SYSTEM_FILES
+    )
+
+
+def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Path], list[str]]:
+    """Decode every photo once, before any work starts.
+
+    Args:
+        paths: Files.
+        skip_bad: Return the reasons instead of raising.
+
+    Returns:
+        The usable paths, and one line for each other one.
+
+    Raises:
+        UnreadableImageError: Names the first few bad files and their number.
+    """
+    good, bad = [], []
+    for path in paths:
+        reason = why_unusable(path)
+        if reason:
+            bad.append(reason)
+        else:
+            good.append(path)
+    if bad and not skip_bad:
+        more = f"\n... and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise UnreadableImageError(
+            f"{len(bad)} of {len(paths)} files cannot be used:\n"
+            + "\n".join(bad[:5])
+            + more
+            + "\nReplace them, or skip them with --skip-bad."
+        )
+    return good, bad
+
+
+def why_unusable(path: str | Path) -> str | None:
+    """The reason why a file is no photo for a model, or None."""
+    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        return f"{path} is not an image file (expected {', '.join(IMAGE_SUFFIXES)})"
+    try:
+        width, height = read_image(path).size
+    except UnreadableImageError as error:
+        return str(error).split(";")[0]
+    if min(width, height) < SMALLEST:
+        return f"{path} is {width} x {height} pixels, smaller than a patch ({SMALLEST} x {SMALLEST})"
+    return None
+
+
+def _open(source: Any) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, dict):
+        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+    if isinstance(source, (bytes, bytearray)):
+        return Image.open(io.BytesIO(source))
+    if isinstance(source, (str, Path)):
+        return Image.open(source)
+    if isinstance(source, Iterable) or hasattr(source, "__array__"):
+        return _from_array(np.asarray(source))
+    raise UnreadableImageError(
+        f"cannot read a photo from {type(source).__name__}; expected a path, PIL image or array."
+    )
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise UnreadableImageError(f"an array of shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4).")
+    if array.dtype == np.uint16:
+        array = np.round(array / 257.0).astype(np.uint8)
+    elif array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise UnreadableImageError("a float array must hold values in 0..1.")
+        array = np.round(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise UnreadableImageError(f"an array of {array.dtype}; expected uint8, uint16, or floats in 0..1.")
+    return Image.fromarray(array)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return Image.fromarray(np.clip(np.round(np.asarray(image) / 257.0), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        values = np.asarray(image)
+        top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+        return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
+        opaque = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, dict):
+        source = source.get("path") or "the photo"
+    if isinstance(source, Image.Image):
+        source = getattr(source, "filename", "") or "the photo"
+    return str(source) if isinstance(source, (str, Path)) else "the photo"

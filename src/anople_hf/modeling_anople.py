@@ -1,0 +1,337 @@
+"""`AnoPLeModel`: prompted CLIP, patch decoder and memory bank in one `PreTrainedModel`.
+
+Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse, score).
+
+- `forward` reads as the figure: encode -> decode -> match -> fuse -> score.
+- The text tower runs in training, and once when the class names change; scoring uses two stored vectors.
+- How a checkpoint is written and read stands in `checkpoint_anople.py`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers import CLIPModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .backbones import load_backbone
+from .checkpoint_anople import AnoPLePreTrainedModel
+from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
+from .decoder import PatchDecoder
+from .memory import MemoryBank
+from .prompts import CoupledPrompts, attach_prompts
+from .scoring import abnormal_probability, fuse, resize_map, smooth
+
+Branch = Literal["both", "prompt", "memory"]
+SHARED = "*"
+"""Key of the thresholds that hold when the product is not known."""
+
+
+@dataclass
+class AnoPLeOutput(ModelOutput):
+    """What the model says about a batch of views.
+
+    Attributes:
+        scores: (B,) raw anomaly score, eq. 16; higher is more anomalous. Rank with these, decide with `thresholds`.
+        anomaly_maps: (B, H, W) M_q of eq. 15 at the view's size, blurred by `config.smoothing_sigma`.
+        image_probabilities: (B,) p-hat of eq. 9, the abnormal channel.
+        decoder_maps: (B, h, w) M-hat of eq. 8, the abnormal channel.
+        memory_maps: (B, g, g) M_mem of eq. 14.
+        thresholds: (B,) calibrated decision thresholds, NaN where there is none for the product.
+        pixel_thresholds: (B,) the same for the anomaly maps.
+        image_features: (B, d) z_0, unit length.
+        patch_features: (B, d, h, w) D(z).
+        text_features: (2, d) w+ and w-.
+    """
+
+    scores: Tensor | None = None
+    anomaly_maps: Tensor | None = None
+    image_probabilities: Tensor | None = None
+    decoder_maps: Tensor | None = None
+    memory_maps: Tensor | None = None
+    thresholds: Tensor | None = None
+    pixel_thresholds: Tensor | None = None
+    image_features: Tensor | None = None
+    patch_features: Tensor | None = None
+    text_features: Tensor | None = None
+
+
+class AnoPLeModel(AnoPLePreTrainedModel):
+    """Few-shot multi-class anomaly detector around a frozen `CLIPModel`.
+
+    Example:
+        >>> import torch
+        >>> from anople_hf import AnoPLeModel, AnoPLeProcessor
+        >>> model = AnoPLeModel.from_backbone("embedded:tiny-clip")
+        >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
+        >>> _ = model.set_class_names({"gear": "gear"}, **processor.class_prompts(["gear"]))
+        >>> photos = torch.rand(2, 3, 240, 240, generator=torch.Generator().manual_seed(0))
+        >>> model.memorize(photos, category="gear")
+        >>> outputs = model(photos)
+        >>> outputs.scores.shape, outputs.anomaly_maps.shape
+        (torch.Size([2]), torch.Size([2, 240, 240]))
+    """
+
+    def __init__(self, config: AnoPLeConfig) -> None:
+        super().__init__(config)
+        vision, text = config.backbone_config.vision_config, config.backbone_config.text_config
+        joint_width = config.backbone_config.projection_dim
+        self.clip = CLIPModel._from_config(config.backbone_config)
+        attach_prompts(self.clip)
+        self.prompts = CoupledPrompts(
+            config.prompt_depth,
+            config.num_text_prompts,
+            config.num_visual_prompts,
+            text_width=text.hidden_size,
+            visual_width=vision.hidden_size,
+            coupling=config.coupling,
+            share_projections=config.share_projections,
+            num_views=LOCAL_VIEWS + 1 if config.scale_prefix else 0,
+        )
+        self.decoder = PatchDecoder(
+            vision.hidden_size, joint_width, upsample=config.decoder_upsample, kernel=config.decoder_kernel
+        )
+        self.memory = MemoryBank(config.memory_layers)
+        self.register_buffer("text_features", torch.zeros(2, joint_width))
+        self.post_init()
+
+    @classmethod
+    def from_backbone(cls, backbone: str, *, revision: str | None = None, **settings: Any) -> "AnoPLeModel":
+        """A new, untrained AnoPLe around a CLIP.
+
+        Args:
+            backbone: Id or folder, see `anople_hf.backbones.load_backbone`.
+            revision: Its revision on the Hub.
+            settings: Fields of `AnoPLeConfig`.
+        """
+        clip = load_backbone(backbone, revision=revision)
+        config = AnoPLeConfig(
+            backbone=backbone, backbone_revision=revision, backbone_config=clip.config.to_dict(), **settings
+        )
+        model = cls(config)
+        model.clip.load_state_dict(clip.state_dict())
+        with torch.no_grad():  # D starts as MaskCLIP's dense CLIP features
+            model.decoder.project.weight.copy_(clip.visual_projection.weight)
+        return model.freeze_backbone().eval()
+
+    @torch.no_grad()
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            init.zeros_(self.text_features)
+
+    def freeze_backbone(self) -> "AnoPLeModel":
+        """Stop gradients into CLIP; loading re-creates parameters, so this runs after it."""
+        self.clip.requires_grad_(False)
+        return self
+
+    # -- encode -------------------------------------------------------------------------------------------------
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """w+ and w-: prompted text vectors, averaged over the classes within each label (eq. 1-3, 7; below eq. 9).
+
+        Args:
+            input_ids: (2, C, T) tokens of [P][class] and [P][abnormal][class] with reserved slots.
+            attention_mask: (2, C, T), optional.
+
+        Returns:
+            (2, d) unit vectors.
+        """
+        labels, classes, length = input_ids.shape
+        mask = None if attention_mask is None else attention_mask.reshape(-1, length)
+        pooled = self.clip.text_model(
+            input_ids.reshape(-1, length), attention_mask=mask, prompts=self.prompts.for_text()
+        ).pooler_output
+        vectors = F.normalize(self.clip.text_projection(pooled), dim=-1).unflatten(0, (labels, classes))
+        return F.normalize(vectors.mean(dim=1), dim=-1)
+
+    def encode_image(
+        self, pixel_values: Tensor, views: Tensor | None = None, layers: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One pass of the prompted vision tower (eq. 4-7).
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised views.
+            views: (B,) rows of the scale prefix; None for the global view.
+            layers: 0-based encoder layers whose patch tokens are wanted, too.
+
+        Returns:
+            z_0 (B, d) projected and of unit length; the layer-normed last patch tokens (B, n, d_v); the tokens of
+            `layers` as (B, L, n, d_v), or None.
+        """
+        if views is None:
+            views = pixel_values.new_full((pixel_values.shape[0],), LOCAL_VIEWS, dtype=torch.long)
+        encoded = self.clip.vision_model(
+            pixel_values,
+            prompts=self.prompts.for_vision(),
+            prefix=self.prompts.prefix(views),
+            output_hidden_states=[layer + 1 for layer in layers] if layers else False,  # 0 is the encoder's input
+        )
+        patches = slice(1, 1 + self.config.grid_size**2)  # the prompts stand behind the patches
+        image_features = F.normalize(self.clip.visual_projection(encoded.pooler_output), dim=-1)
+        tokens = self.clip.vision_model.post_layernorm(encoded.last_hidden_state[:, patches])
+        if not layers:
+            return image_features, tokens, None
+        remembered = torch.stack([encoded.hidden_states[layer + 1][:, patches] for layer in layers], dim=1)
+        return image_features, tokens, remembered
+
+    @torch.no_grad()
+    def set_class_names(
+        self, class_names: dict[str, str], input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> "AnoPLeModel":
+        """Store the products' names and their two text vectors; from now on scoring does not need the text tower.
+
+        Args:
+            class_names: Word for each category, in the order of `input_ids`.
+            input_ids: (2, C, T), from `AnoPLeProcessor.class_prompts`.
+            attention_mask: (2, C, T), optional.
+        """
+        if input_ids.shape[1] != len(class_names):
+            raise ValueError(f"{len(class_names)} class names for {input_ids.shape[1]} pairs of prompts.")
+        mask = None if attention_mask is None else attention_mask.to(self.device)
+        self.text_features.copy_(self.encode_text(input_ids.to(self.device), mask))
+        self.config.class_names = dict(class_names)
+        return self
+
+    # -- remember -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def memorize(self, pixel_values: Tensor, category: str, *, names: Sequence[str] = ()) -> None:
+        """Teach good parts of a product, without training (sec. 3.4). Photos already known are not added twice.
+
+        Args:
+            pixel_values: (B, 3, H, W) views of good parts, from the processor.
+            category: The product; a new one is added.
+            names: Where each photo came from, optional.
+        """
+        names = list(names) or [""] * len(pixel_values)
+        if len(names) != len(pixel_values):
+            raise ValueError(f"{len(names)} names for {len(pixel_values)} images: expected one each.")
+        known = set()
+        if category in self.memory.categories:
+            known = {reference.digest for reference in self.memory.references(category)}
+        for image, name in zip(pixel_values, names, strict=True):
+            digest = image_digest(image)
+            if digest in known:
+                continue
+            known.add(digest)
+            view = image[None].to(self.device, self.dtype)
+            tokens = self.encode_image(view, layers=self.config.memory_layers)[2]
+            self.memory.add(category, tokens, names=[name], digests=[digest])
+
+    def forget(self, category: str) -> None:
+        """Take a product out of the memory and drop its threshold.
+
+        Raises:
+            KeyError: Unknown category.
+        """
+        self.memory.remove(category)
+        if self.config.calibration:
+            self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
+
+    # -- score --------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        category: str | Sequence[str] | None = None,
+        branch: Branch = "both",
+        views: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        memory: MemoryBank | None = None,
+        return_dict: bool | None = None,
+    ) -> AnoPLeOutput | tuple[Tensor, ...]:
+        """Score a batch of views (sec. 3.4), or run the trainable path.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised views.
+            category: Route to one known product, or one per image; None searches the memory of all products.
+            branch: `both` is the paper's; `prompt` leaves the memory out (training does), `memory` leaves text and
+                decoder out.
+            views: (B,) rows of the scale prefix, training only; None for the global view.
+            input_ids: (2, C, T) class prompts: encode them now, with gradients, instead of using the stored vectors.
+            attention_mask: (2, C, T), optional.
+            memory: Match against this bank instead of the model's own.
+            return_dict: False returns a tuple.
+
+        Raises:
+            ValueError: No memory where the branch needs one, or no class names where it needs text.
+            KeyError: Unknown category.
+        """
+        bank = self.memory if memory is None else memory
+        if branch != "prompt" and not len(bank):
+            raise ValueError(
+                "this model has no memory bank: call model.memorize(images, category=...) first, or score with "
+                "branch='prompt'."
+            )
+        layers = () if branch == "prompt" else self.config.memory_layers
+        image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
+
+        probability = decoder_map = patch_features = text_features = memory_map = None
+        if branch != "memory":
+            text_features = self._text_vectors(input_ids, attention_mask)
+            probability = abnormal_probability(image_features, text_features, self.config.temperature)
+            patch_features = self.decoder(tokens)
+            decoder_map = abnormal_probability(patch_features, text_features, self.config.temperature)
+        if remembered is not None:
+            grid = self.config.grid_size
+            memory_map = bank.match(remembered, category).unflatten(1, (grid, grid))
+
+        if decoder_map is None:
+            fused = memory_map
+            scores = fused.amax(dim=(1, 2))
+        else:
+            fused = decoder_map
+            if memory_map is not None:
+                fused = fuse(decoder_map, resize_map(memory_map, decoder_map.shape[-1]))
+            scores = fuse(probability, fused.amax(dim=(1, 2)))
+        thresholds, pixel_thresholds = self._thresholds(scores, category, branch)
+        output = AnoPLeOutput(
+            scores=scores,
+            anomaly_maps=smooth(resize_map(fused, pixel_values.shape[-1]), self.config.smoothing_sigma),
+            image_probabilities=probability,
+            decoder_maps=decoder_map,
+            memory_maps=memory_map,
+            thresholds=thresholds,
+            pixel_thresholds=pixel_thresholds,
+            image_features=image_features,
+            patch_features=patch_features,
+            text_features=text_features,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _text_vectors(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        if input_ids is not None:
+            return self.encode_text(input_ids, attention_mask)
+        if self.config.class_names is None:
+            raise ValueError(
+                "this model knows no class names yet: call model.set_class_names(...), train it, or score with "
+                "branch='memory'."
+            )
+        return self.text_features
+
+    def _thresholds(
+        self, scores: Tensor, category: str | Sequence[str] | None, branch: Branch
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if not self.config.calibration or branch != "both":
+            return None, None
+        keys = [category or SHARED] * scores.shape[0] if category is None or isinstance(category, str) else category
+        found = [self.config.calibration.get(key, {}) for key in keys]
+        return tuple(
+            torch.tensor([float(c.get(name, "nan")) for c in found], device=scores.device)
+            for name in ("threshold", "pixel_threshold")
+        )
+
+
+def image_digest(image: Tensor) -> str:
+    """SHA-256 of one view (3, H, W), taken from its float32 values."""
+    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+__all__ = ["AnoPLeModel", "AnoPLeOutput"]

@@ -1,0 +1,217 @@
+"""`AnoPLeProcessor`: photos to views, class names to prompts with slots, model outputs to decisions.
+
+Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Masks and regions are ours.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from .backbones import load_processor_parts
+from .configuration_anople import AnoPLeConfig
+from .images import read_image
+from .modeling_anople import AnoPLeOutput
+from .scoring import resize_map
+
+LABELS = ("normal", "defective")
+
+
+class AnoPLeProcessor(ProcessorMixin):
+    """Everything between a user's files and the model's tensors, and back.
+
+    Args:
+        image_processor: Square resize without crop, CLIP's mean and deviation.
+        tokenizer: The backbone's.
+        text_slots: Prompt tokens to reserve behind SOS, `AnoPLeConfig.text_slots`.
+        abnormal_word: The abnormality token of eq. 1.
+        prompt_type: `class` or `object`, see `AnoPLeConfig.prompt_type`.
+
+    Example:
+        >>> from anople_hf import AnoPLeConfig, AnoPLeProcessor
+        >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", AnoPLeConfig())
+        >>> processor(images=np.zeros((480, 640, 3), np.uint8))["pixel_values"].shape
+        torch.Size([1, 3, 240, 240])
+        >>> processor.class_prompts(["gear", "metal nut"])["input_ids"].shape[:2]  # normal and abnormal, two classes
+        torch.Size([2, 2])
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        text_slots: int = 8,
+        abnormal_word: str = "abnormal",
+        prompt_type: str = "class",
+        **kwargs: Any,
+    ) -> None:
+        self.text_slots = text_slots
+        self.abnormal_word = abnormal_word
+        self.prompt_type = prompt_type
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def from_backbone(cls, backbone: str, config: AnoPLeConfig, *, revision: str | None = None) -> "AnoPLeProcessor":
+        """The processor that fits a backbone and a model configuration."""
+        image_processor, tokenizer = load_processor_parts(backbone, revision=revision)
+        return cls(
+            image_processor,
+            tokenizer,
+            text_slots=config.text_slots,
+            abnormal_word=config.abnormal_word,
+            prompt_type=config.prompt_type,
+        )
+
+    def __call__(self, images: Any = None, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
+        """Read and normalise photos.
+
+        Args:
+            images: One or a list of: path, PIL image, numpy array (H, W) or (H, W, 3), bytes. Greyscale, 16-bit, alpha,
+                palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
+            return_tensors: Kind of tensors.
+            kwargs: Passed on to the image processor.
+
+        Returns:
+            `pixel_values` of shape (B, 3, S, S). The photo is squeezed to a square, never cropped: defects at the
+            border stay in view.
+
+        Raises:
+            UnreadableImageError: Names the file.
+        """
+        batch = list(images) if isinstance(images, (list, tuple)) else [images]
+        if not batch:
+            raise ValueError("images is empty: expected at least one photo.")
+        return self.image_processor([read_image(image) for image in batch], return_tensors=return_tensors, **kwargs)
+
+    def class_prompts(self, class_names: Sequence[str]) -> BatchFeature:
+        """Token ids of [P][class]. and [P][abnormal][class]. (eq. 1, 2), trimmed to the longest.
+
+        Trimming is exact under the causal mask. The final period is MaPLe's.
+
+        Args:
+            class_names: C words, one per category.
+
+        Returns:
+            `input_ids` and `attention_mask` of shape (2, C, T): normal, abnormal.
+
+        Raises:
+            ValueError: No class, or a name too long for the text tower.
+        """
+        if not class_names:
+            raise ValueError("class_names is empty: expected at least one name.")
+        words = ["object" if self.prompt_type == "object" else name.replace("_", " ").strip() for name in class_names]
+        texts = [f"{word}." for word in words] + [f"{self.abnormal_word} {word}." for word in words]
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        slot = self.tokenizer("x", add_special_tokens=False)["input_ids"][
+            0
+        ]  # overwritten by the hooks; any word would do
+        rows = [
+            [bos, *[slot] * self.text_slots, *self.tokenizer(text, add_special_tokens=False)["input_ids"], eos]
+            for text in texts
+        ]
+        longest = max(len(row) for row in rows)
+        limit = self.tokenizer.model_max_length
+        if longest > limit:
+            name = class_names[[len(row) for row in rows].index(longest) % len(class_names)]
+            raise ValueError(
+                f"the class name {name!r} takes {longest} tokens with its prompts, the text tower reads {limit}: give it "
+                "a shorter name."
+            )
+        ids = torch.tensor([row + [eos] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return BatchFeature({"input_ids": ids.unflatten(0, (2, -1)), "attention_mask": mask.unflatten(0, (2, -1))})
+
+    def post_process(
+        self,
+        outputs: AnoPLeOutput,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        *,
+        thresholds: float | Tensor | None = None,
+        pixel_thresholds: float | Tensor | None = None,
+        min_region: int = 9,
+    ) -> list[dict[str, Any]]:
+        """Decide, and bring the maps to the photos' own sizes.
+
+        Args:
+            outputs: Of the model.
+            target_sizes: (height, width) of each photo; None keeps the model's size.
+            thresholds: Instead of the calibrated ones.
+            pixel_thresholds: Instead of the calibrated ones.
+            min_region: Smallest region that is reported, in pixels of the model's map.
+
+        Returns:
+            One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None without a threshold),
+            `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top, right, bottom)` in pixels,
+            right and bottom exclusive, with `peak` and `area`, strongest first); a normal part has an empty mask.
+        """
+        scores = outputs.scores.float().cpu()
+        limits = _per_image(thresholds, outputs.thresholds, len(scores))
+        pixel_limits = _per_image(pixel_thresholds, outputs.pixel_thresholds, len(scores))
+        if target_sizes is not None and len(target_sizes) != len(scores):
+            raise ValueError(f"{len(target_sizes)} target sizes for {len(scores)} images: expected one each.")
+        results = []
+        for index, score in enumerate(scores.tolist()):
+            anomaly_map = outputs.anomaly_maps[index].float().cpu()
+            size = tuple(target_sizes[index]) if target_sizes is not None else tuple(anomaly_map.shape)
+            heat_map = resize_map(anomaly_map[None], size)[0].numpy()
+            limit, pixel_limit = limits[index], pixel_limits[index]
+            label = None if np.isnan(limit) else LABELS[int(score > limit)]
+            mask = np.zeros(size, bool)
+            if label == "defective" and not np.isnan(pixel_limit):
+                mask = heat_map > pixel_limit
+            cell = size[0] * size[1] / anomaly_map.numel()
+            results.append(
+                {
+                    "score": score,
+                    "threshold": None if np.isnan(limit) else limit,
+                    "pixel_threshold": None if np.isnan(pixel_limit) else pixel_limit,
+                    "label": label,
+                    "heat_map": heat_map,
+                    "mask": mask,
+                    "regions": find_regions(heat_map, mask, min_area=min_region * cell),
+                }
+            )
+        return results
+
+
+def find_regions(heat_map: np.ndarray, mask: np.ndarray, *, min_area: float = 1) -> list[dict[str, Any]]:
+    """8-connected regions of a mask as boxes, strongest first.
+
+    Args:
+        heat_map: (H, W) anomaly values.
+        mask: (H, W) bool.
+        min_area: Smallest region in pixels.
+
+    Example:
+        >>> mask = np.zeros((6, 6), bool)
+        >>> mask[1:3, 2:5] = True
+        >>> find_regions(mask.astype(np.float32), mask)
+        [{'box': (2, 1, 5, 3), 'peak': 1.0, 'area': 6}]
+    """
+    labelled, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    regions = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
+        inside = labelled[rows, columns] == number
+        if inside.sum() >= min_area:
+            regions.append(
+                {
+                    "box": (columns.start, rows.start, columns.stop, rows.stop),
+                    "peak": float(heat_map[rows, columns][inside].max()),
+                    "area": int(inside.sum()),
+                }
+            )
+    return sorted(regions, key=lambda region: -region["peak"])
+
+
+def _per_image(given: float | Tensor | None, calibrated: Tensor | None, count: int) -> list[float]:
+    chosen = calibrated if given is None else given
+    if chosen is None:
+        return [float("nan")] * count
+    return torch.as_tensor(chosen, dtype=torch.float32).expand(count).tolist()
+
+
+__all__ = ["AnoPLeProcessor"]

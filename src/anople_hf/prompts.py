@@ -1,0 +1,173 @@
+"""Coupled prompts and the stateless hooks that carry them through transformers' own CLIP.
+
+Where in the paper: sec. 3.1 (eq. 1-7) for the prompts and their coupling, sec. 3.2 for the scale-aware prefix c.
+
+- Prompts travel as the keyword argument `prompts` through CLIP's forward; pre-hooks take it out and write the slots.
+- Nothing is stored on a module between calls, so threads, deepcopy, compile, export and DDP see the right prompts.
+- Deep prompts replace the slots of the layer before (as in MaPLe), so the token count is the same in every layer.
+- Text reserves placeholder tokens behind SOS; vision appends behind the patches, so CLS stays at 0. Prompts carry no
+  position, therefore appending equals the paper's prepending.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class CoupledPrompts(nn.Module):
+    """P^t, P^v, f_{v->t}, f_{t->v} and the scale prefix c.
+
+    Args:
+        depth: J, layers with fresh prompts.
+        num_text: C_t, vectors a layer of width `text_width`.
+        num_visual: C_v, vectors a layer of width `visual_width`.
+        text_width: d_t.
+        visual_width: d_v.
+        coupling: Which way the modalities talk, see `AnoPLeConfig.coupling`.
+        share_projections: One projection pair for all layers.
+        num_views: N + 1 rows of the scale prefix, local crops first, the global view last; 0 for no prefix.
+
+    Example:
+        >>> prompts = CoupledPrompts(2, 4, 4, text_width=8, visual_width=12, num_views=5)
+        >>> text, visual = prompts()
+        >>> text[0].shape, visual[1].shape, prompts.prefix(torch.tensor([4, 0])).shape
+        (torch.Size([8, 8]), torch.Size([8, 12]), torch.Size([2, 1, 12]))
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_text: int,
+        num_visual: int,
+        *,
+        text_width: int,
+        visual_width: int,
+        coupling: str = "both",
+        share_projections: bool = False,
+        num_views: int = 0,
+    ) -> None:
+        super().__init__()
+        num_text = 0 if coupling == "visual" else num_text
+        num_visual = 0 if coupling == "text" else num_visual
+        self.depth = depth
+        self.text = nn.Parameter(torch.zeros(depth, num_text, text_width)) if num_text else None
+        self.visual = nn.Parameter(torch.zeros(depth, num_visual, visual_width)) if num_visual else None
+        # Both f are made only where eq. 6 uses them: an unused projection would be a setting that changes nothing.
+        pairs = 1 if share_projections else depth
+        self.vision_to_text = self.text_to_vision = None
+        if num_visual and coupling in ("both", "v2t"):
+            self.vision_to_text = nn.ModuleList(nn.Linear(visual_width, text_width) for _ in range(pairs))
+        if num_text and coupling in ("both", "t2v"):
+            self.text_to_vision = nn.ModuleList(nn.Linear(text_width, visual_width) for _ in range(pairs))
+        self.scale_prefix = nn.Parameter(torch.zeros(num_views, visual_width)) if num_views else None
+
+    @torch.no_grad()
+    def reset_parameters(self, std: float = 0.02) -> None:
+        """Draw prompts and prefix from N(0, std^2); biases start at 0."""
+        from transformers import initialization as init  # honours transformers' "already loaded" marks
+
+        for parameter in (self.text, self.visual, self.scale_prefix):
+            if parameter is not None:
+                init.normal_(parameter, mean=0.0, std=std)
+        for projections in (self.vision_to_text, self.text_to_vision):
+            for linear in projections or ():
+                init.normal_(linear.weight, mean=0.0, std=linear.in_features**-0.5)
+                init.zeros_(linear.bias)
+
+    def forward(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Both towers' prompts, `for_text()` and `for_vision()`."""
+        return self.for_text(), self.for_vision()
+
+    def for_text(self) -> tuple[Tensor, ...]:
+        """P~t_j = [P^t_j, f_{v->t}(P^v_j)] (eq. 6): J tensors of shape (C_t + C_v, d_t), or () without any."""
+        return self._fuse(self.text, self.visual, self.vision_to_text)
+
+    def for_vision(self) -> tuple[Tensor, ...]:
+        """P~v_j = [P^v_j, f_{t->v}(P^t_j)] (eq. 6): J tensors of shape (C_v + C_t, d_v), or () without any."""
+        return self._fuse(self.visual, self.text, self.text_to_vision)
+
+    def _fuse(self, own: Tensor | None, other: Tensor | None, projections: nn.ModuleList | None) -> tuple[Tensor, ...]:
+        fused = []
+        for layer in range(self.depth):
+            parts = [] if own is None else [own[layer]]
+            if projections is not None and other is not None:
+                parts.append(projections[layer % len(projections)](other[layer]))
+            if parts:
+                fused.append(torch.cat(parts))
+        return tuple(fused)
+
+    def prefix(self, views: Tensor) -> Tensor | None:
+        """The rows of c for a batch of views.
+
+        Args:
+            views: (B,) long, 0..N-1 for the local crops (row-major), N or -1 for the global view.
+
+        Returns:
+            (B, 1, d_v), or None without a prefix.
+        """
+        return None if self.scale_prefix is None else self.scale_prefix[views][:, None]
+
+
+def write_slots(hidden: Tensor, prompts: Tensor, start: int) -> Tensor:
+    """Overwrite the token slots `start .. start + C` of (B, T, d) with prompts (C, d) or (B, C, d)."""
+    prompts = prompts.to(hidden.dtype).expand(hidden.shape[0], -1, -1)
+    return torch.cat([hidden[:, :start], prompts, hidden[:, start + prompts.shape[1] :]], dim=1)
+
+
+def feed_text_encoder(
+    module: nn.Module, args: tuple, kwargs: dict[str, Any], positions: nn.Embedding
+) -> tuple[tuple, dict[str, Any]]:
+    """Pre-hook of the text encoder: write P~t_0, plus its positions, over the placeholders behind SOS (eq. 2, 7)."""
+    prompts: Sequence[Tensor] | None = kwargs.get("prompts")
+    if prompts:
+        first = prompts[0] + positions.weight[1 : 1 + prompts[0].shape[0]]
+        kwargs = {**kwargs, "inputs_embeds": write_slots(kwargs["inputs_embeds"], first, start=1)}
+    return args, kwargs
+
+
+def feed_vision_encoder(
+    module: nn.Module, args: tuple, kwargs: dict[str, Any], norm: nn.LayerNorm
+) -> tuple[tuple, dict[str, Any]]:
+    """Pre-hook of the vision encoder: append the prefix c_i and P~v_0 behind the patches (eq. 4, 7).
+
+    CLIP has normalised its own tokens by then, so the new ones pass the same layer norm.
+    """
+    kwargs = dict(kwargs)
+    prefix: Tensor | None = kwargs.pop("prefix", None)
+    prompts: Sequence[Tensor] | None = kwargs.get("prompts")
+    hidden = kwargs["inputs_embeds"]
+    extra = [] if prefix is None else [prefix]
+    if prompts:
+        extra.append(prompts[0].expand(hidden.shape[0], -1, -1))
+    if extra:
+        tokens = norm(torch.cat(extra, dim=1).to(norm.weight.dtype))
+        kwargs["inputs_embeds"] = torch.cat([hidden, tokens.to(hidden.dtype)], dim=1)
+    return args, kwargs
+
+
+def feed_layer(
+    module: nn.Module, args: tuple, kwargs: dict[str, Any], index: int, append: bool
+) -> tuple[tuple, dict[str, Any]]:
+    """Pre-hook of encoder layer `index`: take `prompts` out and, in layers 1..J-1, replace the slots (eq. 3, 5)."""
+    kwargs = dict(kwargs)
+    prompts: Sequence[Tensor] | None = kwargs.pop("prompts", None)
+    if prompts and 0 < index < len(prompts):
+        hidden, *rest = args  # CLIPEncoder calls its layers positionally
+        start = hidden.shape[1] - prompts[index].shape[-2] if append else 1
+        args = (write_slots(hidden, prompts[index], start), *rest)
+    return args, kwargs
+
+
+def attach_prompts(clip: nn.Module) -> None:
+    """Register the hooks on both towers of a `CLIPModel`. Without the keyword arguments CLIP runs unchanged, bit by bit."""
+    text, vision = clip.text_model, clip.vision_model
+    text.encoder.register_forward_pre_hook(
+        partial(feed_text_encoder, positions=text.embeddings.position_embedding), with_kwargs=True
+    )
+    vision.encoder.register_forward_pre_hook(partial(feed_vision_encoder, norm=vision.pre_layrnorm), with_kwargs=True)
+    for tower, append in ((text, False), (vision, True)):
+        for index, layer in enumerate(tower.encoder.layers):
+            layer.register_forward_pre_hook(partial(feed_layer, index=index, append=append), with_kwargs=True)

@@ -1,0 +1,149 @@
+"""Scores, anomaly maps and thresholds: pure functions on tensors.
+
+Where in the paper: eq. 9 (image probability), eq. 15 (fusion of the maps), eq. 16 (score). The threshold is ours: the
+paper reports ranking metrics only, a line needs a decision.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+EPSILON = 1e-6
+"""Smallest value of a factor in a fusion: a patch that equals its reference gives 1 - cos slightly below 0 in float32."""
+
+
+def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
+    """Softmax over {normal, abnormal} of cosine / temperature; the abnormal channel (eq. 9, and M-hat of eq. 8).
+
+    Args:
+        features: (B, d) image features or (B, d, h, w) decoder features, any length.
+        text_features: (2, d) unit vectors w+ and w-.
+        temperature: tau > 0.
+
+    Returns:
+        (B,) or (B, h, w) in 0..1, float32.
+
+    Example:
+        >>> abnormal_probability(torch.tensor([[1.0, 1.0]]), torch.eye(2), temperature=0.07)
+        tensor([0.5000])
+    """
+    features = F.normalize(features.float(), dim=1)
+    # Two classes: the softmax is the sigmoid of the difference, one product instead of two.
+    direction = (text_features[1] - text_features[0]).float()
+    return torch.sigmoid(torch.einsum("bd...,d->b...", features, direction) / temperature)
+
+
+def fuse(a: Tensor, b: Tensor) -> Tensor:
+    """1 / (1/a + 1/b), the paper's harmonic mean without the factor 2 (eq. 15, 16).
+
+    Example:
+        >>> round(fuse(torch.tensor(0.8), torch.tensor(0.2)).item(), 6)
+        0.16
+    """
+    return 1.0 / (1.0 / a.clamp_min(EPSILON) + 1.0 / b.clamp_min(EPSILON))
+
+
+def resize_map(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bilinear resize of maps (B, h, w) to `size` (side, or height and width) pixels."""
+    size = (size, size) if isinstance(size, int) else size
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of maps (B, H, W) by `sigma` pixels, edges replicated; 0 leaves them as they are.
+
+    Example:
+        >>> flat = torch.full((1, 8, 8), 0.25)
+        >>> torch.allclose(smooth(flat, 2.0), flat)
+        True
+    """
+    if sigma == 0:
+        return maps
+    radius = max(1, min(math.ceil(3 * sigma), *(side - 1 for side in maps.shape[-2:])))
+    steps = torch.arange(-radius, radius + 1, device=maps.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(maps.dtype)
+    blurred = F.pad(maps[:, None], (radius,) * 4, mode="replicate")
+    blurred = F.conv2d(blurred, kernel[None, None, None, :])
+    return F.conv2d(blurred, kernel[None, None, :, None])[:, 0]
+
+
+def conformal_threshold(normal_scores: Sequence[float] | Tensor, false_alarm_rate: float) -> float:
+    """The smallest score that at most `false_alarm_rate` of new normals exceed, if they are exchangeable with these.
+
+    The k-th smallest of n scores with k = ceil((n + 1)(1 - rate)) (split conformal prediction). Fewer than
+    1/rate - 1 scores cannot promise the rate; then the largest one is returned and `Calibration.guaranteed` is False.
+
+    Args:
+        normal_scores: Raw scores of good parts that the model has not seen.
+        false_alarm_rate: Asked share of good parts called defective, between 0 and 1.
+
+    Raises:
+        ValueError: No scores, or a rate outside 0..1.
+
+    Example:
+        >>> conformal_threshold([i / 100 for i in range(1, 100)], 0.05)
+        0.95
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise ValueError(f"false_alarm_rate={false_alarm_rate}: expected a share between 0 and 1, for example 0.05.")
+    ordered = sorted(float(score) for score in normal_scores)
+    if not ordered:
+        raise ValueError("No scores of normal images to calibrate on; give at least one good image.")
+    rank = math.ceil((len(ordered) + 1) * (1 - false_alarm_rate) - 1e-9)
+    return ordered[min(rank, len(ordered)) - 1]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Thresholds of one product, or of all together, learnt from good images alone.
+
+    Attributes:
+        threshold: Raw score above which a part is called defective.
+        pixel_threshold: Value of the anomaly map above which a pixel is marked.
+        false_alarm_rate: The asked share of good parts called defective.
+        num_photos: Independent good photos the thresholds stand on.
+        num_scores: Scores taken of them.
+        guaranteed: Whether that many photos can promise the rate (num_photos >= 1/rate - 1).
+        method: How the scores were made.
+    """
+
+    threshold: float
+    pixel_threshold: float
+    false_alarm_rate: float
+    num_photos: int
+    num_scores: int
+    guaranteed: bool
+    method: str
+
+    @classmethod
+    def from_normals(
+        cls,
+        scores: Sequence[float],
+        map_peaks: Sequence[float],
+        false_alarm_rate: float,
+        *,
+        num_photos: int,
+        method: str,
+    ) -> "Calibration":
+        """Calibrate on raw scores and on the peaks of the anomaly maps of the same good images."""
+        return cls(
+            threshold=conformal_threshold(scores, false_alarm_rate),
+            pixel_threshold=conformal_threshold(map_peaks, false_alarm_rate),
+            false_alarm_rate=false_alarm_rate,
+            num_photos=num_photos,
+            num_scores=len(scores),
+            guaranteed=num_photos + 1 >= 1 / false_alarm_rate - 1e-9,
+            method=method,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `config.json`."""
+        return asdict(self)

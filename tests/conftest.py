@@ -1,0 +1,94 @@
+"""Shared pieces: a tiny random CLIP on disk, a model around it, and a small drawn data set. No network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf.data.drawn import draw_dataset
+
+GRID, SIDE = 3, 48
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """Folder of a random 4-layer CLIP with 3 x 3 patches and a byte-level tokenizer; different widths on purpose."""
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [".", *"0123456789"]
+    vocabulary = {token: i for i, token in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
+    for token in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[token] = len(vocabulary)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=40)
+    config = CLIPConfig(
+        projection_dim=24,
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": SIDE,
+            "patch_size": 16,
+        },
+        text_config={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "vocab_size": len(vocabulary),
+            "max_position_embeddings": 40,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+    )
+    torch.manual_seed(0)
+    clip = CLIPModel(config)
+    with torch.no_grad():  # the stock initialisation is so small that every image looks alike
+        for parameter in clip.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    clip.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    size = {"height": SIDE, "width": SIDE}
+    CLIPImageProcessor(size=size, do_center_crop=False).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def make_model(tiny_clip):
+    """Build a model around the tiny CLIP with any settings, text vectors set."""
+
+    def make(seed=0, names=("gear", "nut"), **settings):
+        torch.manual_seed(seed)
+        model = AnoPLeModel.from_backbone(tiny_clip, **settings)
+        processor = AnoPLeProcessor.from_backbone(tiny_clip, model.config)
+        return model.set_class_names({name: name for name in names}, **processor.class_prompts(list(names)))
+
+    return make
+
+
+@pytest.fixture
+def processor(tiny_clip, make_model):
+    return AnoPLeProcessor.from_backbone(tiny_clip, make_model().config)
+
+
+@pytest.fixture
+def photos():
+    return torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """A small drawn data set in the MVTec layout."""
+    root = tmp_path_factory.mktemp("drawn")
+    draw_dataset(root / "data", train=5, test_good=3, test_defective=4, size=96, seed=3)
+    return root / "data"

@@ -1,0 +1,221 @@
+"""`AnoPLeModel`: scores from their parts, memory, persistence, errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor, CLIPModel
+
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf.modeling_anople import SHARED
+from anople_hf.scoring import abnormal_probability, fuse
+
+
+@pytest.fixture
+def taught(make_model, photos):
+    model = make_model()
+    torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)
+    model.memorize(photos[:2], "gear", names=["a.png", "b.png"])
+    model.memorize(photos[2:4], "nut")
+    entry = {"threshold": 0.125, "pixel_threshold": 0.0625}
+    model.config.calibration = {SHARED: entry, "gear": {**entry, "threshold": 0.25}}
+    return model.eval()
+
+
+@torch.no_grad()
+def test_score_follows_equations_9_15_and_16(taught, photos):
+    output = taught(photos)
+    assert output.scores.shape == (6,) and output.anomaly_maps.shape == (6, 48, 48)
+    fused = fuse(
+        output.decoder_maps,
+        torch.nn.functional.interpolate(output.memory_maps[:, None], size=(6, 6), mode="bilinear")[:, 0],
+    )
+    assert torch.allclose(output.scores, fuse(output.image_probabilities, fused.amax(dim=(1, 2))), atol=1e-6)
+    expected = abnormal_probability(output.image_features, taught.text_features, 0.07)
+    assert torch.equal(output.image_probabilities, expected)
+
+
+@torch.no_grad()
+def test_branches(taught, photos):
+    prompt, memory = taught(photos, branch="prompt"), taught(photos, branch="memory")
+    assert prompt.memory_maps is None and memory.decoder_maps is None and memory.image_probabilities is None
+    assert torch.equal(memory.scores, memory.memory_maps.amax(dim=(1, 2)))
+    assert memory.scores[:4].max() < 1e-6 < memory.scores[4:].min()  # remembered photos have no distance
+    assert torch.allclose(prompt.scores, fuse(prompt.image_probabilities, prompt.decoder_maps.amax(dim=(1, 2))))
+    assert prompt.thresholds is None  # thresholds were learnt for the full score
+
+
+@torch.no_grad()
+def test_text_tower_does_not_run_in_scoring(taught, photos):
+    calls = []
+    handle = taught.clip.text_model.register_forward_hook(lambda *_: calls.append(1))
+    taught(photos)
+    assert not calls
+    taught(photos, branch="prompt", input_ids=torch.tensor([[[63, 3, 9, 9, 9, 9, 9, 9, 9, 64]]] * 2))
+    handle.remove()
+    assert len(calls) == 1
+
+
+@torch.no_grad()
+def test_one_vision_pass_per_batch(taught, photos):
+    calls = []
+    taught.clip.vision_model.register_forward_hook(lambda *_: calls.append(1))
+    taught(photos)
+    assert len(calls) == 1
+
+
+@torch.no_grad()
+def test_batch_size_and_order_change_no_score(taught, photos):
+    together = taught(photos).scores
+    alone = torch.cat([taught(photo[None]).scores for photo in photos])
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert torch.allclose(taught(photos.flip(0)).scores.flip(0), together, atol=1e-6)
+
+
+@torch.no_grad()
+def test_thresholds_follow_the_route(taught, photos):
+    assert taught(photos).thresholds.tolist() == [0.125] * 6
+    assert taught(photos, category="gear").thresholds.tolist() == [0.25] * 6
+    assert taught(photos[:1], category=["nut"]).thresholds.isnan().all()
+
+
+@torch.no_grad()
+def test_memorize_adds_a_product_and_forget_takes_it_out(taught, photos):
+    before = taught(photos)
+    taught.memorize(photos[4:], "cap")
+    assert taught.memory.categories == ["gear", "nut", "cap"]
+    assert taught(photos[4:], category="cap", branch="memory").scores.max() < 1e-6
+    taught.memorize(photos[4:], "cap")  # the same photos once more
+    assert len(taught.memory.references("cap")) == 2
+    taught.forget("cap")
+    after = taught(photos)
+    assert torch.equal(before.scores, after.scores)
+    taught.forget("gear")
+    assert list(taught.config.calibration) == [SHARED]
+
+
+def test_gradients_reach_every_learnt_part_and_never_clip(make_model, tiny_clip, photos):
+    model = make_model().train()
+    torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)  # it starts at 0 and would block its own inputs
+    prompts = AnoPLeProcessor.from_backbone(tiny_clip, model.config).class_prompts(["gear"])
+    output = model(photos[:5], branch="prompt", views=torch.arange(5), **prompts)
+    (output.scores.sum() + output.decoder_maps.square().sum()).backward()
+    silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    # depth 4 of 4 layers: every prompt layer counts
+    assert silent == []
+    assert not [n for n, p in model.clip.named_parameters() if p.grad is not None or p.requires_grad]
+
+
+@pytest.mark.parametrize("save_backbone", [None, True])
+@torch.no_grad()
+def test_round_trip_is_bit_identical(taught, photos, tmp_path, save_backbone):
+    expected = taught(photos)
+    taught.save_pretrained(tmp_path, save_backbone=save_backbone)
+    for loaded in (AnoPLeModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
+        output = loaded(photos)
+        for name in ("scores", "anomaly_maps", "thresholds", "memory_maps", "decoder_maps"):
+            assert torch.equal(output[name], expected[name]), name
+        assert torch.equal(loaded(photos, category="gear").scores, taught(photos, category="gear").scores)
+        assert [r.name for r in loaded.memory.references("gear")] == ["a.png", "b.png"]
+        assert not any(p.requires_grad for p in loaded.clip.parameters())
+        assert all(p.requires_grad for p in loaded.prompts.parameters())
+
+
+def test_checkpoint_is_small_unless_asked(taught, tmp_path):
+    from safetensors import safe_open
+
+    def keys(folder):
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            return set(file.keys())
+
+    taught.save_pretrained(tmp_path / "small")
+    taught.save_pretrained(tmp_path / "alone", save_backbone=True)
+    assert not [key for key in keys(tmp_path / "small") if key.startswith("clip.")]
+    assert {f"clip.{key}" for key in taught.clip.state_dict()} < keys(tmp_path / "alone")
+    assert json.loads((tmp_path / "alone/config.json").read_text())["backbone"] is None
+    assert taught.config.backbone is not None  # saving changed the copy on disk only
+
+
+def test_fresh_process_gives_the_same_bits(taught, photos, tmp_path):
+    taught.save_pretrained(tmp_path)
+    torch.save(photos, tmp_path / "photos.pt")
+    code = (
+        "import sys, torch, anople_hf; from transformers import AutoModel; torch.set_num_threads(2);"
+        "p = torch.load(sys.argv[1] + '/photos.pt'); m = AutoModel.from_pretrained(sys.argv[1]);"
+        "o = m(p); torch.save([o.scores.detach(), o.anomaly_maps.detach()], sys.argv[1] + '/out.pt')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    scores, maps = torch.load(tmp_path / "out.pt")
+    with torch.no_grad():
+        expected = taught(photos)
+    assert torch.equal(scores, expected.scores) and torch.equal(maps, expected.anomaly_maps)
+
+
+def test_load_without_memory(taught, photos, tmp_path):
+    taught.save_pretrained(tmp_path)
+    loaded = AnoPLeModel.from_pretrained(tmp_path, memory=False)
+    with pytest.raises(ValueError, match="no memory bank"):
+        loaded(photos)
+    assert loaded(photos, branch="prompt").scores.shape == (6,)
+
+
+def test_stale_bank_is_refused(taught, tmp_path, make_model, photos):
+    taught.save_pretrained(tmp_path / "a")
+    other = make_model(seed=5)
+    other.memorize(photos, "gear")
+    other.save_pretrained(tmp_path / "b")
+    (tmp_path / "b/memory_bank.safetensors").replace(tmp_path / "a/memory_bank.safetensors")
+    with pytest.raises(ValueError, match="another model"):
+        AnoPLeModel.from_pretrained(tmp_path / "a")
+
+
+def test_changed_backbone_is_refused(taught, tmp_path, tiny_clip):
+    import shutil
+
+    shutil.copytree(tiny_clip, tmp_path / "clip")
+    taught.config.backbone = str(tmp_path / "clip")
+    taught.save_pretrained(tmp_path / "run")
+    clip = CLIPModel.from_pretrained(tmp_path / "clip")
+    torch.nn.init.normal_(clip.vision_model.embeddings.patch_embedding.weight)
+    clip.save_pretrained(tmp_path / "clip")
+    with pytest.raises(ValueError, match="another version of the backbone"):
+        AnoPLeModel.from_pretrained(tmp_path / "run")
+
+
+def test_missing_backbone_names_it(taught, tmp_path):
+    taught.config.backbone = str(tmp_path / "gone")
+    taught.save_pretrained(tmp_path / "run")
+    with pytest.raises(Exception, match="gone"):
+        AnoPLeModel.from_pretrained(tmp_path / "run")
+
+
+@torch.no_grad()
+def test_half_precision_checkpoint_loads_with_its_bank(taught, photos, tmp_path):
+    taught.save_pretrained(tmp_path)
+    half = AnoPLeModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.memory.categories == ["gear", "nut"]
+    assert torch.allclose(half(photos.bfloat16()).scores, taught(photos).scores, atol=0.05)
+
+
+def test_errors_name_what_to_do(make_model, photos, tiny_clip):
+    model = make_model()
+    with pytest.raises(ValueError, match="memorize"):
+        model(photos)
+    model.memorize(photos, "gear")
+    with pytest.raises(KeyError, match="unknown category 'bolt'; known: gear"):
+        model(photos, category="bolt")
+    untaught = AnoPLeModel.from_backbone(tiny_clip)
+    with pytest.raises(ValueError, match="set_class_names"):
+        untaught(photos, branch="prompt")
+    with pytest.raises(ValueError, match="3 names for 6 images"):
+        model.memorize(photos, "gear", names=["a", "b", "c"])
+
+
+def test_processor_round_trip(taught, processor, tmp_path):
+    taught.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(again, AnoPLeProcessor) and again.text_slots == taught.config.text_slots
+    assert torch.equal(again.class_prompts(["gear"])["input_ids"], processor.class_prompts(["gear"])["input_ids"])

@@ -1,0 +1,86 @@
+"""Scores, fusion, smoothing and thresholds against closed forms and properties."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from anople_hf.scoring import Calibration, abnormal_probability, conformal_threshold, fuse, resize_map, smooth
+
+unit = st.floats(1e-4, 1.0)
+
+
+def test_fusion_closed_forms():
+    """Method notes 4.4: no factor 2."""
+    assert fuse(torch.tensor(0.8), torch.tensor(0.2)).item() == pytest.approx(0.16)
+    assert fuse(torch.tensor(0.6), torch.tensor(0.16)).item() == pytest.approx(0.126316, abs=1e-6)
+
+
+@given(a=unit, b=unit)
+def test_fusion_is_symmetric_below_both_and_half_of_equals(a, b):
+    x, y = torch.tensor(a), torch.tensor(b)
+    assert fuse(x, y) == fuse(y, x)
+    assert fuse(x, y) <= min(a, b) + 1e-6
+    assert fuse(x, x).item() == pytest.approx(a / 2, rel=1e-5)
+
+
+def test_fusion_survives_a_distance_below_zero():
+    assert torch.isfinite(fuse(torch.tensor([-1e-8, 0.0]), torch.tensor([0.5, 0.0]))).all()
+
+
+def test_probability_is_the_softmax_of_two_cosines():
+    torch.manual_seed(0)
+    features, text = torch.randn(4, 8), torch.nn.functional.normalize(torch.randn(2, 8), dim=-1)
+    cosines = torch.nn.functional.normalize(features, dim=-1) @ text.T
+    assert torch.allclose(abnormal_probability(features, text, 0.07), (cosines / 0.07).softmax(dim=1)[:, 1], atol=1e-6)
+    maps = features[:, :, None, None].expand(-1, -1, 3, 2)
+    assert torch.allclose(abnormal_probability(maps, text, 0.07)[:, 1, 1], abnormal_probability(features, text, 0.07))
+
+
+@settings(max_examples=20, deadline=None)
+@given(sigma=st.floats(0.5, 3.0), seed=st.integers(0, 99))
+def test_smoothing_agrees_with_scipy(sigma, seed):
+    picture = np.random.default_rng(seed).random((24, 30)).astype(np.float32)
+    radius = int(np.ceil(3 * sigma))
+    expected = gaussian_filter(picture, sigma, mode="nearest", radius=radius)
+    assert np.allclose(smooth(torch.from_numpy(picture)[None], sigma)[0].numpy(), expected, atol=1e-5)
+
+
+def test_no_smoothing_and_no_resizing_return_the_map():
+    maps = torch.rand(2, 8, 8)
+    assert smooth(maps, 0.0) is maps and resize_map(maps, 8) is maps
+    assert resize_map(maps, (4, 6)).shape == (2, 4, 6)
+
+
+@settings(max_examples=50)
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=60), rate=st.floats(0.01, 0.5))
+def test_threshold_is_exceeded_by_at_most_the_asked_share(scores, rate):
+    threshold = conformal_threshold(scores, rate)
+    assert threshold in scores
+    assert sum(score > threshold for score in scores) / len(scores) <= rate
+
+
+def test_conformal_rate_is_kept_on_fresh_normals():
+    """Marginal guarantee over many draws: the mean false-alarm rate lies at or under the asked one."""
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(400):
+        threshold = conformal_threshold(rng.gamma(2.0, size=39), 0.05)
+        rates.append((rng.gamma(2.0, size=500) > threshold).mean())
+    assert 0.04 < np.mean(rates) <= 0.05 + 3 * np.std(rates) / 20
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1])
+def test_impossible_rates_are_refused(rate):
+    with pytest.raises(ValueError, match="false_alarm_rate"):
+        conformal_threshold([0.1], rate)
+
+
+def test_calibration_says_whether_the_photos_could_promise_the_rate():
+    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, method="m")
+    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, method="m")
+    assert not few.guaranteed and many.guaranteed and few.num_scores == 32
+    with pytest.raises(ValueError, match="No scores"):
+        Calibration.from_normals([], [], 0.05, num_photos=0, method="m")
