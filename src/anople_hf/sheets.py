@@ -4,9 +4,12 @@ Where in the paper: Fig. 3 shows such rows.
 """
 
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import torch
+from PIL import Image
 
 from .images import read_image, read_mask
 from .modeling_anople import AnoPLeModel
@@ -69,7 +72,7 @@ def write_sheet(
                 score=result["score"],
                 decision=result["label"] or "no threshold",
                 category=category,
-                mask=read_mask(row["mask"]) if row["mask"] is not None else None,
+                mask=_truth(row, photo),
                 threshold=result["threshold"],
                 pixel_threshold=result["pixel_threshold"],
                 name=f"{row['defect']}/{Path(row['path']).name}",
@@ -77,3 +80,10 @@ def write_sheet(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     return contact_sheet(rows, path, scale=colour_scale(model), title=f"{len(rows)} of {len(test)} test images")
+
+
+def _truth(row: dict[str, Any], photo: Image.Image) -> np.ndarray | None:
+    """The ground truth of a row: empty for a good part, None for a defective one whose mask is missing."""
+    if row["mask"] is not None:
+        return read_mask(row["mask"])
+    return None if row["label"] else np.zeros(photo.size[::-1], bool)

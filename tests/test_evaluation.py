@@ -1,0 +1,76 @@
+"""`evaluate()`: the table against scikit-learn, the branches, missing masks."""
+
+import json
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anople_hf.data import load_inspection_data
+from anople_hf.evaluation import evaluate, mean_of
+from anople_hf.metrics import METRICS
+
+
+@pytest.fixture(scope="module")
+def test_split(drawn):
+    return load_inspection_data(drawn, categories=["brass_gear", "capsule"])["test"]
+
+
+@pytest.fixture
+def taught(make_model, processor, drawn):
+    train = load_inspection_data(drawn, categories=["brass_gear", "capsule"])["train"]
+    model = make_model()
+    for category in ("brass_gear", "capsule"):
+        rows = [row for row in train if row["category"] == category][:2]
+        model.memorize(processor(images=[row["image"] for row in rows])["pixel_values"], category)
+    return model
+
+
+def test_table_agrees_with_scikit_learn(taught, processor, test_split):
+    result = evaluate(taught, processor, test_split, progress=False)
+    for category in ("brass_gear", "capsule"):
+        rows = [row for row in result.images if row["category"] == category]
+        labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
+        assert result.categories[category]["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+        assert result.categories[category]["image_aupr"] == pytest.approx(average_precision_score(labels, scores))
+    for metric in METRICS:
+        both = [result.categories[c][metric] for c in result.categories]
+        assert result.mean[metric] == pytest.approx(sum(both) / 2)
+        assert all(0 <= value <= 1 for value in both)
+    assert result.images_per_second > 0
+
+
+def test_protocol_says_how(taught, processor, test_split):
+    open_, routed = (evaluate(taught, processor, test_split, route=r, progress=False) for r in (False, True))
+    assert not open_.protocol["category_known"] and routed.protocol["category_known"]
+    assert open_.protocol["shots"] == {"brass_gear": 2, "capsule": 2}
+    assert [r["score"] for r in open_.images] != [r["score"] for r in routed.images]
+    assert json.loads(json.dumps(open_.to_dict()))["protocol"] == open_.protocol
+    assert "mean" in open_.table() and "capsule" in open_.table()
+
+
+def test_batch_size_changes_no_score(taught, processor, test_split):
+    one, many = (evaluate(taught, processor, test_split, batch_size=b, progress=False) for b in (1, 8))
+    scores = [torch.tensor([row["score"] for row in result.images]) for result in (one, many)]
+    assert torch.allclose(*scores, atol=1e-6)
+
+
+def test_a_defect_without_mask_leaves_only_image_metrics(taught, processor, test_split):
+    first = next(i for i, row in enumerate(test_split) if row["category"] == "capsule" and row["label"])
+    masks = [None if i == first else row["mask"] for i, row in enumerate(test_split)]
+    without = test_split.remove_columns("mask").add_column("mask", masks, feature=test_split.features["mask"])
+    result = evaluate(taught, processor, without, branch="memory", progress=False)
+    assert result.categories["capsule"]["aupro"] is None and result.categories["capsule"]["pixel_auroc"] is None
+    assert result.categories["capsule"]["image_auroc"] is not None
+    assert result.mean["aupro"] == result.categories["brass_gear"]["aupro"]
+    assert " - " in result.table() + " "
+
+
+def test_mean_of_nothing_is_none():
+    empty = dict.fromkeys(METRICS)
+    assert mean_of([empty, {**empty, "aupro": 0.5}]) == {**empty, "aupro": 0.5}
+
+
+def test_empty_set_is_refused(taught, processor, test_split):
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(taught, processor, test_split.select([]), progress=False)
