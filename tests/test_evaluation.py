@@ -1,6 +1,7 @@
 """`evaluate()`: the table against scikit-learn, the branches, missing masks."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -44,9 +45,18 @@ def test_protocol_says_how(taught, processor, test_split):
     open_, routed = (evaluate(taught, processor, test_split, route=r, progress=False) for r in (False, True))
     assert not open_.protocol["category_known"] and routed.protocol["category_known"]
     assert open_.protocol["shots"] == {"brass_gear": 2, "capsule": 2}
-    assert [r["score"] for r in open_.images] != [r["score"] for r in routed.images]
     assert json.loads(json.dumps(open_.to_dict()))["protocol"] == open_.protocol
     assert "mean" in open_.table() and "capsule" in open_.table()
+
+
+def test_route_asks_the_memory_of_the_own_product_only(taught, processor, test_split):
+    open_ = evaluate(taught, processor, test_split, branch="memory", progress=False)
+    gear, capsule = taught.memory.references("brass_gear"), taught.memory.references("capsule")
+    taught.memory._replace({"brass_gear": capsule, "capsule": gear})  # swapped: the route now leads astray
+    astray = evaluate(taught, processor, test_split, branch="memory", route=True, progress=False)
+    again = evaluate(taught, processor, test_split, branch="memory", progress=False)
+    scores = [torch.tensor([row["score"] for row in result.images]) for result in (open_, again, astray)]
+    assert torch.allclose(scores[0], scores[1], atol=1e-6) and (scores[2] > scores[0]).float().mean() > 0.5
 
 
 def test_batch_size_changes_no_score(taught, processor, test_split):
@@ -55,10 +65,11 @@ def test_batch_size_changes_no_score(taught, processor, test_split):
     assert torch.allclose(*scores, atol=1e-6)
 
 
-def test_a_defect_without_mask_leaves_only_image_metrics(taught, processor, test_split):
-    first = next(i for i, row in enumerate(test_split) if row["category"] == "capsule" and row["label"])
-    masks = [None if i == first else row["mask"] for i, row in enumerate(test_split)]
-    without = test_split.remove_columns("mask").add_column("mask", masks, feature=test_split.features["mask"])
+def test_a_defect_without_mask_leaves_only_image_metrics(taught, processor, drawn, tmp_path):
+    for category in ("brass_gear", "capsule"):
+        shutil.copytree(drawn / category, tmp_path / category)
+    next((tmp_path / "capsule/ground_truth").rglob("*.png")).unlink()
+    without = load_inspection_data(tmp_path)["test"]
     result = evaluate(taught, processor, without, branch="memory", progress=False)
     assert result.categories["capsule"]["aupro"] is None and result.categories["capsule"]["pixel_auroc"] is None
     assert result.categories["capsule"]["image_auroc"] is not None

@@ -4,7 +4,7 @@ Where in the paper: sec. 4.1; the paper's ViT-B/16+ 240 is an open_clip checkpoi
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
@@ -36,10 +36,17 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
         240
     """
     source, hub = _locate(name), {"revision": revision, **hub} if revision else hub
-    config = CLIPConfig.get_config_dict(source, **hub)[0]
+    try:
+        config = CLIPConfig.get_config_dict(source, **hub)[0]
+    except OSError as error:
+        raise OSError(
+            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). Give a folder that "
+            f"CLIPModel.save_pretrained wrote, a Hub id, or {EMBEDDED!r}."
+        ) from error
     if config.get("model_type") != "clip":
         raise ValueError(
-            f"backbone {name!r} is a {config.get('model_type') or 'model of unknown type'}; expected a transformers CLIP "
+            f"backbone {name!r} is a {config.get('model_type') or 'model of unknown type'}; expected a "
+            f"transformers CLIP "
             "(model_type 'clip'). An open_clip checkpoint has to be converted to a CLIPModel folder first."
         )
     clip = CLIPModel.from_pretrained(source, dtype=torch.float32, **hub)
@@ -59,7 +66,7 @@ def load_processor_parts(name: str, *, revision: str | None = None, **hub: Any) 
     """
     source, hub = _locate(name), {"revision": revision, **hub} if revision else hub
     config = CLIPConfig.from_pretrained(source, **hub)
-    side = config.vision_config.image_size
+    side, longest = cast(int, config.vision_config.image_size), config.text_config.max_position_embeddings  # type: ignore[union-attr]  # always configs after loading
     try:
         stored = CLIPImageProcessorPil.get_image_processor_dict(source, **hub)[0]
     except OSError:  # a bare CLIPModel folder
@@ -72,7 +79,7 @@ def load_processor_parts(name: str, *, revision: str | None = None, **hub: Any) 
     )
     tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     # Some tokenizers do not know how much their tower reads.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.text_config.max_position_embeddings)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return processor, tokenizer
 
 

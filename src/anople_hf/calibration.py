@@ -3,8 +3,8 @@
 Where in the paper: nowhere, this is ours; the rule is split conformal prediction (`scoring.conformal_threshold`).
 
 A few shots give few independent scores. So every shot is looked at in several mildly changed views (shift, turn, zoom,
-light), matched against a memory that lacks the shot itself. Views of one photo are not independent: the asked rate is an
-aim, and `Calibration.guaranteed` says whether the number of *photos* could promise it.
+light), matched against a memory that lacks the shot itself. Views of one photo are not independent: the asked rate
+is an aim, and `Calibration.guaranteed` says whether the number of *photos* could promise it.
 """
 
 import math

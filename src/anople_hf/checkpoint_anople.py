@@ -9,11 +9,11 @@ Where in the paper: nowhere, this is ours (the paper's code and weights are not 
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import CLIPModel, PreTrainedModel
 from transformers.utils import cached_file
 
 from .backbones import load_backbone
@@ -30,7 +30,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
     config_class = AnoPLeConfig
     base_model_prefix = "anople"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -38,8 +38,19 @@ class AnoPLePreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["CLIPEncoderLayer", "PatchDecoder"]
 
+    clip: CLIPModel
     memory: MemoryBank
     prompts: CoupledPrompts
+
+    @property
+    def memory_layers(self) -> list[int]:
+        """0-based encoder layers whose tokens are remembered."""
+        return list(self.config.memory_layers or ())
+
+    def freeze_backbone(self) -> Self:
+        """Stop gradients into CLIP; loading re-creates parameters, so this runs after it."""
+        self.clip.requires_grad_(False)
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -58,20 +69,20 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             return self.config.prompt_fingerprint
         vision = self.clip.vision_model
         weights = [*self.prompts.parameters(), vision.embeddings.patch_embedding.weight, vision.post_layernorm.weight]
-        digest = hashlib.sha256(repr((list(self.config.memory_layers), self.config.image_size)).encode())
+        digest = hashlib.sha256(repr((self.memory_layers, self.config.image_size)).encode())
         for weight in weights:
             digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # our own argument first, the others pass through
         self, save_directory: str | os.PathLike, *, save_backbone: bool | None = None, **kwargs: Any
     ) -> None:
         """Write `config.json`, `model.safetensors` and, if anything is remembered, `memory_bank.safetensors`.
 
         Args:
             save_directory: The folder.
-            save_backbone: Also write CLIP's weights, for a checkpoint that stands alone. None: only if the backbone has
-                no id to load it from again.
+            save_backbone: Also write CLIP's weights, for a checkpoint that stands alone. None: only if the backbone
+                has no id to load it from again.
             kwargs: Passed on to `PreTrainedModel.save_pretrained`.
         """
         alone = self.config.backbone is None if save_backbone is None else save_backbone
@@ -118,7 +129,8 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             pretrained_model_name_or_path: Folder or Hub id.
             args: Passed on to `PreTrainedModel.from_pretrained`.
             memory: False leaves the bank behind.
-            kwargs: As for `PreTrainedModel.from_pretrained`: `revision`, `dtype`, `device_map`, `local_files_only`, ...
+            kwargs: As for `PreTrainedModel.from_pretrained`: `revision`, `dtype`, `device_map`, `local_files_only`,
+                ...
 
         Raises:
             ValueError: The backbone or the bank does not belong to this checkpoint.
@@ -134,7 +146,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         if config.backbone is None:
             model = super().from_pretrained(source, *args, config=config, **kwargs)
         else:
-            adapter = load_file(cached_file(source, "model.safetensors", **where, **within))
+            adapter = load_file(str(cached_file(source, "model.safetensors", **where, **within)))
             clip = load_backbone(config.backbone, revision=config.backbone_revision, **where)
             merged = {f"clip.{name}": value for name, value in clip.state_dict().items()} | adapter
             for key in (*where, *within):

@@ -1,6 +1,7 @@
 """The word for each category in the text prompts.
 
-Where in the paper: [class] of eq. 1. The words for MVTec-AD and VisA are PromptAD's, whose conventions the authors use.
+Where in the paper: [class] of eq. 1. The words for MVTec-AD and VisA are PromptAD's, whose conventions the authors
+use.
 """
 
 from collections.abc import Iterable, Mapping

@@ -10,9 +10,13 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from .modeling_anople import AnoPLeModel
+    from .processing_anople import AnoPLeProcessor
 
 app = typer.Typer(
     help="Few-shot multi-class visual anomaly detection: teach products with a few good photos, find defective parts.",
@@ -21,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Branch = Literal["both", "prompt", "memory"]
 Run = Annotated[Path, typer.Argument(help="Folder of a trained detector, as written by `anople train`.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
@@ -137,7 +142,8 @@ def predict(
 
     check_output(output, overwrite=overwrite)
     model, processor = _load(run)
-    _require_category(model, category)
+    if category is not None:
+        model.memory.references(category)  # an unknown one ends here, before any work
     paths = _photos(photos, skip_bad)
     with whole_folder(output, overwrite=overwrite) as folder:
         predictions = judge(model, processor, paths, category=category, batch_size=batch_size, progress=not quiet)
@@ -152,7 +158,7 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Data set in the MVTec-AD layout, with a test split.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here, too.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) here.")] = None,
-    branch: Annotated[str, typer.Option(help="both, or prompt or memory alone.")] = "both",
+    branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
     route: Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")] = False,
     batch_size: Batch = 16,
     skip_bad: SkipBad = False,
@@ -164,8 +170,6 @@ def evaluate(
     from .evaluation import evaluate as measure
     from .sheets import write_sheet
 
-    if branch not in ("both", "prompt", "memory"):
-        raise typer.BadParameter(f"{branch!r}: expected both, prompt or memory.", param_hint="--branch")
     model, processor = _load(run)
     splits = load_inspection_data(data, skip_bad=skip_bad)
     if "test" not in splits:
@@ -229,7 +233,7 @@ def _quieten(quiet: bool) -> None:
     datasets.disable_progress_bars()
 
 
-def _load(run: Path):  # type: ignore[no-untyped-def]
+def _load(run: Path) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
     from .modeling_anople import AnoPLeModel
     from .processing_anople import AnoPLeProcessor
 
@@ -238,11 +242,6 @@ def _load(run: Path):  # type: ignore[no-untyped-def]
             f"{run} is not a trained detector (no config.json); expected a folder of `anople train`."
         )
     return AnoPLeModel.from_pretrained(run).eval(), AnoPLeProcessor.from_pretrained(run)
-
-
-def _require_category(model, category: str | None) -> None:  # type: ignore[no-untyped-def]
-    if category is not None:
-        model.memory.references(category)
 
 
 def _photos(sources: list[Path], skip_bad: bool) -> list[Path]:

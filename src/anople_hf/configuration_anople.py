@@ -1,13 +1,14 @@
 """`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learnt about its products' scores.
 
-Where in the paper: section 3 (method) and 4.1 (backbone). Values that the paper leaves open are ours; each field says so.
+Where in the paper: section 3 (method) and 4.1 (backbone). Values that the paper leaves open are ours; each field
+says so.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from huggingface_hub.dataclasses import strict
-from transformers import CLIPConfig
-from transformers.configuration_utils import PreTrainedConfig
+from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 LOCAL_VIEWS = 4
 """N of sec. 3.2: the crops of a 2 x 2 grid. Rows 0..3 of the scale prefix are theirs, row 4 is the global view's."""
@@ -23,8 +24,8 @@ class AnoPLeConfig(PreTrainedConfig):
 
     Args:
         backbone_config: Configuration of the wrapped `CLIPModel`; a dict or `CLIPConfig`.
-        backbone: Id or folder of the frozen CLIP, as taken by `anople_hf.backbones.load_backbone`. None: the weights of
-            the backbone travel inside the checkpoint.
+        backbone: Id or folder of the frozen CLIP, as taken by `anople_hf.backbones.load_backbone`. None: the weights
+            of the backbone travel inside the checkpoint.
         backbone_revision: Revision of `backbone` on the Hub.
         num_text_prompts: C_t, learnable textual context vectors a layer (eq. 2); 4 is ours.
         num_visual_prompts: C_v, learnable visual context vectors a layer (eq. 4); 4 is ours.
@@ -56,7 +57,7 @@ class AnoPLeConfig(PreTrainedConfig):
     """
 
     model_type = "anople"
-    sub_configs_defaults = {"backbone_config": CLIPConfig}
+    sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=CLIPConfig)}
 
     backbone_config: dict | PreTrainedConfig | None = None
     backbone: str | None = None
@@ -84,24 +85,25 @@ class AnoPLeConfig(PreTrainedConfig):
             self.backbone_config = CLIPConfig()
         elif isinstance(self.backbone_config, dict):
             self.backbone_config = CLIPConfig(**self.backbone_config)
-        depth = self.backbone_config.vision_config.num_hidden_layers
-        self.prompt_depth = min(self.prompt_depth, depth, self.backbone_config.text_config.num_hidden_layers)
+        depth = self.vision_config.num_hidden_layers
+        self.prompt_depth = min(self.prompt_depth, depth, self.text_config.num_hidden_layers)
         if self.memory_layers is None:
             self.memory_layers = sorted({depth // 6, (2 * depth) // 3 - 1})
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Refuse settings that no model can be built from. Called by `@strict` after construction."""
-        depth = self.backbone_config.vision_config.num_hidden_layers
+        depth = self.vision_config.num_hidden_layers
         if self.prompt_depth < 1:
             raise ValueError(
                 f"prompt_depth={self.prompt_depth}: expected at least 1; set the prompt counts to 0 instead."
             )
         if min(self.num_text_prompts, self.num_visual_prompts) < 0:
             raise ValueError("num_text_prompts and num_visual_prompts must be 0 or more.")
-        if not self.memory_layers or not all(0 <= layer < depth for layer in self.memory_layers):
+        layers = list(self.memory_layers or ())
+        if not layers or not all(0 <= layer < depth for layer in layers):
             raise ValueError(
-                f"memory_layers={list(self.memory_layers)}: expected one or more 0-based layers of the {depth}-layer "
+                f"memory_layers={layers}: expected one or more 0-based layers of the {depth}-layer "
                 f"vision tower, that is 0 to {depth - 1}."
             )
         if self.temperature <= 0:
@@ -112,14 +114,24 @@ class AnoPLeConfig(PreTrainedConfig):
             raise ValueError(f"smoothing_sigma={self.smoothing_sigma}: expected 0 (no blur) or more.")
 
     @property
+    def vision_config(self) -> CLIPVisionConfig:
+        """The vision tower's configuration."""
+        return cast(CLIPVisionConfig, cast(CLIPConfig, self.backbone_config).vision_config)
+
+    @property
+    def text_config(self) -> CLIPTextConfig:
+        """The text tower's configuration."""
+        return cast(CLIPTextConfig, cast(CLIPConfig, self.backbone_config).text_config)
+
+    @property
     def image_size(self) -> int:
         """Side of a view in pixels, the backbone's own."""
-        return self.backbone_config.vision_config.image_size
+        return cast(int, self.vision_config.image_size)
 
     @property
     def grid_size(self) -> int:
         """Patches along one side of a view."""
-        return self.image_size // self.backbone_config.vision_config.patch_size
+        return self.image_size // cast(int, self.vision_config.patch_size)
 
     @property
     def text_slots(self) -> int:

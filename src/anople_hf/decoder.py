@@ -3,14 +3,17 @@
 Where in the paper: sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after MaskCLIP.
 
 - Starts as MaskCLIP: CLIP's own visual projection applied to every patch. What is learnt is a refinement on top.
-- The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, as much as
-  two thirds of the vision tower; this one costs 0.6 at 30 x 30.
+- The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, as
+  much as two thirds of the vision tower; this one costs 0.6 at 30 x 30.
 - The form is ours: the paper gives neither kernel nor map size.
 """
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+from transformers import initialization as init
 
 
 class PatchDecoder(nn.Module):
@@ -41,11 +44,9 @@ class PatchDecoder(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Refinement starts at zero, so D starts as the plain projection."""
-        from transformers import initialization as init
-
         init.normal_(self.project.weight, std=self.project.in_features**-0.5)
         init.kaiming_uniform_(self.spatial.weight, a=5**0.5)
-        init.zeros_(self.spatial.bias)
+        init.zeros_(cast(Tensor, self.spatial.bias))
         init.ones_(self.norm.weight)
         init.zeros_(self.norm.bias)
         init.zeros_(self.refine.weight)

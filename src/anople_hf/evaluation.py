@@ -72,7 +72,7 @@ def evaluate(
         processor: Its processor.
         test: Images in the package's schema, the test split.
         branch: `both` is the paper's; `prompt` and `memory` are its parts alone.
-        route: Tell the model each image's product. Better and faster, and another protocol: do not mix both in a table.
+        route: Tell the model each image's product: better, faster, another protocol. Never mix both in a table.
         batch_size: Images per pass.
         progress: Show a bar.
 

@@ -4,6 +4,8 @@ Where in the paper: nowhere; the data sets mix greyscale, 16-bit, palette and ro
 """
 
 import io
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,11 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SMALLEST = 16
 """Pixels a photo needs on each side: one patch of the paper's backbone."""
 
+# What Pillow's decoders raise on damaged files, beside OSError: each format has its own way.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError, struct.error,
+    zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
@@ -38,35 +45,45 @@ def read_image(source: Any) -> Image.Image:
         >>> read_image(np.full((4, 6), 65535, np.uint16)).getpixel((0, 0))
         (255, 255, 255)
     """
-    name = _name(source)
     try:
-        image = _open(source)
-        image.load()
+        return _decode(source)
+    except UnreadableImageError:  # says what is wrong already
+        raise
     except FileNotFoundError as error:
-        raise UnreadableImageError(f"no such photo: {name}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"no such photo: {_name(source)}; check the path.") from error
+    except _BROKEN as error:
         raise UnreadableImageError(
-            f"{name} is truncated or not an image ({type(error).__name__}: {error}); replace the file, or leave it out "
-            "with --skip-bad."
+            f"{_broken(source, error)}; replace the file, or leave it out with --skip-bad."
         ) from error
-    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def read_mask(source: Any) -> np.ndarray:
     """A ground-truth mask: (H, W) bool, True where the value is above 0 (VisA's hold class indices 1..9).
 
     Args:
-        source: As for `read_image`.
+        source: As for `read_image`; arrays may hold any numbers, (H, W) or (H, W, channels).
+
+    Raises:
+        UnreadableImageError: Missing, truncated or no image; names the file.
     """
-    try:
-        image = _open(source)
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImageError(f"the mask {_name(source)} cannot be read ({error}); replace the file.") from error
-    values = np.asarray(image)
-    if image.mode in ("LA", "RGBA"):
-        values = values[..., :-1]
-    return values > 0 if values.ndim == 2 else (values > 0).any(axis=-1)
+    if isinstance(source, np.ndarray):  # as it is: scaling to 8 bits would lose small class indices
+        values = source
+    else:
+        try:
+            image = _open(source)
+            image.load()
+        except UnreadableImageError:
+            raise
+        except _BROKEN as error:
+            raise UnreadableImageError(
+                f"the mask {_name(source)} cannot be read ({type(error).__name__}: {error}); replace the file."
+            ) from error
+        values = np.asarray(image)
+        if image.mode in ("LA", "PA", "RGBA"):
+            values = values[..., :-1]
+    if values.ndim not in (2, 3):
+        raise UnreadableImageError(f"a mask of shape {values.shape}; expected (H, W) or (H, W, channels).")
+    return np.asarray(values > 0 if values.ndim == 2 else (values > 0).any(axis=-1))
 
 
 def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
@@ -120,17 +137,40 @@ def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Pa
     return good, bad
 
 
-def why_unusable(path: str | Path) -> str | None:
-    """The reason why a file is no photo for a model, or None."""
-    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-        return f"{path} is not an image file (expected {', '.join(IMAGE_SUFFIXES)})"
+def why_unusable(source: Any) -> str | None:
+    """The reason why a file is no photo for a model, or None.
+
+    Args:
+        source: As for `read_image`. Only a path has to end as image files do.
+    """
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() not in IMAGE_SUFFIXES:
+        return f"{source} is not an image file (expected {', '.join(IMAGE_SUFFIXES)})"
     try:
-        width, height = read_image(path).size
+        width, height = _decode(source).size
+    except FileNotFoundError:
+        return f"no such photo: {_name(source)}"
     except UnreadableImageError as error:
-        return str(error).split(";")[0]
+        return f"{_name(source)}: {error}"
+    except _BROKEN as error:
+        return _broken(source, error)
     if min(width, height) < SMALLEST:
-        return f"{path} is {width} x {height} pixels, smaller than a patch ({SMALLEST} x {SMALLEST})"
+        return f"{_name(source)} is {width} x {height} pixels, smaller than a patch ({SMALLEST} x {SMALLEST})"
     return None
+
+
+def _decode(source: Any) -> Image.Image:
+    image = _open(source)
+    image.load()
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except _BROKEN:
+        if not image.info.get("exif"):
+            raise
+        return _to_rgb(image)  # sound pixels with a damaged EXIF block: only its rotation is lost
+
+
+def _broken(source: Any, error: BaseException) -> str:
+    return f"{_name(source)} is truncated or not an image ({type(error).__name__}: {error})"
 
 
 def _open(source: Any) -> Image.Image:

@@ -88,13 +88,15 @@ class MemoryBank(nn.Module):
             digests: One per photo, optional.
 
         Raises:
-            ValueError: A shape that does not fit, values that are not finite, or a category name that cannot be stored.
+            ValueError: A shape that does not fit, values that are not finite, or a category name that cannot be
+            stored.
         """
         if not category or "/" in category:
             raise ValueError(f"category={category!r}: expected a non-empty name without '/'.")
         if features.ndim != 4 or features.shape[1] != len(self.layers):
             raise ValueError(
-                f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, patches, width)."
+                f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, "
+                f"patches, width)."
             )
         known = next(self._all(), None)
         if known is not None and known.features.shape[-1] != features.shape[-1]:
@@ -259,7 +261,8 @@ class MemoryBank(nn.Module):
             if fingerprint is not None and header["fingerprint"] != fingerprint:
                 raise ValueError(
                     f"{path} was built with another model (fingerprint {header['fingerprint'][:12]}, backbone "
-                    f"{header['backbone']}; this model has {fingerprint[:12]}). Its distances would mean nothing here: "
+                    f"{header['backbone']}; this model has {fingerprint[:12]}). Its distances would mean "
+                    f"nothing here: "
                     "memorize the reference photos again with this model."
                 )
             bank = cls(json.loads(header["layers"]))

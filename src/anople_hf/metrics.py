@@ -31,10 +31,16 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
         >>> auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         0.75
     """
-    positives, negatives = _cumulated(scores, labels)
-    if positives[-1] == 0 or negatives[-1] == 0:
+    values, truth = _checked(scores, labels)
+    positives, negatives = values[truth], values[~truth]
+    if not len(positives) or not len(negatives):
         return math.nan
-    return float(np.trapezoid(positives / positives[-1], negatives / negatives[-1]))
+    # Counting pairs needs no common order: two plain sorts are several times faster than one argsort.
+    positives.sort()
+    negatives.sort()
+    below = int(np.searchsorted(negatives, positives, side="left").sum())
+    not_above = int(np.searchsorted(negatives, positives, side="right").sum())
+    return (below + not_above) / (2 * len(positives) * len(negatives))
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -74,7 +80,8 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
 def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> float:
     """Area under the per-region overlap, exact: every distinct value is a threshold.
 
-    Each 8-connected defect counts alike, however large. The curve is interpolated at the limit, its area divided by it.
+    Each 8-connected defect counts alike, however large. The curve is interpolated at the limit, and its
+    area divided by the limit.
 
     Args:
         anomaly_maps: (N, H, W), higher is more anomalous; good images included.
@@ -92,15 +99,26 @@ def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> 
         >>> aupro(masks, masks), round(aupro(np.zeros_like(masks), masks), 4)
         (1.0, 0.15)
     """
-    rate, overlap = _pro_curve(anomaly_maps, masks, fpr_limit)
-    if rate is None or overlap is None:
+    ranked = _ranked(anomaly_maps, masks, fpr_limit)
+    if ranked is None:
         return math.nan
+    normal, thresholds, gains = ranked
+    # The overlap only changes at values of defect pixels, so these corners are the whole curve: at each one it runs
+    # from all that is above the value to all that is at or above it, and stays level up to the next.
+    above = len(normal) - np.searchsorted(normal, thresholds, side="right")
+    at_least = len(normal) - np.searchsorted(normal, thresholds, side="left")
+    reached = np.cumsum(gains)
+    rate = np.stack([above, at_least], axis=1).ravel() / len(normal)
+    overlap = np.stack([reached - gains, reached], axis=1).ravel()
+    rate, overlap = np.append(rate, 1.0), np.append(overlap, reached[-1])
     end = int(np.searchsorted(rate, fpr_limit, side="right"))
-    xs, ys = rate[:end], overlap[:end]
-    if xs[-1] < fpr_limit:
-        at_limit = np.interp(fpr_limit, rate[end - 1 : end + 1], overlap[end - 1 : end + 1])
-        xs, ys = np.append(xs, fpr_limit), np.append(ys, at_limit)
-    return float(np.trapezoid(ys, xs) / fpr_limit)
+    if end < len(rate):
+        # The start is passed on its own: the first corner may lie beyond the limit already.
+        before = (rate[end - 1], overlap[end - 1]) if end else (0.0, 0.0)
+        at_limit = np.interp(fpr_limit, [before[0], rate[end]], [before[1], overlap[end]])
+        rate, overlap = np.append(rate[:end], fpr_limit), np.append(overlap[:end], at_limit)
+    rate, overlap = np.append(0.0, rate), np.append(0.0, overlap)
+    return float(np.clip(np.trapezoid(overlap, rate) / fpr_limit, 0.0, 1.0))
 
 
 def aupro_200(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> float:
@@ -113,32 +131,27 @@ def aupro_200(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3)
         masks: (N, H, W).
         fpr_limit: As for `aupro`.
     """
-    maps, truth = _checked_maps(anomaly_maps, masks, fpr_limit)
-    labelled, areas = _regions(truth)
-    normal = ~truth
-    if not len(areas) or not normal.any():
+    ranked = _ranked(anomaly_maps, masks, fpr_limit)
+    if ranked is None:
         return math.nan
-    low, high = float(maps.min()), float(maps.max())
-    region_of, rates, overlaps = labelled[truth], [], []
-    for threshold in np.arange(low, high, (high - low) / 200) if high > low else [low]:
-        above = maps > threshold
-        hits = np.bincount(region_of, weights=above[truth], minlength=len(areas) + 1)[1:]
-        rates.append(above[normal].mean())
-        overlaps.append((hits / areas).mean())
-    rate, overlap = np.array(rates), np.array(overlaps)
+    normal, levels, gains = ranked
+    low, high = (float(pick(normal[end], levels[other])) for pick, end, other in ((min, 0, -1), (max, -1, 0)))
+    thresholds = np.arange(low, high, (high - low) / 200) if high > low else np.array([low])
+    rate = 1 - np.searchsorted(normal, thresholds, side="right") / len(normal)
+    total = np.append(np.cumsum(gains)[::-1], 0.0)  # overlap from each level up, levels rising
+    overlap = total[np.searchsorted(levels[::-1], thresholds, side="right")]
     kept = rate < fpr_limit
-    rate, overlap = rate[kept], overlap[kept]
+    rate, overlap = rate[kept][::-1], overlap[kept][::-1]  # rising
     if len(rate) < 2 or np.ptp(rate) == 0:
         return math.nan
-    order = np.argsort(rate, kind="stable")
-    return float(np.trapezoid(overlap[order], (rate[order] - rate.min()) / np.ptp(rate)))
+    return float(np.trapezoid(overlap, (rate - rate.min()) / np.ptp(rate)))
 
 
 @dataclass
 class ScoreAccumulator:
     """Collects the scores of a test set image by image and gives the table per category.
 
-    Maps are kept in float32 and masks as bits until `compute`, one category after the other.
+    Maps are kept in float32 (float16 stays float16) and masks as booleans until `compute`.
 
     Args:
         fpr_limit: Of AUPRO.
@@ -171,12 +184,26 @@ class ScoreAccumulator:
             score: Raw image score.
             label: 0 good, 1 defective.
             anomaly_map: (H, W), or None.
-            mask: (H, W), non-zero on defects; None if not known, which leaves the category without pixel metrics.
+            mask: (H, W), non-zero on defects; not needed for a good image. A defective one without leaves the category
+                without pixel metrics.
+
+        Raises:
+            ValueError: NaN, a label that is neither 0 nor 1, or a map and a mask that do not fit.
         """
-        self._rows.setdefault(category, []).append((float(score), int(label)))
+        if label not in (0, 1) or math.isnan(score):
+            raise ValueError(f"{category}: score {score}, label {label}; expected a number, and 0 (good) or 1.")
         pixels = None
-        if anomaly_map is not None and mask is not None:
-            pixels = np.asarray(anomaly_map, np.float32), np.asarray(mask) > 0
+        if anomaly_map is not None and (mask is not None or not label):
+            values = np.asarray(anomaly_map)
+            values = values if values.dtype == np.float16 else values.astype(np.float32)
+            truth = np.zeros(values.shape, bool) if mask is None else np.asarray(mask) > 0
+            if values.ndim != 2 or values.shape != truth.shape or np.isnan(values).any():
+                raise ValueError(
+                    f"{category}: a map of shape {values.shape} and a mask of shape {truth.shape}; expected (H, W) "
+                    "for both, and no NaN."
+                )
+            pixels = values, truth
+        self._rows.setdefault(category, []).append((float(score), int(label)))
         self._maps.setdefault(category, []).append(pixels)
 
     def compute(self) -> dict[str, dict[str, float | None]]:
@@ -196,71 +223,63 @@ class ScoreAccumulator:
         return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _cumulated(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Positives and negatives at or above each distinct score, from the highest down, with a leading 0."""
-    values, truth = np.asarray(scores), np.asarray(labels) != 0
+def _numbers(values: ArrayLike) -> NDArray:
+    """An array; float16 as float32, which numpy sorts many times faster."""
+    array = np.asarray(values)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Flat scores and whether each is a positive."""
+    values, truth = _numbers(scores), np.asarray(labels) != 0
     if values.shape != truth.shape or not values.size:
         raise ValueError(
             f"scores of shape {values.shape} and labels of shape {truth.shape}: expected the same, not empty."
         )
-    values, truth = values.ravel(), truth.ravel()
     if np.isnan(values).any():
         raise ValueError("a score is NaN; the model or its input is broken.")
-    order = np.argsort(-values)
+    return values.ravel(), truth.ravel()
+
+
+def _cumulated(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Positives and negatives at or above each distinct score, from the highest down, with a leading 0."""
+    values, truth = _checked(scores, labels)
+    order = np.argsort(values)[::-1]  # not argsort(-values): unsigned integers would wrap around
     values, truth = values[order], truth[order]
     last = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
     positives = np.cumsum(truth)[last]
     return np.append(0, positives), np.append(0, last + 1 - positives)
 
 
-def _checked_maps(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float) -> tuple[NDArray, NDArray]:
-    maps, truth = np.asarray(anomaly_maps), np.asarray(masks) != 0
+def _ranked(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float) -> tuple[NDArray, NDArray, NDArray] | None:
+    """What PRO curves are made of; None without a defect or without a normal pixel.
+
+    Returns:
+        Values of all normal pixels, rising; the distinct values on defects, falling; and the mean overlap that is won
+        at each of these (they add up to 1).
+    """
+    maps, truth = _numbers(anomaly_maps), np.asarray(masks) != 0
     if maps.ndim != 3 or maps.shape != truth.shape:
         raise ValueError(f"maps of shape {maps.shape} and masks of shape {truth.shape}: expected (N, H, W) for both.")
     if np.isnan(maps).any():
         raise ValueError("an anomaly map holds NaN; the model or its input is broken.")
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit={fpr_limit}: expected above 0 and at most 1, for example 0.3.")
-    return maps, truth
-
-
-def _regions(truth: NDArray) -> tuple[NDArray, NDArray]:
-    """Region number of every pixel, over all images, 0 outside; and the regions' areas."""
-    labelled, count = np.zeros(truth.shape, np.int32), 0
-    for index, mask in enumerate(truth):
+    values, weights, regions = [], [], 0
+    for values_of, mask in zip(maps, truth, strict=True):  # image by image: labels of one image are all that is held
         if mask.any():
-            found, number = ndimage.label(mask, structure=np.ones((3, 3)))
-            labelled[index] = np.where(found > 0, found + count, 0)
-            count += number
-    return labelled, np.bincount(labelled.ravel(), minlength=count + 1)[1:]
-
-
-def _pro_curve(
-    anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float
-) -> tuple[NDArray, NDArray] | tuple[None, None]:
-    """False-positive rate and mean overlap at every distinct value, from the highest down, until past the limit."""
-    maps, truth = _checked_maps(anomaly_maps, masks, fpr_limit)
-    labelled, areas = _regions(truth)
-    normal_values = maps[~truth]
-    if not len(areas) or not len(normal_values):
-        return None, None
-    # Only normal pixels among the highest `limit` share matter. Cut there first: sorting is what costs.
-    allowed = min(len(normal_values), int(fpr_limit * len(normal_values)) + 1)
-    cut = np.partition(normal_values, len(normal_values) - allowed)[len(normal_values) - allowed]
-    normal_kept = normal_values[normal_values >= cut]
-    defect_values, region_of = maps[truth], labelled[truth]
-    above = defect_values >= cut
-    values = np.concatenate([normal_kept, defect_values[above]])
-    weights = 1.0 / (areas[region_of[above] - 1] * float(len(areas)))
-    order = np.argsort(-values, kind="stable")
-    values = values[order]
-    last = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
-    is_normal = order < len(normal_kept)
-    gains = np.zeros(len(values))
-    gains[~is_normal] = weights[order[~is_normal] - len(normal_kept)]
-    rate = np.cumsum(is_normal)[last] / len(normal_values)
-    overlap = np.minimum(np.cumsum(gains)[last], 1.0)
-    return np.append(0.0, rate), np.append(0.0, overlap)
+            labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+            region = labelled[mask]
+            values.append(values_of[mask])
+            weights.append(1.0 / np.bincount(region)[region])
+            regions += count
+    normal = maps[~truth]
+    if not regions or not len(normal):
+        return None
+    normal.sort()
+    levels, level_of = np.unique(np.concatenate(values), return_inverse=True)
+    gains = np.bincount(level_of, weights=np.concatenate(weights)) / regions
+    return normal, levels[::-1], gains[::-1]
 
 
 __all__ = ["METRICS", "ScoreAccumulator", "aupro", "aupro_200", "auroc", "average_precision", "f1_max"]

@@ -10,12 +10,12 @@ Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -49,14 +49,14 @@ class AnoPLeOutput(ModelOutput):
         text_features: (2, d) w+ and w-.
     """
 
-    scores: Tensor | None = None
-    anomaly_maps: Tensor | None = None
+    scores: Tensor
+    anomaly_maps: Tensor = None  # type: ignore[assignment]  # ModelOutput wants a default for all but the first
     image_probabilities: Tensor | None = None
     decoder_maps: Tensor | None = None
     memory_maps: Tensor | None = None
     thresholds: Tensor | None = None
     pixel_thresholds: Tensor | None = None
-    image_features: Tensor | None = None
+    image_features: Tensor = None  # type: ignore[assignment]
     patch_features: Tensor | None = None
     text_features: Tensor | None = None
 
@@ -77,10 +77,12 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         (torch.Size([2]), torch.Size([2, 240, 240]))
     """
 
+    text_features: Tensor
+
     def __init__(self, config: AnoPLeConfig) -> None:
         super().__init__(config)
-        vision, text = config.backbone_config.vision_config, config.backbone_config.text_config
-        joint_width = config.backbone_config.projection_dim
+        vision, text = config.vision_config, config.text_config
+        joint_width = cast(int, cast(CLIPConfig, config.backbone_config).projection_dim)
         self.clip = CLIPModel._from_config(config.backbone_config)
         attach_prompts(self.clip)
         self.prompts = CoupledPrompts(
@@ -96,7 +98,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         self.decoder = PatchDecoder(
             vision.hidden_size, joint_width, upsample=config.decoder_upsample, kernel=config.decoder_kernel
         )
-        self.memory = MemoryBank(config.memory_layers)
+        self.memory = MemoryBank(self.memory_layers)
         self.register_buffer("text_features", torch.zeros(2, joint_width))
         self.post_init()
 
@@ -124,11 +126,6 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         super()._init_weights(module)
         if module is self:
             init.zeros_(self.text_features)
-
-    def freeze_backbone(self) -> "AnoPLeModel":
-        """Stop gradients into CLIP; loading re-creates parameters, so this runs after it."""
-        self.clip.requires_grad_(False)
-        return self
 
     # -- encode -------------------------------------------------------------------------------------------------
 
@@ -221,7 +218,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
                 continue
             known.add(digest)
             view = image[None].to(self.device, self.dtype)
-            tokens = self.encode_image(view, layers=self.config.memory_layers)[2]
+            tokens = self.encode_image(view, layers=self.memory_layers)[2]
+            assert tokens is not None  # layers were asked for
             self.memory.add(category, tokens, names=[name], digests=[digest])
 
     def forget(self, category: str) -> None:
@@ -270,7 +268,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
                 "this model has no memory bank: call model.memorize(images, category=...) first, or score with "
                 "branch='prompt'."
             )
-        layers = () if branch == "prompt" else self.config.memory_layers
+        layers = () if branch == "prompt" else self.memory_layers
         image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
 
         probability = decoder_map = patch_features = text_features = memory_map = None
@@ -283,14 +281,10 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             grid = self.config.grid_size
             memory_map = bank.match(remembered, category).unflatten(1, (grid, grid))
 
-        if decoder_map is None:
-            fused = memory_map
-            scores = fused.amax(dim=(1, 2))
-        else:
-            fused = decoder_map
-            if memory_map is not None:
-                fused = fuse(decoder_map, resize_map(memory_map, decoder_map.shape[-1]))
-            scores = fuse(probability, fused.amax(dim=(1, 2)))
+        maps = [found for found in (decoder_map, memory_map) if found is not None]
+        fused = maps[0] if len(maps) == 1 else fuse(maps[0], resize_map(maps[1], maps[0].shape[-1]))
+        peak = fused.amax(dim=(1, 2))
+        scores = peak if probability is None else fuse(probability, peak)
         thresholds, pixel_thresholds = self._thresholds(scores, category, branch)
         output = AnoPLeOutput(
             scores=scores,
@@ -323,10 +317,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             return None, None
         keys = [category or SHARED] * scores.shape[0] if category is None or isinstance(category, str) else category
         found = [self.config.calibration.get(key, {}) for key in keys]
-        return tuple(
-            torch.tensor([float(c.get(name, "nan")) for c in found], device=scores.device)
-            for name in ("threshold", "pixel_threshold")
-        )
+
+        def values(name: str) -> Tensor:
+            return torch.tensor([float(entry.get(name, "nan")) for entry in found], device=scores.device)
+
+        return values("threshold"), values("pixel_threshold")
 
 
 def image_digest(image: Tensor) -> str:

@@ -57,7 +57,11 @@ class AnomalyPairs(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """Sample `number`: `pixel_values` (2V, 3, S, S), `masks` (2V, S, S) bool, `labels` (2V,), `views` (2V,), name."""
+        """Sample `number`, V views of the good photo, then V of its twin.
+
+        Returns:
+            `pixel_values` (2V, 3, S, S), `masks` (2V, S, S) bool, `labels` (2V,), `views` (2V,), the photo's `name`.
+        """
         epoch, position = divmod(number, len(self.photos))
         chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
         photo = self.photos[chosen]

@@ -118,7 +118,7 @@ def write_predictions(
 
 
 def colour_scale(model: AnoPLeModel, category: str | None = None) -> tuple[float, float]:
-    """Map values at the two ends of the colours: the pixel threshold lies in their middle, whatever the photo shows."""
+    """Map values at the two ends of the colours; the pixel threshold lies in their middle, whatever a photo shows."""
     entry = (model.config.calibration or {}).get(category or SHARED, {})
     return 0.0, 2 * float(entry.get("pixel_threshold", 0.25))
 

@@ -70,8 +70,8 @@ class AnoPLeProcessor(ProcessorMixin):
         """Read and normalise photos.
 
         Args:
-            images: One or a list of: path, PIL image, numpy array (H, W) or (H, W, 3), bytes. Greyscale, 16-bit, alpha,
-                palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
+            images: One or a list of: path, PIL image, numpy array (H, W) or (H, W, 3), bytes. Greyscale, 16-bit,
+                alpha, palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.
 
@@ -118,7 +118,8 @@ class AnoPLeProcessor(ProcessorMixin):
         if longest > limit:
             name = class_names[[len(row) for row in rows].index(longest) % len(class_names)]
             raise ValueError(
-                f"the class name {name!r} takes {longest} tokens with its prompts, the text tower reads {limit}: give it "
+                f"the class name {name!r} takes {longest} tokens with its prompts, the text tower reads "
+                f"{limit}: give it "
                 "a shorter name."
             )
         ids = torch.tensor([row + [eos] * (longest - len(row)) for row in rows])
@@ -144,9 +145,10 @@ class AnoPLeProcessor(ProcessorMixin):
             min_region: Smallest region that is reported, in pixels of the model's map.
 
         Returns:
-            One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None without a threshold),
-            `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top, right, bottom)` in pixels,
-            right and bottom exclusive, with `peak` and `area`, strongest first); a normal part has an empty mask.
+            One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None
+            without a threshold), `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top,
+            right, bottom)` in pixels, right and bottom exclusive, with `peak` and `area`, strongest first); a normal
+            part has an empty mask.
         """
         scores = outputs.scores.float().cpu()
         limits = _per_image(thresholds, outputs.thresholds, len(scores))
@@ -156,7 +158,8 @@ class AnoPLeProcessor(ProcessorMixin):
         results = []
         for index, score in enumerate(scores.tolist()):
             anomaly_map = outputs.anomaly_maps[index].float().cpu()
-            size = tuple(target_sizes[index]) if target_sizes is not None else tuple(anomaly_map.shape)
+            height, width = anomaly_map.shape if target_sizes is None else target_sizes[index]
+            size = (int(height), int(width))
             heat_map = resize_map(anomaly_map[None], size)[0].numpy()
             limit, pixel_limit = limits[index], pixel_limits[index]
             label = None if np.isnan(limit) else LABELS[int(score > limit)]

@@ -11,10 +11,12 @@ Where in the paper: sec. 3.1 (eq. 1-7) for the prompts and their coupling, sec. 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
+from transformers import initialization as init
 
 
 class CoupledPrompts(nn.Module):
@@ -67,15 +69,13 @@ class CoupledPrompts(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, std: float = 0.02) -> None:
         """Draw prompts and prefix from N(0, std^2); biases start at 0."""
-        from transformers import initialization as init  # honours transformers' "already loaded" marks
-
         for parameter in (self.text, self.visual, self.scale_prefix):
             if parameter is not None:
                 init.normal_(parameter, mean=0.0, std=std)
-        for projections in (self.vision_to_text, self.text_to_vision):
-            for linear in projections or ():
-                init.normal_(linear.weight, mean=0.0, std=linear.in_features**-0.5)
-                init.zeros_(linear.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # the projections
+                init.normal_(module.weight, mean=0.0, std=module.in_features**-0.5)
+                init.zeros_(module.bias)
 
     def forward(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Both towers' prompts, `for_text()` and `for_vision()`."""
@@ -161,9 +161,13 @@ def feed_layer(
     return args, kwargs
 
 
-def attach_prompts(clip: nn.Module) -> None:
-    """Register the hooks on both towers of a `CLIPModel`. Without the keyword arguments CLIP runs unchanged, bit by bit."""
-    text, vision = clip.text_model, clip.vision_model
+def attach_prompts(clip: CLIPModel) -> None:
+    """Register the hooks on both towers of a `CLIPModel`.
+
+    Without the keyword arguments `prompts` and `prefix` CLIP runs unchanged, bit by bit.
+    """
+    text = cast(CLIPTextModel, clip.text_model)
+    vision = cast(CLIPVisionModel, clip.vision_model)
     text.encoder.register_forward_pre_hook(
         partial(feed_text_encoder, positions=text.embeddings.position_embedding), with_kwargs=True
     )

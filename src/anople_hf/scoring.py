@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 EPSILON = 1e-6
-"""Smallest value of a factor in a fusion: a patch that equals its reference gives 1 - cos slightly below 0 in float32."""
+"""Smallest value of a factor in a fusion: a patch that equals its reference gives 1 - cos slightly below 0 in
+float32."""
 
 
 def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:

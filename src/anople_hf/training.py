@@ -1,7 +1,7 @@
 """`train()`: learn prompts and decoder from a few good photos, then build the memory and calibrate.
 
-Where in the paper: sec. 3.3 for the objective (eq. 8-13), sec. 4.1 for the views. The optimiser and its schedule are not
-published; the values here are ours.
+Where in the paper: sec. 3.3 for the objective (eq. 8-13), sec. 4.1 for the views. The optimiser and its schedule are
+not published; the values here are ours.
 """
 
 import json
@@ -208,7 +208,7 @@ def _learn(
             model.config.temperature,
             step * accelerator.num_processes + accelerator.process_index,
         )
-        values = {name: float(term) for name, term in terms.items()}
+        values = {name: float(term.detach()) for name, term in terms.items()}
         if not torch.isfinite(terms["total"]):
             raise FloatingPointError(f"the loss is not finite at step {step + 1}: {values}; photos {batch['names']}.")
         accelerator.backward(terms["total"])
@@ -233,8 +233,10 @@ def training_losses(
         temperature: tau of eq. 9.
         draw: Number that, with the seed, fixes the latent noise.
     """
-    cells = tuple(output.decoder_maps.shape[-2:])
-    masks = F.adaptive_avg_pool2d(batch["masks"].float()[:, None], cells)[:, 0]  # a cell's anomalous share
+    assert output.decoder_maps is not None and output.patch_features is not None  # branch="prompt" gives them
+    assert output.text_features is not None
+    height, width = output.decoder_maps.shape[-2:]
+    masks = F.adaptive_avg_pool2d(batch["masks"].float()[:, None], (height, width))[:, 0]  # a cell's anomalous share
     labels = batch["labels"]
     generator = torch.Generator(output.image_features.device).manual_seed(config.seed * 1_000_003 + draw)
     latent = latent_anomalies(output.image_features[labels == 0], config.latent_sigma, generator=generator)

@@ -27,7 +27,7 @@ def load_inspection_data(
 ) -> DatasetDict:
     """Read a data set from disk; photos are decoded when a row is read.
 
-    Test photos are decoded once beforehand, so a bad file is found before an hour of work, not after.
+    Test photos and their masks are decoded once beforehand, so a bad file is found before an hour of work, not after.
 
     Args:
         root: MVTec-AD layout or plain folders of good photos; may be a single category.
@@ -59,11 +59,11 @@ def load_inspection_data(
         rows += own
     train = [row for row in rows if row["split"] == "train"]
     test = [row for row in rows if row["split"] == "test"]
-    good, bad = check_images([Path(row["image"]) for row in test], skip_bad=skip_bad)
+    good, bad = check_images([Path(row[part]) for row in test for part in ("image", "mask") if row[part]], skip_bad)
     if bad:
-        logger.warning("%d unreadable test photos skipped:\n%s", len(bad), "\n".join(bad))
-        readable = {str(path) for path in good}
-        test = [row for row in test if row["image"] in readable]
+        logger.warning("%d unreadable test photos or masks skipped:\n%s", len(bad), "\n".join(bad))
+        readable = {None, *map(str, good)}  # a photo whose mask is broken goes, too
+        test = [row for row in test if row["image"] in readable and row["mask"] in readable]
     splits = {"train": make_dataset(train)}
     if test:
         splits["test"] = make_dataset(test)

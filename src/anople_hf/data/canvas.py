@@ -55,9 +55,15 @@ class Canvas:
 
     def paint(self, inside: NDArray, colour: NDArray | tuple[float, ...], gloss: float | None = None) -> None:
         """Blend a colour in where `inside` (0..1) says so."""
-        self.colour += (np.asarray(colour) - self.colour) * inside[..., None]
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if not len(rows):
+            return
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # most parts are small; skip the rest
+        inside, wanted = inside[box], np.asarray(colour)
+        wanted = wanted[box] if wanted.ndim == 3 and wanted.shape[0] == self.size else wanted
+        self.colour[box] += (wanted - self.colour[box]) * inside[..., None]
         if gloss is not None:
-            self.gloss += (gloss - self.gloss) * inside
+            self.gloss[box] += (gloss - self.gloss[box]) * inside
 
     def edge(self, distance: NDArray) -> NDArray:
         """1 inside, 0 outside of a signed distance, one pixel soft."""
@@ -123,6 +129,7 @@ def contamination(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def stroke(canvas: Canvas, rng: np.random.Generator, length: float, bend: float) -> tuple[NDArray, NDArray]:
+    """A bent stroke at a random place: how far along it a pixel lies (1 on it, 0 past its ends), and how far off."""
     x, y = canvas.spot_on_part(rng)
     angle = rng.uniform(0, np.pi)
     u = (canvas.x - x) * np.cos(angle) + (canvas.y - y) * np.sin(angle)
@@ -131,5 +138,6 @@ def stroke(canvas: Canvas, rng: np.random.Generator, length: float, bend: float)
 
 
 def blob(canvas: Canvas, rng: np.random.Generator, size: float) -> NDArray:
+    """Depth inside a round, uneven spot of about `size` at a random place; negative outside."""
     x, y = canvas.spot_on_part(rng)
     return size * (1 + 0.22 * canvas.noise(rng, 60)) - np.hypot(canvas.x - x, canvas.y - y)

@@ -3,10 +3,11 @@
 Where in the paper: nowhere; it lets everything run with no download. The drawings are ours and free.
 
 A product is a height map and a colour map (`drawn_products.py`). One lamp lights the heights, so scratches catch light
-and dents throw shade. A defective photo is drawn twice from the same random state, with and without the defect; the
+and dents throw shade. A defective photo is taken twice of the same part, with and without the defect; the
 mask is where the two differ.
 """
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,21 @@ def render(product: Product, seed: list[int], size: int, defect: str | None = No
     Returns:
         uint8 (size, size, 3).
     """
+    canvas, lamp = _good_part(product, seed, size)
+    if defect is not None:
+        product.defects[defect](canvas, np.random.default_rng([*seed, 99, attempt]))
+    return _photograph(canvas, lamp, seed)
+
+
+def _good_part(product: Product, seed: list[int], size: int) -> tuple[Canvas, NDArray]:
     rng = np.random.default_rng(seed)
     canvas = Canvas(2 * size, rng)
     product.draw(canvas, rng)
-    lamp = rng.normal(0, 1, 8)
-    if defect is not None:
-        product.defects[defect](canvas, np.random.default_rng([*seed, 99, attempt]))
+    return canvas, rng.normal(0, 1, 8)
+
+
+def _photograph(canvas: Canvas, lamp: NDArray, seed: list[int]) -> NDArray:
+    size = canvas.size // 2
     picture = _light(canvas, lamp)
     picture = ndimage.gaussian_filter(picture, (1.1, 1.1, 0))
     picture = picture.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))  # supersampled: smooth edges
@@ -99,9 +109,12 @@ def render_defective(product: Product, defect: str, seed: list[int], size: int) 
     Returns:
         uint8 (size, size, 3) and bool (size, size); outside the mask the photo equals the good part's.
     """
-    good = render(product, seed, size)
+    part, lamp = _good_part(product, seed, size)
+    good = _photograph(part, lamp, seed)
     for attempt in range(20):
-        photo = render(product, seed, size, defect, attempt)
+        canvas = copy.deepcopy(part)  # the same part again, drawn once
+        product.defects[defect](canvas, np.random.default_rng([*seed, 99, attempt]))
+        photo = _photograph(canvas, lamp, seed)
         difference = np.abs(photo.astype(int) - good).max(axis=-1)
         core = ndimage.binary_closing(np.pad(difference >= MIN_CHANGE, 4), iterations=2)[4:-4, 4:-4]
         labelled, count = ndimage.label(core, structure=np.ones((3, 3)))

@@ -34,16 +34,18 @@ def choose_shots(
         train: Good photos in the package's schema.
         shots: k.
         seed: Which order.
-        listed: Take exactly these photos instead (`path` values by category).
-        skip_bad: Take the next photo of the order for one that cannot be read.
+        listed: Take exactly these photos instead (`path` values by category), and only of these categories.
+        skip_bad: Take the next photo of the order for one that cannot be read; of listed photos, leave it out.
 
     Returns:
         Row numbers of `train` by category, categories sorted.
 
     Raises:
-        ValueError: Too few photos, or a listed one is not there.
+        ValueError: Fewer than one shot asked for, too few photos, or a listed one is not there or there twice.
         UnreadableImageError: A chosen photo cannot be read.
     """
+    if shots < 1:
+        raise ValueError(f"shots={shots}: expected at least 1 good photo per category.")
     rows: dict[str, dict[str, int]] = {}
     for index, (category, path, label) in enumerate(
         zip(train["category"], train["path"], train["label"], strict=True)
@@ -51,35 +53,42 @@ def choose_shots(
         if label == 0:
             rows.setdefault(category, {})[path] = index
     if listed is not None:
-        return {category: _listed(rows, category, paths) for category, paths in listed.items()}
+        taken_of = {}
+        for category in sorted(listed):
+            wanted = _listed(rows, category, listed[category])
+            taken_of[category] = _readable(train, wanted, len(wanted), skip_bad)
+            if not taken_of[category]:
+                raise ValueError(f"none of the listed photos of category {category!r} can be read; list others.")
+        return taken_of
     chosen = {}
     for category in sorted(rows):
         paths = sorted(rows[category])
         if len(paths) < shots:
             raise ValueError(
-                f"category {category!r} has {len(paths)} good photos, {shots} shots were asked for: add photos, or ask "
-                f"for at most {len(paths)}."
+                f"category {category!r} has {len(paths)} good photos, {shots} shots were asked for: add photos, "
+                f"or ask for at most {len(paths)}."
             )
         taken = _readable(
             train, [rows[category][paths[i]] for i in _order(seed, category, len(paths))], shots, skip_bad
         )
         if len(taken) < shots:
             raise ValueError(
-                f"category {category!r} has only {len(taken)} readable good photos, {shots} shots were asked for."
+                f"category {category!r} has only {len(taken)} readable good photos, {shots} shots were asked for: "
+                f"replace the unreadable ones, add photos, or ask for fewer."
             )
         chosen[category] = taken
     return chosen
 
 
-def write_shots(path: Path, chosen: Mapping[str, list[str]], *, shots: int, seed: int) -> None:
+def write_shots(path: str | Path, chosen: Mapping[str, list[str]], *, shots: int, seed: int) -> None:
     """Write `shots.json`; under a temporary name first, then renamed."""
     temporary = Path(f"{path}.tmp")
     content = {"seed": seed, "shots": shots, "categories": {name: list(paths) for name, paths in chosen.items()}}
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    temporary.replace(Path(path))
 
 
-def read_shots(path: Path) -> dict[str, list[str]]:
+def read_shots(path: str | Path) -> dict[str, list[str]]:
     """The photos of a `shots.json`, by category.
 
     Raises:
@@ -88,7 +97,7 @@ def read_shots(path: Path) -> dict[str, list[str]]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         return {str(name): [str(photo) for photo in photos] for name, photos in content["categories"].items()}
-    except (KeyError, AttributeError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, AttributeError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} lists no shots; expected {{"categories": {{"name": ["path", ...]}}}}.') from error
 
 
@@ -104,8 +113,9 @@ def _readable(train: Dataset, order: list[int], shots: int, skip_bad: bool) -> l
     for index in order:
         if len(taken) == shots:
             break
-        path = files[index]["image"]["path"]
-        reason = why_unusable(path) if path else None
+        source = files[index]["image"]
+        # A row that carries its photo's bytes (parquet, the Hub) has a path that need not exist here.
+        reason = why_unusable(source if source["bytes"] is not None else source["path"])
         if reason is None:
             taken.append(index)
         elif skip_bad:
@@ -121,9 +131,11 @@ def _readable(train: Dataset, order: list[int], shots: int, skip_bad: bool) -> l
 def _listed(rows: dict[str, dict[str, int]], category: str, paths: list[str]) -> list[int]:
     if category not in rows:
         raise ValueError(f"the shot list names category {category!r}; known: {', '.join(sorted(rows))}.")
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"the shot list of {category!r} names a photo twice; name each once.")
     if not paths or (unknown := [path for path in paths if path not in rows[category]]):
         raise ValueError(
-            f"the shot list of {category!r} names {unknown[:3] if paths else 'no photo'}; expected paths of good photos "
-            f"such as {next(iter(rows[category]))!r}."
+            f"the shot list of {category!r} names {unknown[:3] if paths else 'no photo'}; expected paths of "
+            f"good photos such as {next(iter(rows[category]))!r}."
         )
     return [rows[category][path] for path in paths]

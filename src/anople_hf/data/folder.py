@@ -3,11 +3,14 @@
 Where in the paper: nowhere; it is what a factory has on the first day.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..images import IMAGE_SUFFIXES, find_images
+
+logger = logging.getLogger(__name__)
 
 
 def find_categories(root: Path) -> dict[str, Path]:
@@ -15,10 +18,26 @@ def find_categories(root: Path) -> dict[str, Path]:
 
     Args:
         root: An existing folder.
+
+    Raises:
+        ValueError: A folder `good` beside others, which then hold no good photos: learning from them would be silent
+            damage.
     """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = {path.name: path for path in folders if _holds_photos(path)}
-    return found or ({root.resolve().name: root} if _holds_photos(root) else {})
+    if "good" in found and len(found) > 1:
+        others = ", ".join(name for name in found if name != "good")
+        raise ValueError(
+            f"{root} looks like the test photos of one product (a folder good beside {others}), but every folder here "
+            f"is taken for a product and its photos for good ones. Give {root / 'good'} alone, or arrange the photos as "
+            "<category>/train/good and <category>/test/<defect or good>."
+        )
+    loose = [path for path in find_images(root) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if found and loose:
+        logger.warning("%d photos directly in %s belong to no category and are left out.", len(loose), root)
+    if found and (empty := [path.name for path in folders if path.name not in found]):
+        logger.warning("%s: no photos directly in %s; left out.", root, ", ".join(empty))
+    return found or ({root.resolve().name: root} if loose else {})
 
 
 def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, Any]]:

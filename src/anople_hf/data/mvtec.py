@@ -16,13 +16,18 @@ logger = logging.getLogger(__name__)
 def find_categories(root: Path) -> dict[str, Path]:
     """Categories of a tree in this layout, sorted; `root` may itself be one. Empty if it is another layout.
 
+    In a tree of this layout, folders without `train/good` are left out and named in the log.
+
     Args:
         root: An existing folder.
     """
     if (root / "train" / "good").is_dir():
         return {root.resolve().name: root}
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {path.name: path for path in folders if (path / "train" / "good").is_dir()}
+    found = {path.name: path for path in folders if (path / "train" / "good").is_dir()}
+    if found and (others := [path.name for path in folders if path.name not in found]):
+        logger.warning("%s: no train/good in %s; left out.", root, ", ".join(others))
+    return found
 
 
 def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, Any]]:
