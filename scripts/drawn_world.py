@@ -2,8 +2,8 @@
 
 Where in the paper: nowhere, this is ours; it feeds `pretrain_tiny_clip.py`. No image of anybody else goes in.
 
-Every scene is drawn twice with other phases of its materials, other light and other noise. So two views share what a
-patch memory must recognise (the material of a region) and nothing else.
+Every scene is drawn in several views with other phases of its materials, other light and other noise. So views share
+what a patch memory must recognise (the material of a region) and nothing else.
 """
 
 from dataclasses import dataclass
@@ -25,19 +25,21 @@ COLOURS = {
 
 @dataclass
 class Scenes:
-    """A batch of scenes, B of them in two views each.
+    """A batch of scenes, B of them in V views each.
 
     Attributes:
-        images: (2, B, 3, S, S) in 0..1.
-        regions: (2, B, S, S) long: 0 background, 1 object.
-        defects: (2, B, S, S) bool; a defect lies at other places in the two views.
+        images: (V, B, 3, S, S) in 0..1.
+        regions: (V, B, S, S) long: 0 background, 1 object, 2 its inner part.
+        defects: (V, B, S, S) bool, where a defect can be seen; it lies at other places in other views.
+        bad: (V, B) bool, the views with a defect.
         captions: Words for each scene, without its state.
-        states: The defect's word for each scene, or "".
+        states: The word for each scene's kind of defect, whether a view has it or not.
     """
 
     images: Tensor
     regions: Tensor
     defects: Tensor
+    bad: Tensor
     captions: list[str]
     states: list[str]
 
@@ -58,27 +60,38 @@ class DrawnWorld:
         fx = torch.fft.rfftfreq(size, device=self.device)[None] * size
         self.frequency, self.direction = torch.hypot(fy, fx).clamp_min(0.5), torch.atan2(fy, fx)
 
-    def draw(self, count: int, seed: int, defective: float = 0.5) -> Scenes:
-        """Draw `count` scenes in two views."""
+    def draw(self, count: int, seed: int, defective: tuple[float, ...] = (0.0, 0.6)) -> Scenes:
+        """Draw `count` scenes, each in `len(defective)` views.
+
+        Args:
+            count: B, how many scenes.
+            seed: Everything follows from it.
+            defective: For each view, the share of scenes that show a defect in it.
+        """
         g = torch.Generator(self.device).manual_seed(seed)
         self.generator = g
-        pick = lambda n, *shape: torch.randint(n, shape or (count,), generator=g, device=self.device)  # noqa: E731
+        pick = lambda n: torch.randint(n, (count,), generator=g, device=self.device)  # noqa: E731
         materials = [self._material(count) for _ in range(3)]  # background, object, foreign matter
         shape, has_object = pick(len(SHAPES)), self._u(count) < 0.6
-        geometry = {"size": 0.45 + 0.4 * self._u(count), "aspect": 0.35 + 0.4 * self._u(count), "teeth": pick(8) + 5,
-                    "hole": 0.25 + 0.4 * self._u(count), "turns": self._u(count) < 0.5}  # fmt: skip
-        kind, bad = pick(len(DEFECTS)), self._u(count) < defective
-        angle = self._u(count) * 6.2832
-        views = [self._view(materials, shape, has_object, geometry, kind, bad, angle) for _ in range(2)]
+        plain = has_object & (self._u(count) < 0.4)  # many products lie on a plain ground
+        materials[0]["kind"][plain] = MATERIALS.index("plain")
+        geometry = {"size": 0.5 + 0.4 * self._u(count), "aspect": 0.35 + 0.4 * self._u(count), "teeth": pick(8) + 5,
+                    "hole": 0.25 + 0.4 * self._u(count), "turns": self._u(count) < 0.5,
+                    "step": torch.where(self._u(count) < 0.5, 0.05 + 0.2 * self._u(count), 9.0),
+                    "tint": (self._u(count, 3) - 0.5) * 0.3 + (self._u(count, 1) - 0.5) * 0.6}  # fmt: skip
+        camera = {"grey": self._u(count) < 0.3, "blur": self._u(count), "noise": 0.04 * self._u(count) ** 2,
+                  "free": self._u(count) < 0.5, "glow": 0.3 * self._u(count)}  # fmt: skip
+        kind, angle = pick(len(DEFECTS)), self._u(count) * 6.2832
+        bad = torch.stack([self._u(count) < share for share in defective])
+        views = [self._view(materials, shape, has_object, geometry, camera, kind, b, angle) for b in bad]
         images, regions, defects = (torch.stack(parts) for parts in zip(*views, strict=True))
         captions = []
         for i in range(count):
             layer = materials[1 if has_object[i] else 0]
             thing = SHAPES[shape[i]] if has_object[i] else SURFACE
-            captions.append(f"{layer['colour'][i]} {MATERIALS[layer['kind'][i]]} {thing}")
-        return Scenes(
-            images, regions, defects, captions, [DEFECTS[k] if b else "" for k, b in zip(kind, bad, strict=True)]
-        )
+            colour = "grey" if camera["grey"][i] else layer["colour"][i]
+            captions.append(f"{colour} {MATERIALS[layer['kind'][i]]} {thing}")
+        return Scenes(images, regions, defects, bad, captions, [DEFECTS[k] for k in kind.tolist()])
 
     # -- pieces -------------------------------------------------------------------------------------------------
 
@@ -86,7 +99,7 @@ class DrawnWorld:
         return torch.rand(shape, generator=self.generator, device=self.device)
 
     def _noise(self, low: Tensor, high: Tensor, slope: Tensor, angle: Tensor, spread: Tensor) -> Tensor:
-        """Band-passed noise (B, S, S) of unit deviation; waves keep to `angle` within `spread` (large: any direction)."""
+        """Band-passed noise (B, S, S) of unit deviation; waves keep to `angle` within `spread`."""
         v = lambda t: t.view(-1, 1, 1)  # noqa: E731
         white = torch.fft.rfft2(
             torch.randn(len(low), self.size, self.size, generator=self.generator, device=self.device)
@@ -138,21 +151,22 @@ class DrawnWorld:
         )
         waves, across = torch.sin(v(m["period"]) * 3.1416 * u), torch.sin(v(m["period"]) * 3.1416 * w)
         sharp = v(m["sharp"])
-        fields = torch.stack(
-            [
-                noise,
-                noise,
-                noise,
-                torch.tanh(sharp * waves),
-                torch.tanh(sharp * waves * across),
-                torch.where(waves * across > 0, waves, across),
-                torch.tanh(sharp * (waves + across - 0.8)),
-                torch.sin(3 * noise + v(m["period"]) * u),
-                0.1 * noise,
-                torch.sin(v(m["period"]) * 3.1416 * u + 1.5 * noise),
-            ]
-        )
-        field = fields[kind, torch.arange(count, device=self.device)]
+        phase = v(m["period"])
+        formulas = (
+            None, None, None,  # cloudy, brushed, grainy: the noise itself
+            lambda i: torch.tanh(sharp[i] * waves[i]),
+            lambda i: torch.tanh(sharp[i] * waves[i] * across[i]),
+            lambda i: torch.where(waves[i] * across[i] > 0, waves[i], across[i]),
+            lambda i: torch.tanh(sharp[i] * (waves[i] + across[i] - 0.8)),
+            lambda i: torch.sin(3 * noise[i] + phase[i] * u[i]),
+            lambda i: 0.1 * noise[i],
+            lambda i: torch.sin(phase[i] * 3.1416 * u[i] + 1.5 * noise[i]),
+        )  # fmt: skip
+        field = noise.clone()
+        for k, formula in enumerate(formulas):
+            chosen = torch.nonzero(kind == k).flatten()
+            if formula is not None and len(chosen):
+                field[chosen] = formula(chosen)
         mix = (0.5 + 0.5 * v(m["contrast"]) * field + v(m["grain"]) * torch.randn(
             field.shape, generator=self.generator, device=self.device)).clamp(0, 1)[:, None]  # fmt: skip
         return m["base"][..., None, None] * (1 - mix) + m["other"][..., None, None] * mix
@@ -192,12 +206,10 @@ class DrawnWorld:
         """Soft mask (B, S, S) of a defect that lies on the object, or anywhere on a surface."""
         v = lambda t: t.view(-1, 1, 1)  # noqa: E731
         count = len(kind)
-        # A random place on the part: the maximum of noise inside it.
-        place = (
-            (torch.where(v(on_object), distance, distance * 0 - 1) < -0.04)
-            & (self.x.abs() < 0.93)
-            & (self.y.abs() < 0.93)
-        )
+        # A random place on the part: the maximum of noise inside it. A chip sits at its border.
+        deep = torch.where(v(on_object), distance, distance * 0 - 1)
+        chip = v((kind == DEFECTS.index("chipped")) & on_object)
+        place = (deep < -0.02) & ((deep > -0.07) | ~chip) & (self.x.abs() < 0.93) & (self.y.abs() < 0.93)
         spot = (self._u(count, self.size, self.size) * place).flatten(1).argmax(dim=1)
         cx, cy = self.x.flatten()[spot], self.y.flatten()[spot]
         angle, length = self._u(count) * 6.2832, 0.1 + 0.5 * self._u(count)
@@ -205,7 +217,7 @@ class DrawnWorld:
         along, off = x * v(angle.cos()) + y * v(angle.sin()), -x * v(angle.sin()) + y * v(angle.cos())
         wobble = self._noise(*(c + 0 * length for c in (2, 20, 1, 0, 99)))
         bend = off + v((self._u(count) - 0.5) * 2) * along**2
-        width = 0.008 + 0.022 * self._u(count)
+        width = 0.006 + 0.02 * self._u(count)
         line = lambda d, w: (along.abs() < v(length)).float() * torch.sigmoid((v(w) - d.abs()) * 200)  # noqa: E731
         r, size = torch.hypot(x, y), 0.03 + 0.16 * self._u(count) ** 1.5
         blob = torch.sigmoid((v(size) * (1 + 0.35 * wobble) - r) * 120)
@@ -216,43 +228,50 @@ class DrawnWorld:
         )  # fmt: skip
         return options[kind, torch.arange(count, device=self.device)]
 
-    def _view(self, materials, shape, has_object, geometry, kind, bad, angle) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN001
+    def _view(self, materials, shape, has_object, geometry, camera, kind, bad, angle):  # noqa: ANN001, ANN202
+        """One view: images (B, 3, S, S), regions (B, S, S), visible defects (B, S, S)."""
         v = lambda t: t.view(-1, 1, 1)  # noqa: E731
         count = len(kind)
-        turn = angle + torch.where(self._u(count) < 0.5, self._u(count) * 6.2832, 0.1 * self._u(count))
+        turn = angle + torch.where(camera["free"], self._u(count) * 6.2832, 0.1 * self._u(count))
         back, body, foreign = (self._paint(m, 0.1 * turn) for m in materials)
         distance = torch.where(v(has_object), self._distance(shape, geometry, turn), torch.ones_like(self.x))
-        inside = torch.sigmoid(-distance * 120)
-        bevel = torch.exp(-((distance / 0.05) ** 2)) * (self.x * v(turn.sin()) + self.y * v(turn.cos()))
+        inside, inner = (torch.sigmoid(-(distance + v(d)) * 120) for d in (0 * geometry["step"], geometry["step"]))
+        body = body + geometry["tint"][..., None, None] * inner[:, None]
+        facing = self.x * v(turn.sin()) + self.y * v(turn.cos())
+        bevel = facing * (torch.exp(-((distance / 0.05) ** 2))
+                          + 0.7 * torch.exp(-(((distance + v(geometry["step"])) / 0.03) ** 2)))  # fmt: skip
         shadow = torch.sigmoid(-(distance.roll((6, 5), dims=(1, 2)) - 0.02) * 18) * (1 - inside)
         picture = back * (1 - 0.45 * shadow[:, None] * v(self._u(count))[:, None])
-        picture = picture * (1 - inside[:, None]) + (body * (1 + 0.5 * bevel[:, None])) * inside[:, None]
-        soft = self._defect(kind, distance, has_object) * v(bad.float())
-        covered = torch.where(v(has_object), inside, torch.ones_like(inside))
-        soft = soft * (covered > 0.5)
-        strength = v(0.35 + 0.65 * self._u(count))[:, None]
-        tint = v(torch.where(self._u(count) < 0.6, -1.0, 1.0) * (0.2 + 0.5 * self._u(count)))[:, None]
-        dark = (picture + tint).clamp(0, 1)
-        chip = (kind == DEFECTS.index("chipped")) & has_object
-        matter = torch.where(v(chip)[:, None], back, foreign)
-        replaced = v(
-            (kind == DEFECTS.index("contaminated"))
-            | chip
-            | ((kind == DEFECTS.index("stained")) & (tint.flatten() > 0))
-        )
-        mark = torch.where(replaced[:, None], matter, dark)
-        picture = picture + (mark - picture) * (soft[:, None] * strength)
-        light = 1 + 0.25 * (v(self._u(count) - 0.5) * self.x + v(self._u(count) - 0.5) * self.y) * 2
-        glow = v(0.3 * self._u(count)) * torch.exp(
+        picture = picture * (1 - inside[:, None]) + (body * (1 + 0.5 * bevel[:, None])).clamp(0, 1) * inside[:, None]
+        spoilt, soft = self._spoil(picture, back, foreign, distance, inside, has_object, kind, bad)
+        seen = (soft > 0.3) & ((spoilt - picture).abs().mean(dim=1) > 0.03)  # matter of the same colour is no defect
+        picture = spoilt
+        light = 1 + 0.2 * (v(self._u(count) - 0.5) * self.x + v(self._u(count) - 0.5) * self.y) * 2
+        glow = v(camera["glow"]) * torch.exp(
             -((self.x - v(self._u(count) - 0.5)) ** 2 + (self.y - v(self._u(count) - 0.5)) ** 2) / 0.1
         )
         picture = picture * light[:, None] + (glow * inside)[:, None]
-        gain, offset = 0.9 + 0.2 * self._u(count), 0.06 * (self._u(count) - 0.5)
+        gain, offset = 0.92 + 0.16 * self._u(count), 0.05 * (self._u(count) - 0.5)
         picture = picture * v(gain)[:, None] + v(offset)[:, None]
-        grey = self._u(count) < 0.25
-        picture = torch.where(v(grey)[:, None], picture.mean(dim=1, keepdim=True), picture)
+        picture = torch.where(v(camera["grey"])[:, None], picture.mean(dim=1, keepdim=True), picture)
         blurred = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        picture = torch.lerp(picture, blurred, v(self._u(count))[:, None])
+        picture = torch.lerp(picture, blurred, v(camera["blur"])[:, None])
         noise = torch.randn(picture.shape, generator=self.generator, device=self.device)
-        picture = picture + v(0.03 * self._u(count) ** 2)[:, None] * noise
-        return picture.clamp(0, 1), (inside > 0.5).long(), soft > 0.3
+        picture = picture + v(camera["noise"] * (0.7 + 0.6 * self._u(count)))[:, None] * noise
+        regions = (inside > 0.5).long() + ((inner > 0.5) & (inside > 0.5)).long()
+        return picture.clamp(0, 1), regions, seen
+
+    def _spoil(self, picture, back, foreign, distance, inside, has_object, kind, bad):  # noqa: ANN001, ANN202
+        """Put a defect on the views that are `bad`: the pictures (B, 3, S, S) and the soft masks (B, S, S)."""
+        v = lambda t: t.view(-1, 1, 1)  # noqa: E731
+        count = len(kind)
+        covered = torch.where(v(has_object), inside, torch.ones_like(inside)) > 0.5
+        soft = self._defect(kind, distance, has_object) * v(bad.float()) * covered
+        strength = v(0.35 + 0.65 * self._u(count))[:, None]
+        tint = v(torch.where(self._u(count) < 0.6, -1.0, 1.0) * (0.2 + 0.5 * self._u(count)))[:, None]
+        chip = (kind == DEFECTS.index("chipped")) & has_object
+        stain = (kind == DEFECTS.index("stained")) & (tint.flatten() > 0)
+        matter = torch.where(v(chip)[:, None], back, foreign)
+        replaced = v((kind == DEFECTS.index("contaminated")) | chip | stain)
+        mark = torch.where(replaced[:, None], matter, (picture + tint).clamp(0, 1))
+        return picture + (mark - picture) * (soft[:, None] * strength), soft

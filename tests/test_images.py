@@ -1,4 +1,6 @@
-"""Reading photos: every kind of file becomes 8-bit RGB, or is refused by name."""
+"""Photos in every form a camera or tool writes them, and the refusal of those that cannot be used."""
+
+import io
 
 import numpy as np
 import pytest
@@ -6,100 +8,214 @@ from PIL import Image
 
 from anople_hf.images import UnreadableImageError, check_images, find_images, read_image, read_mask
 
-RAMP = np.linspace(0, 255, 24 * 32).reshape(24, 32).astype(np.uint8)
+RAMP = np.linspace(0, 255, 40 * 24).astype(np.uint8).reshape(24, 40)
+COLOURED = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
 
 
-def pixels(source):
-    image = read_image(source)
-    assert image.mode == "RGB"
-    return np.asarray(image)
+def save(folder, image, name="photo.png", **settings):
+    path = folder / name
+    image.save(path, **settings)
+    return path
 
 
-def test_sixteen_bit_is_scaled_not_cut(tmp_path):
-    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.png")
-    assert (pixels(tmp_path / "a.png") == RAMP[..., None]).all()
-    assert (pixels(RAMP.astype(np.uint16) * 257) == RAMP[..., None]).all()
+def damaged(folder, name="cut.png"):
+    """A file that starts well and ends early."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    whole = save(folder, noise, name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    return folder / name
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "1"])
-def test_other_modes(tmp_path, mode):
-    Image.fromarray(RAMP).convert(mode).save(tmp_path / "a.tif")
-    assert pixels(tmp_path / "a.tif").shape == (24, 32, 3)
-    if mode in ("L", "LA", "P"):
-        assert np.abs(pixels(tmp_path / "a.tif").astype(int) - RAMP[..., None]).max() <= 1
+def test_all_sources_of_one_photo_agree(tmp_path):
+    path = save(tmp_path, Image.fromarray(COLOURED))
+    content = path.read_bytes()
+    sources = [
+        path,
+        str(path),
+        content,
+        {"path": str(path), "bytes": None},
+        {"path": "elsewhere.png", "bytes": content},
+        Image.open(path),
+        COLOURED,
+        COLOURED.astype(np.float32) / 255,
+        COLOURED.astype(np.uint16) * 257,
+    ]
+    for source in sources:
+        image = read_image(source)
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), COLOURED)
 
 
-def test_transparent_pixels_lie_over_white(tmp_path):
-    picture = np.zeros((20, 20, 4), np.uint8)
-    picture[:10, :, 3] = 255
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    assert (pixels(tmp_path / "a.png")[:10] == 0).all() and (pixels(tmp_path / "a.png")[10:] == 255).all()
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, Image.fromarray(COLOURED), exif=exif)
+    upright = {
+        1: COLOURED, 2: COLOURED[:, ::-1], 3: COLOURED[::-1, ::-1], 4: COLOURED[::-1],
+        5: COLOURED.swapaxes(0, 1), 6: np.rot90(COLOURED, -1), 7: COLOURED[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(COLOURED),
+    }[orientation]  # fmt: skip
+    np.testing.assert_array_equal(np.asarray(read_image(path)), upright)
 
 
-def test_exif_rotation_is_applied(tmp_path):
-    image = Image.fromarray(np.dstack([RAMP] * 3))
-    exif = image.getexif()
+@pytest.mark.parametrize("name", ["photo.png", "photo.tif"])
+def test_16_bit_grey_is_scaled_not_cut(tmp_path, name):
+    deep = np.array([[0, 257], [32768, 65535]], np.uint16).repeat(10, 0).repeat(10, 1)
+    path = save(tmp_path, Image.fromarray(deep), name)
+    assert Image.open(path).mode.startswith("I")
+    values = np.asarray(read_image(path))[::10, ::10]
+    np.testing.assert_array_equal(values, np.array([[0, 1], [128, 255]])[..., None].repeat(3, -1))
+
+
+def test_32_bit_integer_mode_is_scaled_as_16_bit():
+    deep = Image.fromarray(np.full((20, 20), 65535, np.int32))
+    assert deep.mode == "I"
+    assert read_image(deep).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_16_bit_photos_are_turned_upright_too(tmp_path):
+    exif = Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").size == (24, 32)
-    assert pixels(tmp_path / "a.jpg")[-1].mean() < 80 or pixels(tmp_path / "a.jpg")[:, -1].mean() < 80
+    path = save(tmp_path, Image.fromarray(np.zeros((20, 30), np.uint16)), exif=exif)
+    assert read_image(path).size == (20, 30)
 
 
-def test_arrays_and_dicts(tmp_path):
-    Image.fromarray(RAMP).save(tmp_path / "a.png")
-    data = (tmp_path / "a.png").read_bytes()
-    for source in (RAMP, RAMP / 255.0, RAMP[..., None], data, {"bytes": data}, {"path": str(tmp_path / "a.png")}):
-        assert (pixels(source) == RAMP[..., None]).all()
-    for wrong in (np.full((4, 4), 3.0), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.int64), 7):
-        with pytest.raises(UnreadableImageError):
-            read_image(wrong)
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_becomes_rgb(mode):
+    grey = Image.fromarray(np.where(RAMP > 127, 255, 0).astype(np.uint8)).convert("RGB")
+    values = np.asarray(read_image(grey.convert(mode)))
+    assert np.abs(values.astype(int) - np.asarray(grey)).max() <= 2
 
 
-def test_masks_count_everything_above_zero(tmp_path):
-    classes = np.zeros((8, 8), np.uint8)
-    classes[2, 2:5] = [1, 2, 9]
-    Image.fromarray(classes).save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png").sum() == 3
-    assert read_mask(np.dstack([classes] * 3)).sum() == 3
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparent_pixels_become_white(mode):
+    image = Image.new(mode, (20, 20), (0, 0) if mode == "LA" else (0, 0, 0, 0))
+    image.paste((0, 255) if mode == "LA" else (0, 0, 0, 255), (0, 0, 10, 20))
+    assert read_image(image).getpixel((2, 2)) == (0, 0, 0)
+    assert read_image(image).getpixel((15, 2)) == (255, 255, 255)
 
 
-@pytest.fixture
-def mixed(tmp_path):
-    Image.fromarray(RAMP).save(tmp_path / "b_good.png")
-    (tmp_path / "c_cut.png").write_bytes((tmp_path / "b_good.png").read_bytes()[:60])
-    (tmp_path / "d_text.png").write_text("no picture")
-    (tmp_path / "e_notes.txt").write_text("notes")
-    Image.fromarray(RAMP[:9]).save(tmp_path / "f_small.png")
-    for ignored in (".hidden.png", "._b_good.png", "Thumbs.db", ".DS_Store"):
-        (tmp_path / ignored).write_text("x")
-    (tmp_path / "a_folder").mkdir()
-    Image.fromarray(RAMP).save(tmp_path / "a_folder/z.png")
-    return tmp_path
+def test_transparent_palette_entry_becomes_white(tmp_path):
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.paste(1, (0, 0, 10, 20))
+    found = read_image(save(tmp_path, image, transparency=0))
+    assert found.getpixel((15, 2)) == (255, 255, 255) and found.getpixel((2, 2)) == (0, 0, 200)
 
 
-def test_listing_is_sorted_and_leaves_system_files_out(mixed):
-    names = [path.name for path in find_images(mixed)]
-    assert names == ["b_good.png", "c_cut.png", "d_text.png", "e_notes.txt", "f_small.png"]
-    assert find_images(mixed, recursive=True)[0].name == "z.png"
+def test_a_damaged_exif_block_costs_only_the_rotation(tmp_path):
+    content = io.BytesIO()
+    Image.fromarray(COLOURED).save(content, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff")
+    assert read_image(content.getvalue()).size == (40, 24)
 
 
-def test_bad_files_are_named(mixed):
-    with pytest.raises(UnreadableImageError) as error:
-        check_images(find_images(mixed))
-    for said in (
-        "4 of 5",
-        "c_cut.png",
-        "d_text.png",
-        "e_notes.txt",
-        "f_small.png",
-        "smaller than a patch",
-        "--skip-bad",
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((2, 3, 20, 20), np.uint8), "shape"),
+        (np.zeros((3, 20, 20), np.uint8), "shape"),
+        (np.full((20, 20), 1.5), r"0\.\.1"),
+        (np.full((20, 20), np.nan), r"0\.\.1"),
+        (np.zeros((20, 20), np.int64), "int64"),
+        (None, "NoneType"),
+    ],
+)
+def test_unclear_arrays_are_refused_with_their_own_reason(array, reason):
+    with pytest.raises(UnreadableImageError, match=reason) as refusal:
+        read_image(array)
+    assert "truncated" not in str(refusal.value)
+
+
+def test_bad_files_are_named(tmp_path):
+    text = tmp_path / "notes;1.png"
+    text.write_text("no image")
+    for path, reason in ((text, "not an image"), (damaged(tmp_path), "truncated"), (tmp_path / "x.png", "no such")):
+        with pytest.raises(UnreadableImageError, match=reason) as refusal:
+            read_image(path)
+        assert str(path) in str(refusal.value) and isinstance(refusal.value, ValueError)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP"])
+def test_random_damage_never_raises_anything_else(form):
+    rng, content, refused = np.random.default_rng(0), io.BytesIO(), 0
+    Image.fromarray(COLOURED).save(content, form)
+    for _ in range(60):
+        broken = bytearray(content.getvalue()[: rng.integers(1, len(content.getvalue()))])
+        broken[rng.integers(len(broken))] = rng.integers(256)
+        try:
+            read_image(bytes(broken))
+        except UnreadableImageError:
+            refused += 1
+    assert refused > 30
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16, np.int64, np.float32])
+def test_masks_are_true_above_zero(kind):
+    mask = np.zeros((6, 5), kind)
+    mask[2, 3] = 1  # a class index, far from white
+    found = read_mask(mask)
+    assert found.dtype == bool and found.shape == (6, 5)
+    assert np.argwhere(found).tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGB", "RGBA", "LA", "I;16"])
+def test_mask_files_of_every_mode(tmp_path, mode):
+    mask = Image.new("I;16" if mode == "I;16" else "L", (5, 6), 0)
+    mask.putpixel((3, 2), 255)
+    path = save(tmp_path, mask if mode == "I;16" else mask.convert(mode))
+    if mode == "P":
+        indexed = Image.new("P", (5, 6), 0)
+        indexed.putpalette([9, 9, 9, 0, 0, 0])
+        indexed.putpixel((3, 2), 1)
+        path = save(tmp_path, indexed)
+    assert np.argwhere(read_mask(path)).tolist() == [[2, 3]]
+
+
+def test_bad_masks_are_named(tmp_path):
+    with pytest.raises(UnreadableImageError, match=r"cut\.png"):
+        read_mask(damaged(tmp_path))
+    with pytest.raises(UnreadableImageError, match="shape"):
+        read_mask(np.zeros(5))
+
+
+def test_listing_is_sorted_and_without_system_files(tmp_path):
+    for name in ("b.png", "a.JPG", "._a.JPG", ".DS_Store", "Thumbs.db", "notes.txt"):
+        (tmp_path / name).touch()
+    for name in ("deep", ".cache"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "c.png").touch()
+    assert [path.name for path in find_images(tmp_path)] == ["a.JPG", "b.png", "notes.txt"]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path, recursive=True)]
+    assert found == ["a.JPG", "b.png", "deep/c.png", "notes.txt"]
+
+
+def test_check_finds_everything_that_cannot_be_used(tmp_path):
+    good = save(tmp_path, Image.new("RGB", (16, 16)), "good.png")
+    small = save(tmp_path, Image.new("RGB", (15, 40)), "small;er.png")
+    (tmp_path / "notes.txt").write_text("hello")
+    paths = [good, small, damaged(tmp_path), tmp_path / "notes.txt", tmp_path / "gone.png"]
+    usable, reasons = check_images(paths, skip_bad=True)
+    assert usable == [good]
+    for path, reason, words in zip(
+        paths[1:], reasons, ["smaller than a patch", "truncated", "not an image file", "no such"], strict=True
     ):
-        assert said in str(error.value)
-    good, bad = check_images(find_images(mixed), skip_bad=True)
-    assert [path.name for path in good] == ["b_good.png"] and len(bad) == 4
+        assert str(path) in reason and words in reason
+    with pytest.raises(UnreadableImageError, match="4 of 5 files") as refusal:
+        check_images(paths)
+    assert all(path.name in str(refusal.value) for path in paths[1:])
 
 
-def test_missing_photo():
-    with pytest.raises(UnreadableImageError, match=r"no such photo: nowhere\.png"):
-        read_image("nowhere.png")
+def test_check_names_the_first_few_and_the_number(tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(9)]
+    with pytest.raises(UnreadableImageError, match="4 more") as refusal:
+        check_images(paths)
+    assert "4.png" in str(refusal.value) and "5.png" not in str(refusal.value)
+
+
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
+    path = save(tmp_path, Image.new("L", (100, 100)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for read in (read_image, read_mask):
+        with pytest.raises(UnreadableImageError, match="DecompressionBomb"):
+            read(path)

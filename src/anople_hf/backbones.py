@@ -40,7 +40,8 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
         config = CLIPConfig.get_config_dict(source, **hub)[0]
     except OSError as error:
         raise OSError(
-            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). Give a folder that "
+            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). Give a "
+            f"folder that "
             f"CLIPModel.save_pretrained wrote, a Hub id, or {EMBEDDED!r}."
         ) from error
     if config.get("model_type") != "clip":

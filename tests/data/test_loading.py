@@ -1,90 +1,86 @@
-"""Loading from disk: layouts, masks by stem, and what must be refused."""
+"""`load_inspection_data`: both layouts, one schema, and what is refused."""
 
 import logging
-import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from anople_hf.data import FEATURES, UnreadableImageError, load_inspection_data
 
 
-def save(path, value=120):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((24, 24, 3), value, np.uint8)).save(path)
+def test_mvtec_tree_gives_both_splits_in_one_schema(mvtec):
+    splits = load_inspection_data(mvtec)
+    assert list(splits) == ["train", "test"]
+    assert splits["train"].features == splits["test"].features == FEATURES
+    assert splits["train"]["path"][:4] == [
+        "gear/train/good/000.png",
+        "gear/train/good/001.png",
+        "gear/train/good/002.png",
+        "nut/train/good/000.png",
+    ]
+    assert set(splits["train"]["split"]) == {"train"} and set(splits["test"]["split"]) == {"test"}
+    row = splits["train"][4]
+    assert row["image"].getpixel((0, 0)) == 11 and row["mask"] is None
+    assert (row["category"], row["defect"], row["label"]) == ("nut", "good", 0)
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """Two categories; masks listed in another order than the photos they belong to."""
-    for category in ("nut", "bolt"):
-        for index in range(3):
-            save(tmp_path / category / f"train/good/{index}.png")
-        save(tmp_path / category / "test/good/0.png")
-        for stem, value in (("10", 10), ("9", 9)):
-            save(tmp_path / category / f"test/dent/{stem}.png", value)
-            save(tmp_path / category / f"ground_truth/dent/{stem}_mask.png", value)
-    (tmp_path / "license.txt").write_text("text beside the categories is fine")
-    return tmp_path
+def test_photos_are_decoded_when_read_not_before(mvtec):
+    train = load_inspection_data(mvtec)["train"]
+    (mvtec / "gear" / "train" / "good" / "001.png").unlink()
+    assert train[0]["image"].size == (20, 20)
+    with pytest.raises(FileNotFoundError):
+        train[1]
 
 
-def test_mvtec_layout(tree):
-    splits = load_inspection_data(tree)
-    assert splits["train"].features == FEATURES and len(splits["train"]) == 6 and len(splits["test"]) == 6
-    assert splits["train"].unique("category") == ["bolt", "nut"]
-    for row in splits["test"]:
-        assert (row["mask"] is not None) == bool(row["label"]) == (row["defect"] == "dent")
-        if row["mask"] is not None:  # paired by stem
-            assert np.asarray(row["mask"])[0, 0, 0] == np.asarray(row["image"])[0, 0, 0]
-    assert splits["test"][0]["path"] == "bolt/test/dent/10.png"
+def test_categories_are_chosen_by_name(mvtec):
+    splits = load_inspection_data(mvtec, categories=["nut"])
+    assert list(splits) == ["train"] and set(splits["train"]["category"]) == {"nut"}
+    with pytest.raises(ValueError, match="no category bolt; it has gear, nut"):
+        load_inspection_data(mvtec, categories=["bolt"])
 
 
-def test_root_may_be_one_category(tree):
-    splits = load_inspection_data(tree / "nut")
-    assert splits["train"].unique("category") == ["nut"] and len(splits["test"]) == 3
-
-
-def test_plain_folders(tmp_path):
-    for name in ("cap/1.png", "cap/2.png", "lid/1.jpg"):
-        save(tmp_path / name)
-    splits = load_inspection_data(tmp_path)
-    assert list(splits) == ["train"] and splits["train"]["category"][:] == ["cap", "cap", "lid"]
-    assert load_inspection_data(tmp_path / "cap")["train"]["path"][:] == ["1.png", "2.png"]
-
-
-def test_chosen_categories(tree):
-    assert load_inspection_data(tree, categories=["nut"])["train"].unique("category") == ["nut"]
-    with pytest.raises(ValueError, match="no category teapot; it has bolt, nut"):
-        load_inspection_data(tree, categories=["teapot"])
-
-
-def test_defective_photo_without_mask_stays_and_is_warned(tree, caplog):
-    (tree / "nut/ground_truth/dent/9_mask.png").unlink()
+def test_a_bad_test_photo_is_found_at_once(mvtec, truncate, caplog):
+    path = truncate(mvtec / "gear" / "test" / "bent" / "001.png")
+    with pytest.raises(UnreadableImageError) as refusal:
+        load_inspection_data(mvtec)
+    assert str(path) in str(refusal.value)
     with caplog.at_level(logging.WARNING):
-        test = load_inspection_data(tree)["test"]
-    assert "nut: 1 defective test images have no mask" in caplog.text
-    row = next(row for row in test if row["path"] == "nut/test/dent/9.png")
-    assert row["mask"] is None and row["label"] == 1
+        test = load_inspection_data(mvtec, skip_bad=True)["test"]
+    assert len(test) == 4 and "gear/test/bent/001.png" not in test["path"]
+    assert "1 unreadable" in caplog.text and str(path) in caplog.text
 
 
-def test_bad_test_photo(tree, caplog):
-    victim = tree / "nut/test/good/0.png"
-    victim.write_bytes(victim.read_bytes()[:50])
-    with pytest.raises(UnreadableImageError, match="nut/test/good/0.png"):
-        load_inspection_data(tree)
-    with caplog.at_level(logging.WARNING):
-        assert len(load_inspection_data(tree, skip_bad=True)["test"]) == 5
-    assert "1 unreadable" in caplog.text
+def test_a_bad_mask_takes_its_photo_along(mvtec, truncate):
+    path = truncate(mvtec / "gear" / "ground_truth" / "scratch" / "000_mask.png")
+    with pytest.raises(UnreadableImageError, match="000_mask"):
+        load_inspection_data(mvtec)
+    assert "gear/test/scratch/000.png" not in load_inspection_data(mvtec, skip_bad=True)["test"]["path"]
+    assert path.exists()
 
 
-def test_refusals(tree, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_inspection_data(tmp_path / "nowhere")
-    (tmp_path / "void").mkdir()
-    with pytest.raises(ValueError, match="holds no photos"):
-        load_inspection_data(tmp_path / "void")
-    shutil.rmtree(tree / "nut/train/good")
-    (tree / "nut/train/good").mkdir()
-    with pytest.raises(ValueError, match="'nut' has no good photos"):
-        load_inspection_data(tree)
+def test_a_file_that_is_no_photo_is_not_passed_over(mvtec):
+    (mvtec / "gear" / "test" / "good" / "notes.txt").write_text("hello")
+    with pytest.raises(UnreadableImageError, match=r"notes\.txt is not an image file"):
+        load_inspection_data(mvtec)
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "no photos", "no good photos"])
+def test_a_folder_without_data_is_refused_with_both_layouts(tmp_path, photo, make):
+    root = tmp_path / "line"
+    if make != "missing":
+        root.mkdir()
+    if make == "no photos":
+        (root / "gear").mkdir()
+        (root / "gear" / "notes.txt").touch()
+    if make == "no good photos":
+        (root / "gear" / "train" / "good").mkdir(parents=True)
+        photo(root / "gear" / "test" / "bent" / "0.png")
+    with pytest.raises(FileNotFoundError if make == "missing" else ValueError) as refusal:
+        load_inspection_data(root)
+    message = str(refusal.value)
+    assert str(root) in message and "<category>/train/good" in message and "<category>/*.png" in message
+
+
+def test_a_split_without_any_mask_can_be_read_and_filtered(mvtec):
+    train = load_inspection_data(mvtec)["train"]
+    kept = train.filter(lambda name: name == "nut", input_columns="category")
+    assert kept.features == FEATURES and kept[0]["mask"] is None and list(kept["mask"]) == [None] * 3

@@ -226,12 +226,12 @@ def _biscuit(canvas: Canvas, rng: np.random.Generator) -> None:
     baked = np.clip(1 + body / 0.35, 0, 1) ** 2
     colour = np.array((0.85, 0.66, 0.38)) * (1 - baked[..., None] * np.array((0.22, 0.34, 0.45)))
     canvas.paint(inside, colour * (1 + 0.05 * canvas.noise(rng, 8)[..., None]), gloss=0.02)
+    nearest = np.full_like(u, np.inf)  # squared distance to the nearest of the pricked holes
     for radius, count in ((0.0, 1), (0.26, 6), (0.5, 12)):
-        for k in range(count):
-            a = 2 * np.pi * k / count
-            away = np.hypot(u - radius * np.cos(a), v - radius * np.sin(a))
-            canvas.height -= 0.03 * np.exp(-((away / 0.022) ** 2))
-            canvas.paint(canvas.edge(away - 0.02), (0.42, 0.27, 0.13))
+        for a in 2 * np.pi * np.arange(count) / count:
+            nearest = np.minimum(nearest, (u - radius * np.cos(a)) ** 2 + (v - radius * np.sin(a)) ** 2)
+    canvas.height -= 0.03 * np.exp(-nearest / 0.022**2)
+    canvas.paint(canvas.edge(np.sqrt(nearest) - 0.02), (0.42, 0.27, 0.13))
     canvas.height = ndimage.gaussian_filter(canvas.height, 1.5)
     canvas.covered = inside
 

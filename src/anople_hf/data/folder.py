@@ -28,9 +28,9 @@ def find_categories(root: Path) -> dict[str, Path]:
     if "good" in found and len(found) > 1:
         others = ", ".join(name for name in found if name != "good")
         raise ValueError(
-            f"{root} looks like the test photos of one product (a folder good beside {others}), but every folder here "
-            f"is taken for a product and its photos for good ones. Give {root / 'good'} alone, or arrange the photos as "
-            "<category>/train/good and <category>/test/<defect or good>."
+            f"{root} looks like the test photos of one product (a folder good beside {others}), but every folder "
+            f"here is taken for a product and its photos for good ones. Give {root / 'good'} alone, or arrange the "
+            "photos as <category>/train/good and <category>/test/<defect or good>."
         )
     loose = [path for path in find_images(root) if path.suffix.lower() in IMAGE_SUFFIXES]
     if found and loose:

@@ -20,7 +20,7 @@ FEATURES = Features(
     }
 )
 """`image` and `mask` are decoded when a row is read; `mask` is None for good parts and where there is none.
-`defect` is the kind of defect, "good" for good parts; `path` is where the photo lies, relative to the data set's root."""
+`defect` is the kind of defect, "good" for good parts; `path` is where the photo lies, relative to the root."""
 
 
 def make_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
