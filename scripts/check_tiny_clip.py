@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from pretrain_tiny_clip import BANK_LAYERS, patch_distances
+from pretrain_tiny_clip import patch_distances
 from torch import Tensor
 from transformers import CLIPModel
 
@@ -77,7 +77,7 @@ def main() -> None:
     clip = CLIPModel(clip.config).eval() if args.backbone == "random" else clip
     count = clip.config.vision_config.num_hidden_layers
     pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    choices = [tuple(args.layers)] if args.layers else [BANK_LAYERS, *((i,) for i in range(count)), *pairs]
+    choices = [tuple(args.layers)] if args.layers else [*((i,) for i in range(count)), *pairs]
     with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
             draw_dataset(folder)

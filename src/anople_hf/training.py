@@ -60,8 +60,8 @@ class TrainingConfig:
     shots: int = 4
     seed: int = 0
     max_steps: int = 100
-    batch_size: int = 4
-    learning_rate: float = 1e-3
+    batch_size: int = 2
+    learning_rate: float = 5e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     anomaly_source: str = "mixed"
