@@ -200,3 +200,21 @@ def test_errors_say_what_was_expected():
         alignment_loss(data["image_features"], data["patch_features"], data["abnormal_probability"], "none")
     with pytest.raises(ValueError, match="'alignment'"):
         total_loss(**data, temperature=0.07, weights={"alignment": 1.0})
+
+
+def test_dice_of_the_total_counts_only_views_that_show_an_anomaly():
+    torch.manual_seed(0)
+    masks = torch.zeros(3, 4, 4)
+    masks[1, :2] = 1
+    given = {
+        "image_features": F.normalize(torch.randn(3, 8), dim=1),
+        "patch_features": torch.randn(3, 8, 4, 4),
+        "abnormal_probability": torch.rand(3, 4, 4),
+        "text_features": F.normalize(torch.randn(2, 8), dim=1),
+        "labels": torch.tensor([0, 1, 0]),
+        "latent_features": torch.zeros(0, 8),
+        "temperature": 0.07,
+    }
+    shown = dice_loss(given["abnormal_probability"][1:2], masks[1:2])
+    assert torch.equal(total_loss(masks=masks, **given)["pixel_dice"], shown)
+    assert total_loss(masks=torch.zeros_like(masks), **given)["pixel_dice"] == 0

@@ -41,7 +41,7 @@ def train(
     output: Output,
     shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
     seed: Seed = 0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100,
+    max_steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
     backbone: Annotated[
         str, typer.Option(help="CLIP: the embedded one, a folder, or a Hub id.")

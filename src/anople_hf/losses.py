@@ -206,8 +206,8 @@ def total_loss(
             the total (table 4b's "no align").
 
     Returns:
-        Unweighted scalars `pixel_dice`, `pixel_focal`, `image`, `image_latent`, `align`, and `total`, their weighted
-        sum.
+        Unweighted scalars `pixel_dice` (over the views that show an anomaly), `pixel_focal`, `image`, `image_latent`,
+        `align`, and `total`, their weighted sum.
 
     Raises:
         ValueError: If a weight names no term, or shapes do not fit together.
@@ -217,7 +217,7 @@ def total_loss(
         raise ValueError(f"weights name {unknown}, expected names out of {LOSS_TERMS}")
     image, image_latent = image_loss(image_features, text_features, labels, temperature, latent_features)
     terms = {
-        "pixel_dice": dice_loss(abnormal_probability, masks),
+        "pixel_dice": _dice_where_shown(abnormal_probability, masks),
         "pixel_focal": focal_loss(abnormal_probability, masks),
         "image": image,
         "image_latent": image_latent,
@@ -225,6 +225,16 @@ def total_loss(
     }
     used = [weights.get(name, 1.0) * term for name, term in terms.items() if weights.get(name, 1.0)]
     return {**terms, "total": torch.stack(used).sum() if used else torch.zeros_like(image)}
+
+
+def _dice_where_shown(probability: Tensor, masks: Tensor) -> Tensor:
+    """Dice over the views that show an anomaly; 0 without any.
+
+    On an empty mask dice is close to 1 whatever the map says, and most views are empty: averaged in, they drown the
+    others. Ours; focal still covers every view.
+    """
+    shown = masks.flatten(1).any(dim=1)
+    return dice_loss(probability[shown], masks[shown]) if shown.any() else probability.float().sum() * 0
 
 
 def _pixels(probability: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ class TrainingConfig:
 
     shots: int = 4
     seed: int = 0
-    max_steps: int = 100
+    max_steps: int = 200
     batch_size: int = 2
     learning_rate: float = 5e-3
     weight_decay: float = 0.01
