@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPM
 EMBEDDED = "embedded:tiny-clip"
 """Name of the backbone inside the package: drawn training data, for first runs, tests and edge CPUs."""
 
+_OPEN_CLIP = "Weights of open_clip have to be converted to a CLIPModel folder first."
 _ASSETS = Path(__file__).parent / "assets"
 _MEAN, _STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
@@ -40,15 +41,13 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
         config = CLIPConfig.get_config_dict(source, **hub)[0]
     except OSError as error:
         raise OSError(
-            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). Give a "
-            f"folder that "
-            f"CLIPModel.save_pretrained wrote, a Hub id, or {EMBEDDED!r}."
+            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). Give a folder "
+            f"that CLIPModel.save_pretrained wrote, a Hub id, or {EMBEDDED!r}. {_OPEN_CLIP}"
         ) from error
     if config.get("model_type") != "clip":
         raise ValueError(
-            f"backbone {name!r} is a {config.get('model_type') or 'model of unknown type'}; expected a "
-            f"transformers CLIP "
-            "(model_type 'clip'). An open_clip checkpoint has to be converted to a CLIPModel folder first."
+            f"backbone {name!r} is a {config.get('model_type') or 'model of unknown type'}; expected a transformers "
+            f"CLIP (model_type 'clip'). {_OPEN_CLIP}"
         )
     clip = CLIPModel.from_pretrained(source, dtype=torch.float32, **hub)
     return clip.eval()
@@ -85,6 +84,9 @@ def load_processor_parts(name: str, *, revision: str | None = None, **hub: Any) 
 
 
 def _locate(name: str) -> str:
+    folder = Path(name)
+    if name.startswith(("hf-hub:", "local-dir:", "open_clip:")) or folder.is_file():
+        raise ValueError(f"backbone {name!r} names no CLIPModel folder or Hub id. {_OPEN_CLIP}")
     if name.startswith("embedded:"):
         if name != EMBEDDED:
             raise ValueError(f"no embedded backbone {name!r}; there is {EMBEDDED!r}.")
@@ -92,8 +94,9 @@ def _locate(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise ValueError(f"{EMBEDDED!r} is part of the package anople_hf and not found here; install the package.")
         return str(folder)
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+    if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(
-            f"backbone {name!r} has no config.json; expected a folder that CLIPModel.save_pretrained wrote."
+            f"backbone {name!r} has no config.json; expected a folder that CLIPModel.save_pretrained wrote. "
+            f"{_OPEN_CLIP}"
         )
     return name
