@@ -20,7 +20,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from anople_hf import AnoPLeConfig, AnoPLeModel
-from anople_hf.backbones import load_backbone
+from anople_hf.backbones import load_backbone, recommended_settings
 
 VIT_B_16_PLUS_240 = {
     "projection_dim": 640,
@@ -48,12 +48,13 @@ def build(backbone: str | None) -> AnoPLeModel:
     """A model with 15 categories x 4 shots of random patches in its memory."""
     torch.manual_seed(0)
     clip = CLIPModel(CLIPConfig(**VIT_B_16_PLUS_240)).eval() if backbone is None else load_backbone(backbone)
-    model = AnoPLeModel(AnoPLeConfig(backbone_config=clip.config.to_dict()))
+    settings = recommended_settings(backbone) if backbone else {}
+    model = AnoPLeModel(AnoPLeConfig(backbone_config=clip.config.to_dict(), **settings))
     model.clip.load_state_dict(clip.state_dict())
     model.config.class_names = {"object": "object"}
-    width = clip.config.vision_config.hidden_size
+    width, patches = clip.config.vision_config.hidden_size, model.config.grid_size**2 * model.config.memory_shifts**2
     for category in range(15):
-        model.memory.add(f"category_{category}", torch.randn(4, len(model.memory.layers), 225, width))
+        model.memory.add(f"category_{category}", torch.randn(4, len(model.memory.layers), patches, width))
     return model.freeze_backbone().eval()
 
 

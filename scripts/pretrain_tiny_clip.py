@@ -2,14 +2,17 @@
 
 Where in the paper: it stands in for the backbone of sec. 4.1 where none can be downloaded. Recipe and size are ours.
 
-    python scripts/pretrain_tiny_clip.py --output src/anople_hf/assets/tiny_clip --minutes 45
+    python scripts/pretrain_tiny_clip.py --output src/anople_hf/assets/tiny_clip --steps 1400
 
-What it learns, all at once:
+First, without a gradient step, the patch embedding and the first layer are fitted to `texture_teacher`'s descriptors
+(`first_clip`); they stay as they are, and a memory bank compares their tokens. A constant in the tokens, longer than
+the descriptors, makes the bank's cosine (eq. 14) order patches by their distance: without it, patches near the
+average would seem far from each other.
+
+Then the other layers and the text tower learn, all at once:
 - CLIP's own: images agree with their captions, and with "abnormal ..." only if they show a defect.
-- Local: patch tokens of one material in two views of a scene agree, at any position; others and defects differ. This
-  is asked of the raw tokens of the layers that a memory bank compares, by the cosine it compares them with.
-- Outlier: a defective patch lies farther from its nearest patch in a clean view than all sound patches do.
-- Low-level: a linear head can read each patch's colour, contrast and oriented energies from its token.
+- Dense: so do the last layer's patch tokens, each by itself, which is where the decoder of sec. 3.2 starts from.
+- Apart: the texts of a normal and an abnormal product do not agree with each other.
 """
 
 import argparse
@@ -20,137 +23,53 @@ from pathlib import Path
 
 import torch
 from drawn_world import DrawnWorld, Scenes
-from first_clip import LAYERS, PATCH, SIZE, WIDTH, make_clip, normalize
+from first_clip import LAYERS, PATCH, SIZE, make_clip, normalize
+from texture_teacher import describe
 from tiny_tokenizer import make_tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-BANK_LAYERS = (1, 3)
-WEIGHTS = {"statistics": 1.0, "local": 0.5, "outlier": 1.0, "defect": 0.5, "clip": 0.5, "state": 0.5}
+CONSTANT = 2.0
+"""Length of the constant part of the first layer's tokens, in typical lengths of their descriptors."""
+WEIGHTS = {"clip": 0.5, "state": 0.5, "dense": 1.0, "apart": 0.3}
+FITTED = ("vision_model.embeddings.", "vision_model.pre_layrnorm.", "vision_model.encoder.layers.0.")
 
 
 class Pretraining(nn.Module):
-    """The CLIP with the heads that are thrown away afterwards."""
+    """The CLIP and all losses."""
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip
-        self.statistics = nn.ModuleList(nn.Linear(WIDTH, 24) for _ in range(3))
-        self.defect = nn.Linear(WIDTH, 1)
-        self.register_buffer("gabor", self._gabor(), persistent=False)
-        self.scaling = nn.BatchNorm1d(24, affine=False, momentum=0.02)  # brings the targets to one scale
+        for name, parameter in clip.named_parameters():
+            parameter.requires_grad_(not name.startswith(FITTED))
 
-    @staticmethod
-    def _gabor() -> Tensor:
-        y, x = torch.meshgrid(torch.arange(-4.0, 5), torch.arange(-4.0, 5), indexing="ij")
-        bank = []
-        for sigma in (0.6, 1.1, 2.0):
-            for angle in torch.arange(4) * math.pi / 4:
-                u = x * torch.cos(angle) + y * torch.sin(angle)
-                window = torch.exp(-(x**2 + y**2) / (2 * sigma**2))
-                for wave in (torch.cos(u * 2 / sigma), torch.sin(u * 2 / sigma)):
-                    wave = wave * window
-                    wave = wave - window * wave.sum() / window.sum()
-                    bank.append(wave / wave.norm())
-        return torch.stack(bank)[:, None]
-
-    @torch.no_grad()
-    def patch_statistics(self, images: Tensor) -> Tensor:
-        """(B, n, 24): colours' mean and deviation, log energies of 4 directions x 3 scales, darkest, brightest."""
-        images = F.avg_pool2d(images, 2)  # a quarter of the work; the finest scale is then 2 pixels
-        grey, side = images.mean(dim=1, keepdim=True), PATCH // 2
-        waves = F.conv2d(F.pad(grey, (4,) * 4, mode="reflect"), self.gabor).unflatten(1, (12, 2)).square().sum(dim=2)
-        pool = lambda t: F.avg_pool2d(t, side)  # noqa: E731
-        mean = pool(images)
-        spread = (pool(images.square()) - mean.square()).clamp_min(1e-6).log()
-        around = F.avg_pool2d(F.pad(pool(waves), (1,) * 4, mode="replicate"), 3, 1)
-        extremes = [F.max_pool2d(sign * grey, side) for sign in (1, -1)]
-        rough = [(around[:, 4 * i : 4 * i + 4].mean(dim=1, keepdim=True) + 1e-5).log() for i in range(3)]
-        peak = (F.max_pool2d(waves.sum(dim=1, keepdim=True), side) + 1e-5).log()
-        return torch.cat([mean, spread, (pool(waves) + 1e-5).log(), *extremes, *rough, peak], dim=1).flatten(2).mT
-
-    def tokens(self, pixels: Tensor, keep: Tensor) -> list[Tensor]:
-        """Hidden states (B, 1 + kept, d) after each layer, on a subset of the patches."""
-        vision = self.clip.vision_model
-        hidden = vision.embeddings(pixels)
-        hidden = vision.pre_layrnorm(torch.cat([hidden[:, :1], hidden[:, 1:][:, keep]], dim=1))
-        states = []
+    def forward(self, scenes: Scenes, texts: dict) -> dict[str, Tensor]:
+        """All losses on B scenes in two views, of which the first is clean."""
+        vision, bad = self.clip.vision_model, scenes.bad.flatten()
+        hidden = vision.pre_layrnorm(vision.embeddings(normalize(scenes.images.flatten(0, 1))))
         for layer in vision.encoder.layers:
             hidden = layer(hidden, None)
-            states.append(hidden)
-        return states
-
-    def forward(self, scenes: Scenes, texts: dict, keep: Tensor) -> dict[str, Tensor]:
-        """All losses on B scenes in two views, of which the first is clean."""
-        images, bad = scenes.images.flatten(0, 1), scenes.bad.flatten()
-        states = self.tokens(normalize(images), keep)
-        last = self.clip.vision_model.post_layernorm(states[-1])
-        compared = [*(states[i][:, 1:] for i in BANK_LAYERS), last[:, 1:]]
-
-        pool = lambda masks: F.avg_pool2d(masks.flatten(0, 1)[:, None].float(), PATCH).flatten(1)[:, keep]  # noqa: E731
-        hurt = pool(scenes.defects)
-        share = torch.stack([pool(scenes.regions == region) for region in range(3)], dim=-1)
-        scene = torch.arange(len(images) // 2, device=images.device).repeat(2)[:, None]
-        purest, region = share.max(dim=-1)
-        region = torch.where(hurt > 0.04, 3, torch.where((hurt > 0) | (purest < 0.9), -1, region))
-        labels = torch.where(region < 0, -1, scene * 4 + region)
-
-        target = self.scaling(self.patch_statistics(images)[:, keep].flatten(0, 1))
-        read = [head(tokens).flatten(0, 1) for head, tokens in zip(self.statistics, compared, strict=True)]
-        losses = {"statistics": sum(F.smooth_l1_loss(values, target) for values in read)}
-        losses["local"] = sum(patch_contrast(tokens, labels) for tokens in compared)
-        losses["outlier"] = sum(outlier_loss(tokens, hurt) for tokens in compared)
-        clear = (hurt == 0) | (hurt > 0.04)
-        losses["defect"] = sum(  # one layer before the last too, so that the class token can still collect it
-            F.binary_cross_entropy_with_logits(
-                self.defect(tokens).squeeze(-1)[clear], (hurt[clear] > 0.04).float(), pos_weight=hurt.new_tensor(8.0)
-            )
-            for tokens in (last[:, 1:], F.layer_norm(states[-2][:, 1:], (WIDTH,)))
-        )
-        image = F.normalize(self.clip.visual_projection(last[:, 0]), dim=-1)
-        words = F.normalize(self.clip.get_text_features(**texts).pooler_output, dim=-1)
+        tokens = F.normalize(self.clip.visual_projection(vision.post_layernorm(hidden)).float(), dim=-1)
+        image, patches = tokens[:, 0], tokens[:, 1:]
+        words = F.normalize(self.clip.get_text_features(**texts).pooler_output.float(), dim=-1)
         caption, normal, abnormal = words.split(len(image))
         logits = self.clip.logit_scale.exp().clamp(max=100) * image @ caption.T
-        same = (caption @ caption.T > 0.999).float()  # equal captions are not negatives
+        ids = texts["input_ids"][: len(image)]
+        same = (ids[:, None] == ids[None]).all(dim=-1).float()  # equal captions are not negatives
         same = same / same.sum(dim=1, keepdim=True)
-        losses["clip"] = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
-        pairs = torch.stack([(image * words).sum(dim=1) for words in (normal, abnormal)], dim=1)
-        losses["state"] = F.cross_entropy(pairs / 0.07, bad.long())
+        losses = {"clip": (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2}
+        direction = (abnormal - normal) / 0.07
+        losses["state"] = F.binary_cross_entropy_with_logits((image * direction).sum(dim=1), bad.float())
+        hurt = F.avg_pool2d(scenes.defects.flatten(0, 1)[:, None].float(), PATCH).flatten(1)
+        clear = (hurt == 0) | (hurt > 0.04)  # neither for patches that a defect only touches
+        losses["dense"] = F.binary_cross_entropy_with_logits(
+            torch.einsum("bnd,bd->bn", patches, direction)[clear], (hurt[clear] > 0.04).float(),
+            pos_weight=hurt.new_tensor(8.0),
+        )  # fmt: skip
+        losses["apart"] = F.relu((normal * abnormal).sum(dim=1) - 0.3).mean()
         return losses
-
-
-def patch_contrast(tokens: Tensor, labels: Tensor, temperature: float = 0.1, sample: int = 1024) -> Tensor:
-    """Supervised contrast of tokens by cosine: patches with one label attract, all others repel."""
-    flat, names = F.normalize(tokens.flatten(0, 1).float(), dim=-1), labels.flatten()
-    chosen = torch.nonzero(names >= 0).flatten()
-    chosen = chosen[torch.randperm(len(chosen), device=chosen.device)[:sample]]
-    flat, names = flat[chosen], names[chosen]
-    logits = flat @ flat.T / temperature
-    itself = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
-    logits = logits.masked_fill(itself, -1e4)
-    positive = (names[:, None] == names[None]) & ~itself
-    log_share = logits - logits.logsumexp(dim=1, keepdim=True)
-    counts = positive.sum(dim=1)
-    return -((log_share * positive).sum(dim=1) / counts.clamp_min(1))[counts > 0].mean()
-
-
-def outlier_loss(tokens: Tensor, hurt: Tensor, temperature: float = 0.04) -> Tensor:
-    """What a memory bank is used for: a defect must lie farther from the clean view than all that is sound (eq. 14).
-
-    Args:
-        tokens: (2B, n, d), clean views first.
-        hurt: (2B, n) share of each patch that is defective.
-        temperature: Cosine distances are divided by it.
-    """
-    bank, query = F.normalize(tokens.float(), dim=-1).chunk(2)
-    nearest = (query @ bank.mT).amax(dim=2) / temperature
-    spoilt = hurt.chunk(2)[1]
-    sound = (-nearest).masked_fill(spoilt > 0, -1e4).logsumexp(dim=1, keepdim=True)
-    margin = F.softplus(sound + nearest)
-    found = spoilt > 0.04
-    each = (margin * found).sum(dim=1) / found.sum(dim=1).clamp_min(1)
-    return each.sum() / found.any(dim=1).sum().clamp_min(1)
 
 
 TEMPLATES = ("{}.", "a photo of a {}.", "close up view of the {}.", "a {}.")
@@ -178,7 +97,7 @@ class Replay:
     What a step sees follows from its number alone, so a resumed training sees the same.
     """
 
-    def __init__(self, world: DrawnWorld, batch: int, seed: int, every: int = 5, window: int = 50) -> None:
+    def __init__(self, world: DrawnWorld, batch: int, seed: int, every: int = 4, window: int = 50) -> None:
         self.world, self.batch, self.seed, self.every, self.window = world, batch, seed, every, window
         self.drawn: dict[int, Scenes] = {}
 
@@ -271,8 +190,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3000, help="length of the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="shorten the schedule to fit; the result then depends on the speed")  # fmt: skip
+    parser.add_argument("--fit", type=int, default=384, help="images for the least-squares fit of the first weights")
     parser.add_argument("--batch", type=int, default=8, help="scenes a step, each in two views")
-    parser.add_argument("--patches", type=int, default=150, help="patches kept of 225, in 7 steps of 8")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -286,9 +205,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = make_tokenizer()
-    clip = make_clip(tokenizer, DrawnWorld(SIZE).draw(16, args.seed).images.flatten(0, 1))
-    model, world = Pretraining(clip).to(args.device), DrawnWorld(SIZE, args.device)
-    groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == heavy], "weight_decay": 0.05 * heavy}
+    drawn = torch.cat([DrawnWorld(SIZE).draw(8, -1 - i).images.flatten(0, 1) for i in range(args.fit // 16)])
+    targets = torch.cat([describe(part, SIZE // PATCH, reach=5.0) for part in drawn.split(16)])
+    targets = (targets - targets.mean(dim=(0, 1))) / targets.std(dim=(0, 1))
+    clip = make_clip(tokenizer, drawn, targets, CONSTANT * (targets.shape[-1] / 2) ** 0.5)
+    model = Pretraining(clip).to(args.device)
+    world = DrawnWorld(SIZE, args.device)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [{"params": [p for p in learning if (p.ndim > 1) == heavy], "weight_decay": 0.05 * heavy}
               for heavy in (True, False)]  # fmt: skip
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     step, spent = 0, 0.0
@@ -309,10 +233,8 @@ def main() -> None:
         rate = args.learning_rate * min(1, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(args.seed * 7919 + step)
-        keep = torch.randperm((SIZE // PATCH) ** 2)[: 225 if step % 8 == 0 else args.patches].to(args.device)
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):
-            losses = model(scenes, texts, keep)
+        with torch.autocast(world.device.type, torch.bfloat16):
+            losses = model(scenes, texts)
         sum(WEIGHTS[name] * loss for name, loss in losses.items()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from anople_hf.memory import MemoryBank
+from anople_hf.memory import MemoryBank, shifted_views
 
 
 def features(seed, photos=1, layers=2, patches=5, width=8):
@@ -136,3 +136,16 @@ def test_follows_the_model_to_another_dtype_and_survives_deepcopy():
     half = copy.deepcopy(bank).to(torch.bfloat16)
     assert half.references("gear")[0].features.dtype == torch.bfloat16
     assert torch.allclose(half.match(tokens), bank.match(tokens), atol=2e-2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_shifted_views_are_spread_evenly_and_show_the_photo(count):
+    image = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    views = shifted_views(image, count, patch=8)
+    assert views.shape == (count**2, 3, 32, 32)
+    offsets = [round(((i + 0.5) / count - 0.5) * 8) for i in range(count)]
+    assert sum(offsets) == 0 or count % 2 == 0
+    for view, (y, x) in zip(views, [(y, x) for y in offsets for x in offsets], strict=True):
+        moved = torch.roll(image, (y, x), dims=(1, 2))
+        assert torch.equal(view[:, 4:-4, 4:-4], moved[:, 4:-4, 4:-4])
+    assert count > 1 or torch.equal(views[0], image)

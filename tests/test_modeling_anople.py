@@ -67,6 +67,18 @@ def test_one_vision_pass_per_batch(taught, photos):
 
 
 @torch.no_grad()
+def test_shifts_remember_a_part_in_several_places_of_the_grid(make_model, photos):
+    plain, shifted = make_model(), make_model(memory_shifts=2)
+    for model in (plain, shifted):
+        model.memorize(photos[:2], category="gear", names=["a", "b"])
+    features = [model.memory.references("gear")[0].features.shape for model in (plain, shifted)]
+    assert features == [(2, 9, 32), (2, 36, 32)] and len(shifted.memory) == 2
+    moved = torch.roll(photos[:1], (4, 4), dims=(2, 3))
+    inner = (slice(None), slice(1, 2), slice(1, 2))  # away from the border, which is mirrored
+    distances = [model(moved, branch="memory").memory_maps[inner].max() for model in (plain, shifted)]
+    assert distances[1] < distances[0]
+
+
 def test_batch_size_and_order_change_no_score(taught, photos):
     together = taught(photos).scores
     alone = torch.cat([taught(photo[None]).scores for photo in photos])

@@ -7,7 +7,8 @@ import torch
 
 from anople_hf import AnoPLeModel
 from anople_hf.data import load_inspection_data
-from anople_hf.training import TrainingConfig, parameter_groups, train
+from anople_hf.learning import parameter_groups
+from anople_hf.training import TrainingConfig, train
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,16 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
     return clip.eval()
 
 
+def recommended_settings(name: str) -> dict[str, Any]:
+    """Fields of `AnoPLeConfig` that suit a backbone better than the defaults.
+
+    Example:
+        >>> recommended_settings("embedded:tiny-clip")
+        {'memory_shifts': 2}
+    """
+    return {"memory_shifts": 2} if name == EMBEDDED else {}
+
+
 def load_processor_parts(name: str, *, revision: str | None = None, **hub: Any) -> tuple[CLIPImageProcessorPil, Any]:
     """The image processor and tokenizer of a backbone.
 

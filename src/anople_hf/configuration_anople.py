@@ -43,6 +43,9 @@ class AnoPLeConfig(PreTrainedConfig):
         decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours.
+        memory_shifts: Places of the patch grid, along each axis, a good photo is remembered in; 1 is the paper's.
+            2 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
+            is then four times as large.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400. The image score is taken before the blur.
         class_names: Word used for each category in the text prompts; the key is the category.
@@ -75,6 +78,7 @@ class AnoPLeConfig(PreTrainedConfig):
     decoder_upsample: int = 2
     decoder_kernel: int = 3
     memory_layers: list[int] | tuple[int, ...] | None = None
+    memory_shifts: int = 1
     smoothing_sigma: float = 2.4
     class_names: dict[str, str] | None = None
     calibration: dict[str, Any] | None = None
@@ -110,6 +114,8 @@ class AnoPLeConfig(PreTrainedConfig):
             raise ValueError(f"temperature={self.temperature}: expected a number above 0, for example 0.07.")
         if self.decoder_upsample < 1 or self.decoder_kernel < 1 or self.decoder_kernel % 2 == 0:
             raise ValueError("decoder_upsample must be 1 or more and decoder_kernel an odd number.")
+        if not 1 <= self.memory_shifts <= 8:
+            raise ValueError(f"memory_shifts={self.memory_shifts}: expected 1 (the photo itself) to 8.")
         if self.smoothing_sigma < 0:
             raise ValueError(f"smoothing_sigma={self.smoothing_sigma}: expected 0 (no blur) or more.")
 

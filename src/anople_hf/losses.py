@@ -18,13 +18,38 @@ TINY = 1e-7  # the smallest probability whose complement is still below 1 in flo
 FAINTEST = 1e-30  # the peak of a map below which it counts as empty
 
 
-def dice_loss(abnormal_probability: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
+def equal_shares(chosen: Tensor, photos: Tensor) -> Tensor:
+    """Weights of the chosen views, so that every photo counts alike however many of its views are chosen. Ours.
+
+    A mean over the chosen views of a batch would depend on how the batch is split over processes; a sum with these
+    weights, averaged over equal parts of the batch, does not.
+
+    Args:
+        chosen: (B,) bool, the views that count.
+        photos: (B,) which photo each view shows; any numbers.
+
+    Returns:
+        (B,) float32, 0 where not chosen; a photo's chosen views sum to 1 / number of photos.
+
+    Example:
+        >>> equal_shares(torch.tensor([True, True, False, True]), torch.tensor([7, 7, 8, 8]))
+        tensor([0.2500, 0.2500, 0.0000, 0.5000])
+    """
+    names, owner = photos.unique(return_inverse=True)
+    counts = torch.zeros(len(names), device=chosen.device).index_add_(0, owner, chosen.float())
+    return chosen.float() / counts[owner].clamp_min(1) / len(names)
+
+
+def dice_loss(
+    abnormal_probability: Tensor, masks: Tensor, smooth: float = 1.0, shares: Tensor | None = None
+) -> Tensor:
     """L_dice of eq. 8: one minus the overlap of map and mask, per image, then the mean.
 
     Args:
         abnormal_probability: M̂, (B, h, w) in [0, 1].
         masks: M, (B, h, w) in [0, 1].
         smooth: Added to overlap and sum, in pixels; an empty map on an empty mask then costs 0.
+        shares: (B,) weights of the images; None for the plain mean.
 
     Returns:
         Scalar in [0, 1).
@@ -39,7 +64,7 @@ def dice_loss(abnormal_probability: Tensor, masks: Tensor, smooth: float = 1.0) 
     probability, target = _pixels(abnormal_probability, masks)
     overlap = (probability * target).flatten(1).sum(dim=1)
     total = probability.flatten(1).sum(dim=1) + target.flatten(1).sum(dim=1)
-    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+    return _mean(1 - (2 * overlap + smooth) / (total + smooth), shares)
 
 
 def focal_loss(abnormal_probability: Tensor, masks: Tensor, gamma: float = 2.0) -> Tensor:
@@ -69,7 +94,11 @@ def focal_loss(abnormal_probability: Tensor, masks: Tensor, gamma: float = 2.0) 
 
 
 def contrastive_loss(
-    image_features: Tensor, text_features: Tensor, labels: Tensor, temperature: Tensor | float
+    image_features: Tensor,
+    text_features: Tensor,
+    labels: Tensor,
+    temperature: Tensor | float,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """L_ce of eq. 10: cross-entropy of the softmax in eq. 9, mean over views.
 
@@ -78,6 +107,7 @@ def contrastive_loss(
         text_features: w, (2, d), L2-normalised; row 0 normal, row 1 abnormal.
         labels: (B,), 0 or False for a normal view, 1 or True for one that shows an anomaly.
         temperature: tau, > 0.
+        shares: (B,) weights of the views; None for the plain mean.
 
     Returns:
         Scalar >= 0; ln 2 where both logits are equal.
@@ -91,7 +121,7 @@ def contrastive_loss(
             f"got {tuple(image_features.shape)}, {tuple(text_features.shape)} and {tuple(labels.shape)}"
         )
     logits = image_features.float() @ text_features.float().T / temperature
-    return F.cross_entropy(logits, labels.long())
+    return _mean(F.cross_entropy(logits, labels.long(), reduction="none"), shares)
 
 
 def image_loss(
@@ -100,6 +130,7 @@ def image_loss(
     labels: Tensor,
     temperature: Tensor | float,
     latent_features: Tensor,
+    photos: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The two terms of L_img in eq. 10: against pixel-space and against latent-space anomalies.
 
@@ -111,6 +142,8 @@ def image_loss(
         labels: (B,), 1 where the view shows an anomaly.
         temperature: tau, > 0.
         latent_features: z_latent, (L, d), L2-normalised, all of them anomalies; L may be 0.
+        photos: (B,) which photo a view shows: the second term then counts photos alike, and L has to be the number of
+            normal views. None: it counts views alike.
 
     Returns:
         L_ce(z+, z-, w) and L_ce(z+, z_latent, w), scalars; their sum is L_img.
@@ -130,7 +163,10 @@ def image_loss(
         return pixel, pixel.new_zeros(())
     targets = torch.ones(len(features), dtype=torch.long, device=features.device)
     targets[: len(features) - len(latent_features)] = 0
-    return pixel, contrastive_loss(features, text_features, targets, temperature)
+    shares = None
+    if photos is not None:
+        shares = equal_shares(labels == 0, photos)[labels == 0].repeat(2) / 2
+    return pixel, contrastive_loss(features, text_features, targets, temperature, shares)
 
 
 def alignment_loss(
@@ -187,6 +223,7 @@ def total_loss(
     labels: Tensor,
     latent_features: Tensor,
     temperature: Tensor | float,
+    photos: Tensor | None = None,
     align_mode: str = "weighted",
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
@@ -201,6 +238,8 @@ def total_loss(
         labels: (B,), 1 where the view shows an anomaly.
         latent_features: z_latent, (L, d), L2-normalised.
         temperature: tau, > 0.
+        photos: (B,) which photo each view shows, so that photos count alike in the terms that leave views out; None
+            counts views alike.
         align_mode: See `alignment_loss`.
         weights: Weight of a term by its name in `LOSS_TERMS`; 1 where not named. A weight of 0 leaves the term out of
             the total (table 4b's "no align").
@@ -215,9 +254,9 @@ def total_loss(
     weights = dict(weights or {})
     if unknown := sorted(set(weights) - set(LOSS_TERMS)):
         raise ValueError(f"weights name {unknown}, expected names out of {LOSS_TERMS}")
-    image, image_latent = image_loss(image_features, text_features, labels, temperature, latent_features)
+    image, image_latent = image_loss(image_features, text_features, labels, temperature, latent_features, photos)
     terms = {
-        "pixel_dice": _dice_where_shown(abnormal_probability, masks),
+        "pixel_dice": _dice_where_shown(abnormal_probability, masks, photos),
         "pixel_focal": focal_loss(abnormal_probability, masks),
         "image": image,
         "image_latent": image_latent,
@@ -227,14 +266,21 @@ def total_loss(
     return {**terms, "total": torch.stack(used).sum() if used else torch.zeros_like(image)}
 
 
-def _dice_where_shown(probability: Tensor, masks: Tensor) -> Tensor:
+def _dice_where_shown(probability: Tensor, masks: Tensor, photos: Tensor | None) -> Tensor:
     """Dice over the views that show an anomaly; 0 without any.
 
     On an empty mask dice is close to 1 whatever the map says, and most views are empty: averaged in, they drown the
     others. Ours; focal still covers every view.
     """
     shown = masks.flatten(1).any(dim=1)
-    return dice_loss(probability[shown], masks[shown]) if shown.any() else probability.float().sum() * 0
+    if not shown.any():
+        return probability.float().sum() * 0
+    shares = None if photos is None else equal_shares(shown, photos)[shown]
+    return dice_loss(probability[shown], masks[shown], shares=shares)
+
+
+def _mean(values: Tensor, shares: Tensor | None) -> Tensor:
+    return values.mean() if shares is None else (values * shares).sum()
 
 
 def _pixels(probability: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

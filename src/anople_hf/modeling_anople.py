@@ -19,11 +19,11 @@ from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbones import load_backbone
+from .backbones import load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
-from .memory import MemoryBank
+from .memory import MemoryBank, shifted_views
 from .prompts import CoupledPrompts, attach_prompts
 from .scoring import abnormal_probability, fuse, resize_map, smooth
 
@@ -109,9 +109,10 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         Args:
             backbone: Id or folder, see `anople_hf.backbones.load_backbone`.
             revision: Its revision on the Hub.
-            settings: Fields of `AnoPLeConfig`.
+            settings: Fields of `AnoPLeConfig`; they go before those recommended for the backbone.
         """
         clip = load_backbone(backbone, revision=revision)
+        settings = recommended_settings(backbone) | settings
         config = AnoPLeConfig(
             backbone=backbone, backbone_revision=revision, backbone_config=clip.config.to_dict(), **settings
         )
@@ -217,10 +218,12 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             if digest in known:
                 continue
             known.add(digest)
-            view = image[None].to(self.device, self.dtype)
-            tokens = self.encode_image(view, layers=self.memory_layers)[2]
+            patch = cast(int, self.config.vision_config.patch_size)
+            views = shifted_views(image.to(self.device, self.dtype), self.config.memory_shifts, patch)
+            tokens = self.encode_image(views, layers=self.memory_layers)[2]
             assert tokens is not None  # layers were asked for
-            self.memory.add(category, tokens, names=[name], digests=[digest])
+            together = tokens.transpose(0, 1).flatten(1, 2)[None]  # all views' patches, by layer
+            self.memory.add(category, together, names=[name], digests=[digest])
 
     def forget(self, category: str) -> None:
         """Take a product out of the memory and drop its threshold.

@@ -60,13 +60,10 @@ class AnomalyPairs(torch.utils.data.Dataset):
         """Sample `number`, V views of the good photo, then V of its twin.
 
         Returns:
-            `pixel_values` (2V, 3, S, S), `masks` (2V, S, S) bool, `labels` (2V,), `views` (2V,), the photo's `name`.
+            `pixel_values` (2V, 3, S, S), `masks` (2V, S, S) bool, `labels` (2V,), `views` (2V,), `photos` (2V,) all
+            `number`, the photo's `name`.
         """
-        epoch, position = divmod(number, len(self.photos))
-        chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
-        photo = self.photos[chosen]
-        others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
-        defective, mask = self.synthesizer(photo, np.random.default_rng([self.seed, number, 1]), others)
+        photo, defective, mask, name = self.draw(number)
         images = [*self._views(photo), *self._views(defective)]
         masks = [*self._views(np.zeros_like(mask)), *self._views(mask)]
         views = [LOCAL_VIEWS, *range(LOCAL_VIEWS)] if self.multi_scale else [LOCAL_VIEWS]  # rows of the prefix c
@@ -76,8 +73,18 @@ class AnomalyPairs(torch.utils.data.Dataset):
             "masks": stacked,
             "labels": stacked.flatten(1).any(dim=1).long(),
             "views": torch.tensor(views * 2),
-            "name": self.names[chosen],
+            "photos": torch.full((2 * len(views),), number),
+            "name": name,
         }
+
+    def draw(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+        """The good photo (2S, 2S, 3) of sample `number`, its twin, the mask of the anomaly (2S, 2S), and its name."""
+        epoch, position = divmod(number, len(self.photos))
+        chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
+        photo = self.photos[chosen]
+        others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
+        defective, mask = self.synthesizer(photo, np.random.default_rng([self.seed, number, 1]), others)
+        return photo, defective, mask, self.names[chosen]
 
     def _views(self, picture: np.ndarray) -> list[np.ndarray]:
         views = local_views(picture)
@@ -87,7 +94,8 @@ class AnomalyPairs(torch.utils.data.Dataset):
 def collate_pairs(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor | list[str]]:
     """All views of all samples as one batch of B * 2V views."""
     batch: dict[str, Any] = {
-        key: torch.cat([sample[key] for sample in samples]) for key in ("pixel_values", "masks", "labels", "views")
+        key: torch.cat([sample[key] for sample in samples])
+        for key in ("pixel_values", "masks", "labels", "views", "photos")
     }
     batch["names"] = [sample["name"] for sample in samples]
     return batch

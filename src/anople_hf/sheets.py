@@ -1,6 +1,6 @@
-"""A contact sheet of a test set: per category a good part and one defective part of each kind, as judged.
+"""Contact sheets: a test set as judged (a good part and one of each kind of defect), and what training learns from.
 
-Where in the paper: Fig. 3 shows such rows.
+Where in the paper: Fig. 3 shows rows of the first kind.
 """
 
 from pathlib import Path
@@ -13,9 +13,13 @@ from PIL import Image
 
 from .images import read_image, read_mask
 from .modeling_anople import AnoPLeModel
+from .pairs import AnomalyPairs
 from .prediction import colour_scale
 from .processing_anople import AnoPLeProcessor
-from .visualization import SheetRow, contact_sheet
+from .visualization import SheetRow, contact_sheet, draw_contour
+
+CONTOUR = (230, 60, 20)
+"""Colour of an outlined pseudo anomaly."""
 
 
 def pick_rows(test: datasets.Dataset, per_category: int = 3) -> list[int]:
@@ -80,6 +84,30 @@ def write_sheet(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     return contact_sheet(rows, path, scale=colour_scale(model), title=f"{len(rows)} of {len(test)} test images")
+
+
+def write_pairs(pairs: AnomalyPairs, path: Path) -> Path:
+    """Draw all samples of `pairs`, two a row: the good photo, its twin, and the twin with its anomaly outlined.
+
+    Args:
+        pairs: As short as the picture shall be.
+        path: The PNG.
+
+    Returns:
+        The path.
+    """
+    side, gap, columns = 200, 8, 6
+    height = (len(pairs) + 1) // 2 * (side + gap) + gap
+    sheet = Image.new("RGB", (columns * (side + gap) + gap, height), "white")
+    for number in range(len(pairs)):
+        photo, twin, mask, _ = pairs.draw(number)
+        for column, picture in enumerate((photo, twin, draw_contour(twin, mask, CONTOUR))):
+            x = (number % 2 * 3 + column) * (side + gap) + gap
+            sheet.paste(Image.fromarray(picture).resize((side, side)), (x, number // 2 * (side + gap) + gap))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    sheet.save(temporary, format="PNG")
+    return temporary.replace(path)
 
 
 def _truth(row: dict[str, Any], photo: Image.Image) -> np.ndarray | None:
