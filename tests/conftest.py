@@ -16,8 +16,8 @@ GRID, SIDE = 3, 48
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _few_threads():
+    torch.set_num_threads(min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class AnoPLeConfig(PreTrainedConfig):
         decoder_upsample: Bilinear factor from the patch grid to the decoder's map; 2 is ours.
         decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
-            2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours.
+            2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (0,).
         memory_shifts: Places of the patch grid, along each axis, a good photo is remembered in; 1 is the paper's.
             2 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
             is then four times as large.

@@ -1,0 +1,88 @@
+"""Table 4, row by row: trains each variant over several seeds and prints mean and deviation.
+
+Where in the paper: Table 4 (a) interaction, (b) alignment, (c) scales, (d) prompt type. The rows are the paper's, the
+numbers are those of your data and backbone. What is done stands in --output and is not done again.
+
+    python scripts/ablations.py DATA --output runs/ablations.jsonl --seeds 0 1 2
+"""
+
+import argparse
+import json
+import logging
+import statistics
+from pathlib import Path
+
+import torch
+import transformers
+
+from anople_hf.data import load_inspection_data
+from anople_hf.evaluation import evaluate
+from anople_hf.metrics import METRICS
+from anople_hf.training import TrainingConfig, train
+
+ROWS: dict[str, tuple[dict, dict]] = {
+    "full model": ({}, {}),
+    "a: text prompts alone": ({}, {"coupling": "text"}),
+    "a: visual prompts alone": ({}, {"coupling": "visual"}),
+    "a: both, independent": ({}, {"coupling": "independent"}),
+    "a: text to vision": ({}, {"coupling": "t2v"}),
+    "a: vision to text": ({}, {"coupling": "v2t"}),
+    "b: no alignment": ({"alignment": "none"}, {}),
+    "b: mean alignment": ({"alignment": "mean"}, {}),
+    "c: global view alone": ({"multi_scale": False}, {"scale_prefix": False}),
+    "c: crops without prefix": ({}, {"scale_prefix": False}),
+    "c: prefix without crops": ({"multi_scale": False}, {}),
+    "d: object prompts": ({}, {"prompt_type": "object"}),
+}
+"""Changes of `TrainingConfig` and of `AnoPLeConfig` for each row."""
+
+
+def main() -> None:
+    """Fill what is missing, then print one Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines, one for each row and seed")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shots", type=int, default=4)
+    parser.add_argument("--max-steps", type=int, default=TrainingConfig.max_steps)
+    parser.add_argument("--backbone", default="embedded:tiny-clip")
+    parser.add_argument("--branch", default="both", choices=("both", "prompt"))
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.basicConfig(level=logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+    splits = load_inspection_data(args.data)
+    protocol = {"data": str(args.data), "shots": args.shots, "max_steps": args.max_steps, "backbone": args.backbone,
+                "branch": args.branch}  # fmt: skip
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    lines = args.output.read_text().splitlines() if args.output.exists() else []
+    done = {(r["row"], r["seed"]): r["mean"] for r in map(json.loads, lines) if r["protocol"] == protocol}
+    for row in args.rows:
+        changes, settings = ROWS[row]
+        for seed in args.seeds:
+            if (row, seed) in done:
+                continue
+            config = TrainingConfig(
+                shots=args.shots, seed=seed, max_steps=args.max_steps, settings=settings, **changes
+            )
+            run = train(splits["train"], config, backbone=args.backbone)
+            result = evaluate(run.model, run.processor, splits["test"], branch=args.branch, progress=False)
+            done[row, seed] = result.mean
+            with args.output.open("a") as file:
+                file.write(json.dumps({"row": row, "seed": seed, "mean": result.mean, "protocol": protocol}) + "\n")
+    print(f"mean over categories, mean ± std over seeds {args.seeds}; {protocol}")
+    print(f"| row | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")
+    for row in args.rows:
+        cells = []
+        for metric in METRICS:
+            values = [100 * done[row, seed][metric] for seed in args.seeds if done[row, seed][metric] is not None]
+            cells.append(f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f}" if values else "-")
+        print(f"| {row} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
