@@ -22,6 +22,8 @@ from torch.nn import functional as F  # noqa: N812
 
 BANK_FILE = "memory_bank.safetensors"
 FORMAT = "anople-memory-bank/1"
+CACHED = 2**20
+"""Similarities computed at a time; 4 MB of float32."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,12 @@ class MemoryBank(nn.Module):
         similarity = torch.zeros(tokens.shape[0], tokens.shape[2], device=tokens.device)
         for layer in range(rows.shape[0]):
             query = F.normalize(tokens[:, layer].float(), dim=-1).flatten(0, 1)
-            similarity += (query @ rows[layer].float().T).amax(dim=1).view_as(similarity)
+            # Part by part, so that the similarities are still in the cache when their maximum is taken.
+            parts = rows[layer].float().split(max(512, CACHED // len(query)))
+            nearest = (query @ parts[0].T).amax(dim=1)
+            for part in parts[1:]:
+                nearest = torch.maximum(nearest, (query @ part.T).amax(dim=1))
+            similarity += nearest.view_as(similarity)
         return (0.5 * (1.0 - similarity / rows.shape[0])).clamp(0.0, 1.0)
 
     def _rows(self, category: str | None) -> Tensor:
