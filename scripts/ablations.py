@@ -8,12 +8,9 @@ numbers are those of your data and backbone. What is done stands in --output and
 
 import argparse
 import json
-import logging
-import statistics
 from pathlib import Path
 
-import torch
-import transformers
+from seeds import mean_and_deviation, start
 
 from anople_hf.data import load_inspection_data
 from anople_hf.evaluation import evaluate
@@ -50,10 +47,7 @@ def main() -> None:
     parser.add_argument("--branch", default="both", choices=("both", "prompt"))
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    logging.basicConfig(level=logging.WARNING)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    start(args.threads)
 
     splits = load_inspection_data(args.data)
     protocol = {"data": str(args.data), "shots": args.shots, "max_steps": args.max_steps, "backbone": args.backbone,
@@ -80,7 +74,7 @@ def main() -> None:
         cells = []
         for metric in METRICS:
             values = [100 * done[row, seed][metric] for seed in args.seeds if done[row, seed][metric] is not None]
-            cells.append(f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f}" if values else "-")
+            cells.append(mean_and_deviation(values))
         print(f"| {row} | {' | '.join(cells)} |")
 
 

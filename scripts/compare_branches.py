@@ -7,12 +7,10 @@ Where in the paper: sec. 3.4 fuses two branches; the paper has no table of them 
 
 import argparse
 import json
-import logging
 import statistics
 from pathlib import Path
 
-import torch
-import transformers
+from seeds import mean_and_deviation, start
 
 from anople_hf.data import load_inspection_data
 from anople_hf.evaluation import evaluate
@@ -36,10 +34,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, help="write all values as JSON")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    logging.basicConfig(level=logging.WARNING)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    start(args.threads)
 
     splits = load_inspection_data(args.data)
     values: dict[str, dict[str, list[float]]] = {branch: {metric: [] for metric in METRICS} for branch in BRANCHES}
@@ -72,7 +67,7 @@ def main() -> None:
     print(f"mean over categories, mean ± std over seeds {args.seeds}, {args.shots} shots, {args.backbone}")
     print(f"| branch | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")
     for branch, columns in values.items():
-        cells = [f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if v else "-" for v in columns.values()]
+        cells = [mean_and_deviation(values) for values in columns.values()]
         print(f"| {branch} | {' | '.join(cells)} |")
     print(f"good parts called defective: {statistics.mean(false_alarms):.1f} % (asked 5 %); "
           f"defective parts called good: {statistics.mean(misses):.1f} %")  # fmt: skip

@@ -2,7 +2,7 @@
 
 Where in the paper: it stands in for the backbone of sec. 4.1 where none can be downloaded. Recipe and size are ours.
 
-    python scripts/pretrain_tiny_clip.py --output src/anople_hf/assets/tiny_clip --steps 1400
+    python scripts/pretrain_tiny_clip.py --output src/anople_hf/assets/tiny_clip --steps 1300
 
 First, without a gradient step, the patch embedding and the first layer are fitted to `texture_teacher`'s descriptors
 (`first_clip`); they stay as they are, and a memory bank compares their tokens. A constant in the tokens, longer than

@@ -30,6 +30,7 @@ def test_yaml_gives_defaults_and_the_command_line_wins(options, tmp_path):
     file.write_text("max-steps: 3\nbatch_size: 1\nseed: 5\nsettings:\n  coupling: t2v\n  prompt_depth: 2\n")
     done = invoke(*options, "--output", tmp_path / "run", "--config", file, "--max-steps", 2)
     assert done.exit_code == 0, done.output
+    assert "learning" not in done.stderr  # --quiet shows no bar
     used = json.loads((tmp_path / "run" / "training_args.json").read_text())
     assert (used["max_steps"], used["batch_size"], used["seed"]) == (2, 1, 5)
     assert used["settings"] == {"coupling": "t2v", "prompt_depth": 2}

@@ -26,15 +26,14 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{file} holds no settings; expected lines such as `max_steps: 100`.")
     values = {str(key).replace("-", "_"): value for key, value in found.items()}
-    if "settings" in values:
-        values["set"] = [f"{key}={json.dumps(value)}" for key, value in (values.pop("settings") or {}).items()]
+    if isinstance(values.get("settings"), dict):
+        values["settings"] = [f"{key}={json.dumps(value)}" for key, value in values["settings"].items()]
     known = {parameter.name for parameter in context.command.params} - {"config", None}
-    names = {"set": "settings"}
-    if unknown := sorted(set(values) - known - set(names)):
+    if unknown := sorted(set(values) - known):
         raise typer.BadParameter(
             f"{file} has unknown settings {unknown}; known: {', '.join(sorted(map(str, known)))}."
         )
-    context.default_map = {**(context.default_map or {}), **{names.get(k, k): v for k, v in values.items()}}
+    context.default_map = {**(context.default_map or {}), **values}
     return file
 
 
@@ -154,6 +153,7 @@ def train(
             skip_bad=skip_bad,
             work_folder=work,
             resume=resume,
+            progress=not quiet,
         )
         if main:
             run.save(folder)

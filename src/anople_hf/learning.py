@@ -4,6 +4,7 @@ Where in the paper: sec. 3.3 (eq. 8-13). What a step sees follows from its numbe
 in every loss term: so neither the number of processes, nor accumulation, nor an interruption changes what is learnt.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ def learn(
     *,
     states: Path | None = None,
     resume: bool = False,
+    progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train; leaves the weights in `model`, in eval mode on its device.
 
@@ -45,6 +47,7 @@ def learn(
         accelerator: Made with `gradient_accumulation_steps=config.accumulate` and split batches.
         states: Folder of saved states; None saves none.
         resume: Go on from the newest state there.
+        progress: Show a bar.
 
     Returns:
         Loss terms of each step, means over its photos.
@@ -80,16 +83,16 @@ def learn(
     )
     prompts = {name: value.to(accelerator.device) for name, value in prompts.items()}
 
-    bar = tqdm(total=config.max_steps, initial=step, desc="learning", unit="step", main_process_only=True)
+    bar = tqdm(total=config.max_steps, initial=step, desc="learning", unit="step", disable=not progress)
     parts: list[dict[str, float]] = []
-    with bar, trackers(accelerator, config, states):
+    with bar, trackers(accelerator, config):
         for batch in loader:
             with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
                     output = wrapped(batch["pixel_values"], branch="prompt", views=batch["views"], **prompts)
                 terms = training_losses(output, batch, config, model.config.temperature)
                 parts.append(_mean_over_processes(terms, accelerator))
-                if not all(map(_finite, parts[-1].values())):
+                if not all(map(math.isfinite, parts[-1].values())):
                     if keeper is not None:
                         keeper.save(step, history)
                     names = sorted(set(gather_object(batch["names"])))
@@ -166,7 +169,7 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
 
 
 @contextmanager
-def trackers(accelerator: Accelerator, config: TrainingConfig, folder: Path | None) -> Iterator[None]:
+def trackers(accelerator: Accelerator, config: TrainingConfig) -> Iterator[None]:
     """Start the asked trackers, and close them however training ends."""
     if config.report_to:
         accelerator.init_trackers("anople", config={k: str(v) for k, v in config.identity().items()})
@@ -193,7 +196,3 @@ def _release_towers(model: AnoPLeModel, config: TrainingConfig) -> None:
 def _mean_over_processes(terms: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
     values = accelerator.reduce(torch.stack([term.detach() for term in terms.values()]), reduction="mean")
     return dict(zip(terms, values.tolist(), strict=True))
-
-
-def _finite(value: float) -> bool:
-    return abs(value) != float("inf") and value == value

@@ -76,6 +76,7 @@ def train(
     skip_bad: bool = False,
     work_folder: Path | None = None,
     resume: bool = False,
+    progress: bool = True,
 ) -> TrainingRun:
     """Learn one detector for all categories of `data`. Under `accelerate launch`, every process calls it alike.
 
@@ -91,6 +92,7 @@ def train(
         skip_bad: Skip unreadable photos instead of refusing them.
         work_folder: Where states to resume from and the trackers' logs go; None saves neither.
         resume: Go on from the newest state in `work_folder`.
+        progress: Show a bar.
 
     Raises:
         ValueError: Too few photos, unknown names, settings that contradict each other; says which and what to do.
@@ -126,7 +128,7 @@ def train(
         seed=config.seed,
     )
     states = work_folder / "states" if work_folder else None
-    history = learn(model, pairs, prompts, config, accelerator, states=states, resume=resume)
+    history = learn(model, pairs, prompts, config, accelerator, states=states, resume=resume, progress=progress)
 
     model.set_class_names(names, **prompts)
     photos = {}
