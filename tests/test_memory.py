@@ -149,18 +149,3 @@ def test_shifted_views_are_spread_evenly_and_show_the_photo(count):
         moved = torch.roll(image, (y, x), dims=(1, 2))
         assert torch.equal(view[:, 4:-4, 4:-4], moved[:, 4:-4, 4:-4])
     assert count > 1 or torch.equal(views[0], image)
-
-
-def test_matching_in_parts_finds_the_same_neighbours(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    bank = MemoryBank([1, 3])
-    bank.add("gear", torch.randn(12, 2, 100, 16, generator=generator))
-    tokens = torch.randn(3, 2, 25, 16, generator=generator)
-    whole = bank.match(tokens)
-    monkeypatch.setattr("anople_hf.memory.CACHED", 1)  # parts of 512 rows, the last one shorter
-    assert torch.allclose(bank.match(tokens), whole, atol=1e-6)
-    rows = torch.nn.functional.normalize(bank._rows(None), dim=-1)
-    direct = torch.stack(
-        [1 - (torch.nn.functional.normalize(tokens[:, i], dim=-1) @ rows[i].T).amax(2) for i in (0, 1)]
-    )
-    assert torch.allclose(whole, direct.mean(dim=0) / 2, atol=1e-6)

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from .nearest import NearestPatch
+
 BANK_FILE = "memory_bank.safetensors"
 FORMAT = "anople-memory-bank/1"
-CACHED = 2**20
-"""Similarities computed at a time; 4 MB of float32."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.layers = list(layers)
         self._references: dict[str, list[Reference]] = {}
-        self._stacked: dict[str | None, Tensor] = {}
+        self._prepared: dict[str | None, list[NearestPatch]] = {}
 
     @property
     def categories(self) -> list[str]:
@@ -191,7 +191,7 @@ class MemoryBank(nn.Module):
             ValueError: The bank is empty.
         """
         if category is None or isinstance(category, str):
-            return self._distance(tokens, self._rows(category))
+            return self._distance(tokens, self._search(category))
         if len(category) != len(tokens):
             raise ValueError(
                 f"{len(category)} categories for {len(tokens)} images: expected one each, or one for all."
@@ -199,34 +199,29 @@ class MemoryBank(nn.Module):
         distances = torch.empty(tokens.shape[0], tokens.shape[2], device=tokens.device)
         for name in dict.fromkeys(category):
             chosen = [i for i, c in enumerate(category) if c == name]
-            distances[chosen] = self._distance(tokens[chosen], self._rows(name))
+            distances[chosen] = self._distance(tokens[chosen], self._search(name))
         return distances
 
     @staticmethod
-    def _distance(tokens: Tensor, rows: Tensor) -> Tensor:
+    def _distance(tokens: Tensor, layers: list[NearestPatch]) -> Tensor:
         similarity = torch.zeros(tokens.shape[0], tokens.shape[2], device=tokens.device)
-        for layer in range(rows.shape[0]):
-            query = F.normalize(tokens[:, layer].float(), dim=-1).flatten(0, 1)
-            # Part by part, so that the similarities are still in the cache when their maximum is taken.
-            parts = rows[layer].float().split(max(512, CACHED // len(query)))
-            nearest = (query @ parts[0].T).amax(dim=1)
-            for part in parts[1:]:
-                nearest = torch.maximum(nearest, (query @ part.T).amax(dim=1))
-            similarity += nearest.view_as(similarity)
-        return (0.5 * (1.0 - similarity / rows.shape[0])).clamp(0.0, 1.0)
+        for index, layer in enumerate(layers):
+            queries = F.normalize(tokens[:, index].float(), dim=-1).flatten(0, 1)
+            similarity += layer.cosine(queries).view_as(similarity)
+        return (0.5 * (1.0 - similarity / len(layers))).clamp(0.0, 1.0)
 
-    def _rows(self, category: str | None) -> Tensor:
-        """(L, R, d) rows of one product or of all, stacked once."""
+    def _search(self, category: str | None) -> list[NearestPatch]:
+        """The rows of one product or of all, by layer, prepared once."""
         if category is not None:
             self._require(category)
-        stacked = self._stacked.get(category)
-        if stacked is None:
+        prepared = self._prepared.get(category)
+        if prepared is None:
             wanted = self._all() if category is None else iter(self._references[category])
             features = [reference.features for reference in wanted]
             if not features:
                 raise ValueError("the memory bank is empty; call model.memorize(images, category=...) first.")
-            stacked = self._stacked[category] = torch.cat(features, dim=1)
-        return stacked
+            prepared = self._prepared[category] = [NearestPatch(rows) for rows in torch.cat(features, dim=1)]
+        return prepared
 
     def _all(self) -> Iterator[Reference]:
         return (reference for references in self._references.values() for reference in references)
@@ -237,7 +232,7 @@ class MemoryBank(nn.Module):
 
     def _replace(self, references: dict[str, list[Reference]]) -> None:
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.
-        self._references, self._stacked = references, {}
+        self._references, self._prepared = references, {}
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MemoryBank":
         """Follow `model.to(device)`; rows are plain tensors because their number is not known before loading."""
