@@ -27,15 +27,19 @@ def invoke(*arguments):
 
 def test_yaml_gives_defaults_and_the_command_line_wins(options, tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text("max-steps: 3\nbatch_size: 1\nseed: 5\nsettings:\n  coupling: t2v\n  prompt_depth: 2\n")
+    file.write_text("max-steps: 3\nbatch_size: 1\nseed: 5\nanomaly_kinds: [scar, cutpaste]\n"
+                    "settings:\n  coupling: t2v\n  prompt_depth: 2\n  lora_rank: 2\n")  # fmt: skip
     done = invoke(*options, "--output", tmp_path / "run", "--config", file, "--max-steps", 2)
     assert done.exit_code == 0, done.output
     assert "learning" not in done.stderr  # --quiet shows no bar
     used = json.loads((tmp_path / "run" / "training_args.json").read_text())
     assert (used["max_steps"], used["batch_size"], used["seed"]) == (2, 1, 5)
-    assert used["settings"] == {"coupling": "t2v", "prompt_depth": 2}
+    assert used["settings"] == {"coupling": "t2v", "prompt_depth": 2, "lora_rank": 2}
+    assert used["anomaly_kinds"] == ["scar", "cutpaste"]
     model = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (model["coupling"], model["prompt_depth"]) == ("t2v", 2)
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert any("lora_B" in name and weight.any() for name, weight in weights.items())  # they start at 0
 
 
 def test_unknown_settings_are_named(options, tmp_path):

@@ -25,6 +25,16 @@ def taught(make_model, photos):
 
 
 @torch.no_grad()
+def test_decoder_starts_as_the_plain_projection(tiny_clip, photos):
+    """MaskCLIP's features: CLIP's own projection of every patch, until the refinement has learnt something."""
+    model = AnoPLeModel.from_backbone(tiny_clip)
+    with torch.no_grad():
+        _, tokens, _ = model.encode_image(photos)
+        plain = model.clip.visual_projection(tokens).transpose(1, 2).unflatten(2, (3, 3))
+        enlarged = torch.nn.functional.interpolate(plain, scale_factor=2.0, mode="bilinear")
+        assert torch.allclose(model.decoder(tokens), enlarged, atol=1e-6)
+
+
 def test_score_follows_equations_9_15_and_16(taught, photos):
     output = taught(photos)
     assert output.scores.shape == (6,) and output.anomaly_maps.shape == (6, 48, 48)

@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anople_hf.synthesis import (
-    PROCEDURES,
-    AnomalySynthesizer,
-    latent_anomalies,
-    local_views,
-    perlin_mask,
-    perlin_noise,
-)
+from anople_hf.anomaly_shapes import perlin_mask, perlin_noise, product_mask
+from anople_hf.synthesis import KINDS, AnomalySynthesizer, latent_anomalies, local_views
+from anople_hf.textures import PROCEDURES
 
 
 def photo(shape=(480, 480), seed=0):
@@ -38,8 +33,10 @@ def texture_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["mixed", "procedural", "shots", "folder"])
+@pytest.fixture(params=["mixed", "procedural", "shots", "folder", "cutpaste", "scar"])
 def synthesizer(request, texture_folder):
+    if request.param in KINDS:
+        return AnomalySynthesizer(kinds=[request.param])
     return AnomalySynthesizer(texture_folder if request.param == "folder" else request.param)
 
 
@@ -120,6 +117,59 @@ def test_image_like_its_texture_still_changes():
     assert np.array_equal(anomalous[~mask], image[~mask])
 
 
+def disc(shape=(240, 240), radius=60):
+    """A grainy disc on a plain ground, and where it is."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    inside = (y - shape[0] // 2) ** 2 + (x - shape[1] // 2) ** 2 <= radius**2
+    image = np.where(inside[..., None], 150, 40) + np.random.default_rng(0).normal(0, 6, (*shape, 3))
+    return np.clip(image, 0, 255).astype(np.uint8), inside
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_the_product_means_not_on_the_background(kind):
+    image, inside = disc()
+    seeds = [np.random.default_rng(seed) for seed in range(12)]
+    anywhere = [AnomalySynthesizer(kinds=[kind])(image, rng)[1] for rng in seeds]
+    on_product = [AnomalySynthesizer(kinds=[kind], on_product=True)(image, rng)[1] for rng in seeds]
+    assert np.mean([mask[~inside].sum() / mask.sum() for mask in on_product]) < 0.05  # its edge is a guess
+    assert np.mean([mask[~inside].sum() / mask.sum() for mask in anywhere]) > 0.2
+    assert all(mask.any() for mask in on_product)
+
+
+def test_kinds_have_their_shapes():
+    """A box of CutPaste covers 2 to 15 %, a scar below 1 % and is thin."""
+    image = photo()
+    for kind, low, high in (("cutpaste", 0.004, 0.16), ("scar", 1e-5, 0.0065)):  # boxes may be cut off by the border
+        shares = [AnomalySynthesizer(kinds=[kind])(image, np.random.default_rng(s))[1].mean() for s in range(20)]
+        assert low <= min(shares) and max(shares) <= high, kind
+
+
+def test_every_asked_kind_is_drawn():
+    image = photo()
+    synthesizer = AnomalySynthesizer(kinds=["scar", "cutpaste"])
+    shares = np.array([synthesizer(image, np.random.default_rng(seed))[1].mean() for seed in range(30)])
+    assert (shares < 0.007).any() and (shares > 0.02).any()
+
+
+def test_a_box_shows_another_place_of_the_photo():
+    """Of a photo in two colours, a pasted box holds nearly these colours; a texture need not."""
+    image = np.full((120, 120, 3), 60, np.uint8)
+    image[:, 60:] = 180
+    for seed in range(8):
+        anomalous, mask = AnomalySynthesizer(kinds=["cutpaste"])(image, np.random.default_rng(seed))
+        pasted = anomalous[mask].astype(int)
+        near = np.minimum(np.abs(pasted - 60), np.abs(pasted - 180))
+        assert near.max() <= 26 + 13  # a tenth of the range brighter, a tenth more contrast
+
+
+def test_product_mask_finds_the_product_or_takes_all():
+    image, inside = disc()
+    found = product_mask(image)
+    assert (found & inside).sum() / (found | inside).sum() > 0.9
+    cloth = np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
+    assert product_mask(cloth).all()
+
+
 def test_blend_zero_paints_the_texture_itself():
     class White(AnomalySynthesizer):
         def _texture(self, image, rng, others):
@@ -157,6 +207,8 @@ def test_unusable_arguments_are_named(tmp_path):
         AnomalySynthesizer("perlin")
     with pytest.raises(ValueError, match="max_blend"):
         AnomalySynthesizer(max_blend=1.0)
+    with pytest.raises(ValueError, match="'smear'"):
+        AnomalySynthesizer(kinds=["smear"])
     with pytest.raises(ValueError, match="float32"):
         AnomalySynthesizer()(photo().astype(np.float32), np.random.default_rng(0))
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .modeling_anople import SHARED, AnoPLeModel, image_digest
+from .memory import image_digest
+from .modeling_anople import SHARED, AnoPLeModel
 from .scoring import Calibration
 
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedModel
 from transformers.utils import cached_file
 
+from .adaptation import add_lora, is_lora, set_learning
 from .backbones import load_backbone
 from .configuration_anople import AnoPLeConfig
-from .decoder import PatchDecoder
 from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts
 
@@ -48,8 +48,8 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         return list(self.config.memory_layers or ())
 
     def freeze_backbone(self) -> Self:
-        """Stop gradients into CLIP; loading re-creates parameters, so this runs after it."""
-        self.clip.requires_grad_(False)
+        """Stop gradients into CLIP, but for LoRA; loading re-creates parameters, so this runs after it."""
+        set_learning(self.clip)
         return self
 
     @torch.no_grad()
@@ -57,8 +57,6 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, CoupledPrompts):
             module.reset_parameters(self.config.prompt_init_std)
-        elif isinstance(module, PatchDecoder):
-            module.reset_parameters()
 
     def fingerprint(self) -> str:
         """SHA-256 of what shapes the remembered features: prompts, prefix, backbone, layers and view size.
@@ -69,6 +67,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             return self.config.prompt_fingerprint
         vision = self.clip.vision_model
         weights = [*self.prompts.parameters(), vision.embeddings.patch_embedding.weight, vision.post_layernorm.weight]
+        weights += [weight for name, weight in self.clip.named_parameters() if is_lora(name)]
         digest = hashlib.sha256(repr((self.memory_layers, self.config.image_size)).encode())
         for weight in weights:
             digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
@@ -89,7 +88,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         backbone = self.config.backbone
         state = kwargs.pop("state_dict", None) or self.state_dict()
         if not alone:
-            state = {name: value for name, value in state.items() if not name.startswith("clip.")}
+            state = {name: value for name, value in state.items() if not name.startswith("clip.") or is_lora(name)}
         self.config.prompt_fingerprint = self.fingerprint()
         try:
             self.config.backbone = None if alone else backbone
@@ -148,6 +147,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         else:
             adapter = load_file(str(cached_file(source, "model.safetensors", **where, **within)))
             clip = load_backbone(config.backbone, revision=config.backbone_revision, **where)
+            add_lora(clip, config)
             merged = {f"clip.{name}": value for name, value in clip.state_dict().items()} | adapter
             for key in (*where, *within):
                 kwargs.pop(key, None)

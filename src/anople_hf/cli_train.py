@@ -14,6 +14,10 @@ import yaml
 
 from .cli_options import Output, Overwrite, Quiet, Seed, SkipBad, quieten
 
+Source = Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")]
+Kinds = Annotated[str, typer.Option(help="Out of texture, cutpaste, scar; separated by commas.")]
+OnProduct = Annotated[bool, typer.Option(help="Keep pseudo anomalies off the background.")]
+
 
 def _read_config(context: typer.Context, file: Path | None) -> Path | None:
     """Take the options' defaults from a YAML file, so that the command line has the last word."""
@@ -26,6 +30,7 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{file} holds no settings; expected lines such as `max_steps: 100`.")
     values = {str(key).replace("-", "_"): value for key, value in found.items()}
+    values = {k: ",".join(map(str, v)) if isinstance(v, list) and k != "settings" else v for k, v in values.items()}
     if isinstance(values.get("settings"), dict):
         values["settings"] = [f"{key}={json.dumps(value)}" for key, value in values["settings"].items()]
     known = {parameter.name for parameter in context.command.params} - {"config", None}
@@ -80,7 +85,9 @@ def train(
     ] = None,
     alignment: Annotated[str, typer.Option(help="weighted, mean or none (Table 4b).")] = "weighted",
     multi_scale: Annotated[bool, typer.Option(help="Learn from crops, too (Table 4c).")] = True,
-    anomaly_source: Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")] = "mixed",
+    anomaly_source: Source = "mixed",
+    anomaly_kinds: Kinds = "texture",
+    anomalies_on_product: OnProduct = False,
     latent_sigma: Annotated[float, typer.Option(help="Noise of the latent anomalies.")] = 0.015,
     mixed_precision: Annotated[str, typer.Option(help="fp16 or bf16; no leaves it to accelerate.")] = "no",
     gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
@@ -122,6 +129,8 @@ def train(
         accumulate=accumulate,
         learning_rate=learning_rate,
         anomaly_source=anomaly_source,
+        anomaly_kinds=_split(anomaly_kinds),
+        anomalies_on_product=anomalies_on_product,
         latent_sigma=latent_sigma,
         multi_scale=multi_scale,
         alignment=alignment,  # type: ignore[arg-type]  # checked there
@@ -172,7 +181,9 @@ def preview_anomalies(
     count: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 8,
     shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
     seed: Seed = 0,
-    anomaly_source: Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")] = "mixed",
+    anomaly_source: Source = "mixed",
+    anomaly_kinds: Kinds = "texture",
+    anomalies_on_product: OnProduct = False,
     backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "embedded:tiny-clip",
     skip_bad: SkipBad = False,
 ) -> None:
@@ -190,7 +201,8 @@ def preview_anomalies(
     chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
     photos = train_split.select([index for indices in chosen.values() for index in indices])
     processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
-    pairs = AnomalyPairs(photos, processor, AnomalySynthesizer(anomaly_source), length=count, seed=seed)
+    synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)
+    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, seed=seed)
     typer.echo(f"saved: {write_pairs(pairs, output)}")
 
 

@@ -10,6 +10,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+ATTENTION = {"q_proj", "k_proj", "v_proj", "out_proj"}
+"""Projections of a CLIP attention, as transformers names them."""
 LOCAL_VIEWS = 4
 """N of sec. 3.2: the crops of a 2 x 2 grid. Rows 0..3 of the scale prefix are theirs, row 4 is the global view's."""
 
@@ -48,6 +50,11 @@ class AnoPLeConfig(PreTrainedConfig):
             is then four times as large.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400. The image score is taken before the blur.
+        lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
+            prompts; 0, CLIP frozen, is the paper's.
+        lora_alpha: Their scale is lora_alpha / lora_rank; 16 is ours (PEFT's usual one).
+        lora_towers: `vision`, `text` or `both`. Ours.
+        lora_targets: Which of q_proj, k_proj, v_proj, out_proj get them; q and v are ours (LoRA's).
         class_names: Word used for each category in the text prompts; the key is the category.
         calibration: Thresholds learnt from normals alone, see `anople_hf.scoring.Calibration`.
         prompt_fingerprint: Digest of everything that shapes the remembered features; ties a bank to its model.
@@ -80,6 +87,10 @@ class AnoPLeConfig(PreTrainedConfig):
     memory_layers: list[int] | tuple[int, ...] | None = None
     memory_shifts: int = 1
     smoothing_sigma: float = 2.4
+    lora_rank: int = 0
+    lora_alpha: int = 16
+    lora_towers: Literal["vision", "text", "both"] = "vision"
+    lora_targets: list[str] | tuple[str, ...] = ("q_proj", "v_proj")
     class_names: dict[str, str] | None = None
     calibration: dict[str, Any] | None = None
     prompt_fingerprint: str | None = None
@@ -116,6 +127,10 @@ class AnoPLeConfig(PreTrainedConfig):
             raise ValueError("decoder_upsample must be 1 or more and decoder_kernel an odd number.")
         if not 1 <= self.memory_shifts <= 8:
             raise ValueError(f"memory_shifts={self.memory_shifts}: expected 1 (the photo itself) to 8.")
+        if self.lora_rank < 0 or self.lora_alpha <= 0:
+            raise ValueError("lora_rank must be 0 (no LoRA) or more, and lora_alpha above 0.")
+        if not self.lora_targets or not set(self.lora_targets) <= ATTENTION:
+            raise ValueError(f"lora_targets={self.lora_targets}: expected some of {', '.join(sorted(ATTENTION))}.")
         if self.smoothing_sigma < 0:
             raise ValueError(f"smoothing_sigma={self.smoothing_sigma}: expected 0 (no blur) or more.")
 

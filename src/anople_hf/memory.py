@@ -7,6 +7,7 @@ Where in the paper: sec. 3.4, eq. 14. Which layers, and that two of them are ave
 - Rows are unit vectors, stored as they are matched: a reloaded bank gives the same bits.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,6 +70,11 @@ def shifted_views(image: Tensor, count: int, patch: int) -> Tensor:
     return torch.stack([
         padded[:, reach - y : reach - y + height, reach - x : reach - x + width] for y in offsets for x in offsets
     ])  # fmt: skip
+
+
+def image_digest(image: Tensor) -> str:
+    """SHA-256 of one view (3, H, W), taken from its float32 values."""
+    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 class MemoryBank(nn.Module):

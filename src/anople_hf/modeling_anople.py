@@ -7,7 +7,6 @@ Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse
 - How a checkpoint is written and read stands in `checkpoint_anople.py`.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -19,11 +18,12 @@ from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .adaptation import add_lora
 from .backbones import load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
-from .memory import MemoryBank, shifted_views
+from .memory import MemoryBank, image_digest, shifted_views
 from .prompts import CoupledPrompts, attach_prompts
 from .scoring import abnormal_probability, fuse, resize_map, smooth
 
@@ -84,6 +84,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         vision, text = config.vision_config, config.text_config
         joint_width = cast(int, cast(CLIPConfig, config.backbone_config).projection_dim)
         self.clip = CLIPModel._from_config(config.backbone_config)
+        self._lora = [add_lora(self.clip, config)]  # in a list, or its weights would be counted twice
         attach_prompts(self.clip)
         self.prompts = CoupledPrompts(
             config.prompt_depth,
@@ -101,6 +102,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         self.memory = MemoryBank(self.memory_layers)
         self.register_buffer("text_features", torch.zeros(2, joint_width))
         self.post_init()
+        self.decoder.reset_parameters()  # post_init passes over modules that own no parameter of their own
 
     @classmethod
     def from_backbone(cls, backbone: str, *, revision: str | None = None, **settings: Any) -> "AnoPLeModel":
@@ -117,6 +119,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             backbone=backbone, backbone_revision=revision, backbone_config=clip.config.to_dict(), **settings
         )
         model = cls(config)
+        add_lora(clip, config)
         model.clip.load_state_dict(clip.state_dict())
         with torch.no_grad():  # D starts as MaskCLIP's dense CLIP features
             model.decoder.project.weight.copy_(clip.visual_projection.weight)
@@ -235,6 +238,23 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         if self.config.calibration:
             self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
 
+    def merge_lora(self) -> "AnoPLeModel":
+        """Add the low-rank weights to CLIP's own, for inference without PEFT; scores stay within rounding.
+
+        The backbone is then no longer the one it is named after, so `save_pretrained` writes it into the checkpoint.
+
+        Raises:
+            ValueError: The model has none.
+        """
+        lora = self._lora[0]
+        if lora is None:
+            raise ValueError("this model has no LoRA weights to merge; it was trained with lora_rank=0.")
+        lora.merge_and_unload()
+        self._lora[0] = None
+        self.config.lora_rank = 0
+        self.config.backbone = self.config.backbone_revision = None
+        return self.freeze_backbone()
+
     # -- score --------------------------------------------------------------------------------------------------
 
     def forward(
@@ -325,11 +345,6 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             return torch.tensor([float(entry.get(name, "nan")) for entry in found], device=scores.device)
 
         return values("threshold"), values("pixel_threshold")
-
-
-def image_digest(image: Tensor) -> str:
-    """SHA-256 of one view (3, H, W), taken from its float32 values."""
-    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 __all__ = ["AnoPLeModel", "AnoPLeOutput"]

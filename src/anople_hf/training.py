@@ -122,7 +122,7 @@ def train(
     pairs = AnomalyPairs(
         shots,
         processor,
-        AnomalySynthesizer(config.anomaly_source),
+        AnomalySynthesizer(config.anomaly_source, kinds=config.anomaly_kinds, on_product=config.anomalies_on_product),
         length=config.max_steps * config.batch_size,
         multi_scale=config.multi_scale,
         seed=config.seed,

@@ -23,6 +23,8 @@ class TrainingConfig:
         weight_decay: AdamW's, on projections and decoder weights. Ours.
         warmup_share: Share of the steps with a rising rate, then cosine to 0. Ours.
         anomaly_source: Texture of the pseudo anomalies, see `anople_hf.synthesis`.
+        anomaly_kinds: `texture` (DRAEM's, the default), `cutpaste`, `scar`; one is drawn for each sample.
+        anomalies_on_product: Keep pseudo anomalies off the background. Ours, off.
         latent_sigma: Deviation of the latent anomalies on the unit sphere (eq. 10); SimpleNet's 0.015.
         multi_scale: Train on global and local views (Table 4c).
         alignment: L_align with the `weighted` sum (the paper's), the `mean`, or `none` (Table 4b).
@@ -48,6 +50,8 @@ class TrainingConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     anomaly_source: str = "mixed"
+    anomaly_kinds: list[str] = field(default_factory=lambda: ["texture"])
+    anomalies_on_product: bool = False
     latent_sigma: float = 0.015
     multi_scale: bool = True
     alignment: Literal["weighted", "mean", "none"] = "weighted"
