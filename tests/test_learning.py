@@ -4,8 +4,11 @@ import shutil
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from anople_hf.data import load_inspection_data
+from anople_hf.learning import learn
 from anople_hf.losses import dice_loss, equal_shares, image_loss
 from anople_hf.training import TrainingConfig, train
 
@@ -135,3 +138,15 @@ def test_tensorboard_gets_every_term(two_categories, tiny_clip, tmp_path):
     log = EventAccumulator(str(events)).Reload()
     assert [event.value for event in log.Scalars("total")] == pytest.approx([t["total"] for t in result.history])
     assert set(log.Tags()["scalars"]) >= set(result.history[0])
+
+
+def test_fsdp_is_refused_before_anything_is_learnt(make_model, processor):
+    """Torch's fully_shard takes no scalar parameters, and CLIPModel has one; see the message."""
+    accelerator = Accelerator(cpu=True)
+    kind = accelerator.state.distributed_type
+    accelerator.state.distributed_type = DistributedType.FSDP
+    try:
+        with pytest.raises(ValueError, match="Choose plain multi-GPU training"):
+            learn(make_model(), None, processor.class_prompts(["gear"]), TrainingConfig(), accelerator)
+    finally:
+        accelerator.state.distributed_type = kind

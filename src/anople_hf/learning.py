@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, tqdm
+from accelerate.utils import DistributedType, gather_object, tqdm
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Subset
@@ -53,6 +53,7 @@ def learn(
         Loss terms of each step, means over its photos.
 
     Raises:
+        ValueError: The batch cannot be split evenly over the processes, or Accelerate is set to FSDP.
         FloatingPointError: The loss is not finite; names step, terms and photos. The state before it is saved.
     """
     micro = config.batch_size // config.accumulate
@@ -61,6 +62,12 @@ def learn(
             f"batch_size={config.batch_size} in {config.accumulate} parts cannot be split evenly over "
             f"{accelerator.num_processes} processes; choose a multiple of "
             f"{config.accumulate * accelerator.num_processes}."
+        )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError(
+            "FSDP cannot shard transformers' CLIPModel (its logit_scale is a scalar), and would save little: CLIP is "
+            "frozen, so it has neither gradients nor optimiser states. Choose plain multi-GPU training (DDP), and "
+            "--gradient-checkpointing or --mixed-precision bf16 if memory is short."
         )
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     schedule = get_cosine_schedule_with_warmup(

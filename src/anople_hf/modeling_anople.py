@@ -29,7 +29,7 @@ from .scoring import abnormal_probability, fuse, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
 SHARED = "*"
-"""Key of the thresholds that hold when the product is not known."""
+"""Key of the thresholds for a product that is not known."""
 
 
 @dataclass
@@ -38,12 +38,13 @@ class AnoPLeOutput(ModelOutput):
 
     Attributes:
         scores: (B,) raw anomaly score, eq. 16; higher is more anomalous. Rank with these, decide with `thresholds`.
-        anomaly_maps: (B, H, W) M_q of eq. 15 at the view's size, blurred by `config.smoothing_sigma`.
+        anomaly_maps: (B, H, W) M_q of eq. 15 at the view's size, blurred by `config.smoothing_sigma`; None in training
+            mode, which learns from `decoder_maps`.
         image_probabilities: (B,) p-hat of eq. 9, the abnormal channel.
         decoder_maps: (B, h, w) M-hat of eq. 8, the abnormal channel.
         memory_maps: (B, g, g) M_mem of eq. 14.
         thresholds: (B,) calibrated decision thresholds, NaN where there is none for the product.
-        pixel_thresholds: (B,) the same for the anomaly maps.
+        pixel_thresholds: (B,) the same for the maps.
         image_features: (B, d) z_0, unit length.
         patch_features: (B, d, h, w) D(z).
         text_features: (2, d) w+ and w-.
@@ -287,10 +288,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """
         bank = self.memory if memory is None else memory
         if branch != "prompt" and not len(bank):
-            raise ValueError(
-                "this model has no memory bank: call model.memorize(images, category=...) first, or score with "
-                "branch='prompt'."
-            )
+            raise ValueError("no memory bank: call model.memorize(images, category=...), or use branch='prompt'.")
         layers = () if branch == "prompt" else self.memory_layers
         image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
 
@@ -308,10 +306,13 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         fused = maps[0] if len(maps) == 1 else fuse(maps[0], resize_map(maps[1], maps[0].shape[-1]))
         peak = fused.amax(dim=(1, 2))
         scores = peak if probability is None else fuse(probability, peak)
+        anomaly_maps = cast(Tensor, None)
+        if not self.training:
+            anomaly_maps = smooth(resize_map(fused, pixel_values.shape[-1]), self.config.smoothing_sigma)
         thresholds, pixel_thresholds = self._thresholds(scores, category, branch)
         output = AnoPLeOutput(
             scores=scores,
-            anomaly_maps=smooth(resize_map(fused, pixel_values.shape[-1]), self.config.smoothing_sigma),
+            anomaly_maps=anomaly_maps,
             image_probabilities=probability,
             decoder_maps=decoder_map,
             memory_maps=memory_map,
@@ -341,10 +342,9 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         keys = [category or SHARED] * scores.shape[0] if category is None or isinstance(category, str) else category
         found = [self.config.calibration.get(key, {}) for key in keys]
 
-        def values(name: str) -> Tensor:
-            return torch.tensor([float(entry.get(name, "nan")) for entry in found], device=scores.device)
-
-        return values("threshold"), values("pixel_threshold")
+        values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
+        image, pixel = torch.tensor(values, device=scores.device)
+        return image, pixel
 
 
 __all__ = ["AnoPLeModel", "AnoPLeOutput"]

@@ -1,0 +1,118 @@
+"""What a training step costs: beside the bare towers over the same views, and with more products, shots and views.
+
+Where in the paper: sec. 3.3; its claim that learning is light is checked here. Ratios within one run; the parts take
+turns, so that a slow minute hits all of them. Memory is the growth of a process's peak, each case has its own process.
+
+    python scripts/benchmark_training.py                                # embedded backbone
+    python scripts/benchmark_training.py --paper-shape --repeats 3      # ViT-B/16+ 240 shape, random weights
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+from benchmark import VIT_B_16_PLUS_240, paired
+from transformers import CLIPConfig, CLIPModel
+
+from anople_hf import AnoPLeConfig, AnoPLeModel
+from anople_hf.backbones import load_backbone, recommended_settings
+from anople_hf.learning import parameter_groups, training_losses
+from anople_hf.training_config import TrainingConfig
+
+CASES = [
+    {"categories": 3, "photos": 2, "views": 5},
+    {"categories": 15, "photos": 2, "views": 5},
+    {"categories": 30, "photos": 2, "views": 5},
+    {"categories": 3, "photos": 4, "views": 5},
+    {"categories": 3, "photos": 2, "views": 1},
+]
+"""Products in the prompts, good photos a step (each with its twin), views of each."""
+TOKENS = 14
+"""Length of a class prompt with eight slots and a short name."""
+
+
+def build(paper_shape: bool) -> AnoPLeModel:
+    """A fresh model in training mode."""
+    torch.manual_seed(0)
+    clip = CLIPModel(CLIPConfig(**VIT_B_16_PLUS_240)) if paper_shape else load_backbone("embedded:tiny-clip")
+    settings = {} if paper_shape else recommended_settings("embedded:tiny-clip")
+    model = AnoPLeModel(AnoPLeConfig(backbone_config=clip.config.to_dict(), **settings))
+    model.clip.load_state_dict(clip.state_dict())
+    return model.freeze_backbone().train()
+
+
+def measure(model: AnoPLeModel, case: dict[str, int], repeats: int) -> dict[str, float]:
+    """Seconds of a whole step, and of forward and backward of the bare towers over the same views and prompts."""
+    views = case["photos"] * 2 * case["views"]
+    labels = torch.arange(2).repeat_interleave(case["views"]).repeat(case["photos"])
+    masks = torch.zeros(views, 240, 240, dtype=torch.bool)
+    masks[labels == 1, 60:90, 60:90] = True
+    batch = {
+        "labels": labels,
+        "masks": masks,
+        "photos": torch.arange(case["photos"]).repeat_interleave(2 * case["views"]),
+    }
+    pixels = torch.randn(views, 3, 240, 240)
+    rows = torch.arange(case["views"]).repeat(2 * case["photos"]) if case["views"] > 1 else torch.full((views,), 4)
+    eos = model.config.text_config.eos_token_id
+    words = torch.randint(5, 300, (2, case["categories"], TOKENS))
+    words[..., -1] = eos
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3)
+    config = TrainingConfig()
+
+    def step() -> None:
+        output = model(pixels, branch="prompt", views=rows, input_ids=words)
+        training_losses(output, batch, config, model.config.temperature)["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    # CLIP is frozen: gradients run through it to its input, where the prompts are, and so they do here.
+    inputs = [tower.embeddings.position_embedding.weight for tower in (model.clip.vision_model, model.clip.text_model)]
+
+    def bare() -> None:
+        for weight in inputs:
+            weight.requires_grad_(True)
+        vision = model.clip.vision_model(pixels).pooler_output
+        text = model.clip.text_model(words.flatten(0, 1)).pooler_output
+        (vision.square().mean() + text.square().mean()).backward()
+        for weight in inputs:
+            weight.requires_grad_(False)
+            weight.grad = None
+
+    seconds = paired({"step": step, "bare": bare}, repeats)
+    return {"step, s": seconds["step"], "bare towers, s": seconds["bare"]}
+
+
+def main() -> None:
+    """Measure every case in its own process, and print one Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--paper-shape", action="store_true", help="ViT-B/16+ 240 at random weights")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        torch.set_num_threads(args.threads)
+        model = build(args.paper_shape)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found = measure(model, json.loads(args.case), args.repeats)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+        print(json.dumps({**found, "memory, GB": grown}))
+        return
+    print("| categories | photos a step | views | step, s | bare towers, s | ratio | memory beside the model, GB |")
+    print("|---|---|---|---|---|---|---|")
+    for case in CASES:
+        command = [sys.executable, __file__, "--case", json.dumps(case), "--repeats", str(args.repeats)]
+        command += ["--threads", str(args.threads)] + ["--paper-shape"] * args.paper_shape
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        step, bare = found["step, s"], found["bare towers, s"]
+        cells = [*case.values(), f"{step:.2f}", f"{bare:.2f}", f"{step / bare:.2f}", f"{found['memory, GB']:.2f}"]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
