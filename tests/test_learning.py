@@ -150,3 +150,42 @@ def test_fsdp_is_refused_before_anything_is_learnt(make_model, processor):
             learn(make_model(), None, processor.class_prompts(["gear"]), TrainingConfig(), accelerator)
     finally:
         accelerator.state.distributed_type = kind
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alignment": "mean"},
+        {"alignment": "none"},
+        {"align_channel": "label"},
+        {"multi_scale": False},
+        {"latent_sigma": 0.1},
+        {"anomaly_source": "procedural"},
+        {"anomaly_kinds": ["scar"]},
+        {"anomalies_on_product": True},
+        {"settings": {"scale_prefix": False}},
+        {"settings": {"prompt_type": "object"}},
+        {"settings": {"temperature": 0.5}},
+        {"settings": {"text_aggregation": "mean"}},
+        {"settings": {"decoder_init": "random"}},
+        {"settings": {"share_projections": True}},
+    ],
+    ids=str,
+)
+def test_every_setting_changes_what_is_learnt(plain, two_categories, tiny_clip, change):
+    changed = run(two_categories, tiny_clip, max_steps=2, **change)
+    terms = [(step["total"], step["pixel_dice"], step["align"]) for step in (changed.history[1], plain.history[1])]
+    assert terms[0] != pytest.approx(terms[1], rel=1e-6)
+
+
+def test_mean_alignment_looks_at_every_patch_alike(plain, two_categories, tiny_clip):
+    """Same weights, same views at step 1: only L_align may differ."""
+    first = run(two_categories, tiny_clip, max_steps=1, alignment="mean").history[0]
+    same = {name for name in first if first[name] == pytest.approx(plain.history[0][name], rel=1e-5)}
+    assert same == set(first) - {"align", "total"}
+
+
+def test_without_alignment_the_total_lacks_it(two_categories, tiny_clip):
+    terms = run(two_categories, tiny_clip, max_steps=1, alignment="none").history[0]
+    others = sum(value for name, value in terms.items() if name not in ("align", "total"))
+    assert terms["total"] == pytest.approx(others, rel=1e-5) and terms["align"] > 0

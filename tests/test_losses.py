@@ -182,6 +182,21 @@ def test_total_is_the_weighted_sum_of_its_terms():
     assert weighted["align"] == losses["align"]
 
 
+def test_align_channel_weighs_normal_views_by_their_normal_patches():
+    """A normal view with one suspicious patch: the letter of eq. 11 looks at it, `label` at the others."""
+    z = torch.tensor([[1.0, 0.0]])
+    patches = torch.zeros(1, 2, 1, 4)
+    patches[0, 0, 0, :3] = 1.0  # three patches along z_0, one across
+    patches[0, 1, 0, 3] = 1.0
+    map_ = torch.tensor([[[0.0, 0.0, 0.0, 1.0]]])
+    data = {**batch(views=1, width=2, side=4), "image_features": z, "patch_features": patches}
+    data |= {"abnormal_probability": map_, "masks": torch.zeros(1, 1, 4), "labels": torch.zeros(1, dtype=torch.long)}
+    losses = {c: total_loss(**data, temperature=0.07, align_channel=c)["align"].item() for c in ("abnormal", "label")}
+    assert losses == pytest.approx({"abnormal": 1.0, "label": 0.0}, abs=1e-6)
+    with pytest.raises(ValueError, match="align_channel"):
+        total_loss(**data, temperature=0.07, align_channel="both")
+
+
 def test_half_precision_inputs_are_computed_in_float32():
     half = batch(dtype=torch.bfloat16)
     full = {key: value.float() if value.is_floating_point() else value for key, value in half.items()}

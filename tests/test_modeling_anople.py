@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.modeling_anople import SHARED
-from anople_hf.scoring import abnormal_probability, fuse
+from anople_hf.scoring import abnormal_probability, fuse, resize_map
 
 
 @pytest.fixture
@@ -33,6 +33,8 @@ def test_decoder_starts_as_the_plain_projection(tiny_clip, photos):
         plain = model.clip.visual_projection(tokens).transpose(1, 2).unflatten(2, (3, 3))
         enlarged = torch.nn.functional.interpolate(plain, scale_factor=2.0, mode="bilinear")
         assert torch.allclose(model.decoder(tokens), enlarged, atol=1e-6)
+        from_noise = AnoPLeModel.from_backbone(tiny_clip, decoder_init="random")
+        assert not torch.allclose(from_noise.decoder(tokens), enlarged, atol=1e-2)
 
 
 def test_score_follows_equations_9_15_and_16(taught, photos):
@@ -45,6 +47,27 @@ def test_score_follows_equations_9_15_and_16(taught, photos):
     assert torch.allclose(output.scores, fuse(output.image_probabilities, fused.amax(dim=(1, 2))), atol=1e-6)
     expected = abnormal_probability(output.image_features, taught.text_features, 0.07)
     assert torch.equal(output.image_probabilities, expected)
+
+
+@torch.no_grad()
+def test_fusing_at_the_output_takes_the_maximum_there(taught, photos):
+    before = taught(photos)
+    taught.config.fuse_at = "output"
+    after = taught(photos)
+    enlarged = [resize_map(found, 48) for found in (after.decoder_maps, after.memory_maps)]
+    assert torch.allclose(after.scores, fuse(after.image_probabilities, fuse(*enlarged).amax(dim=(1, 2))), atol=1e-6)
+    assert not torch.allclose(before.scores, after.scores, atol=1e-6)
+
+
+@torch.no_grad()
+def test_text_aggregation_weighs_long_vectors(make_model, processor):
+    """Mean of unit vectors against mean of raw ones: equal for one class, different for two."""
+    vectors = {}
+    for how in ("unit_mean", "mean"):
+        model = make_model(text_aggregation=how)
+        vectors[how] = [model.encode_text(**processor.class_prompts(names)) for names in (["gear"], ["gear", "nut"])]
+    assert torch.allclose(vectors["mean"][0], vectors["unit_mean"][0], atol=1e-6)
+    assert not torch.allclose(vectors["mean"][1], vectors["unit_mean"][1], atol=1e-6)
 
 
 @torch.no_grad()

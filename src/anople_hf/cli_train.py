@@ -84,6 +84,7 @@ def train(
         list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig, such as coupling=t2v. Repeatable.")
     ] = None,
     alignment: Annotated[str, typer.Option(help="weighted, mean or none (Table 4b).")] = "weighted",
+    align_channel: Annotated[str, typer.Option(help="abnormal or label: what weighs a normal view.")] = "abnormal",
     multi_scale: Annotated[bool, typer.Option(help="Learn from crops, too (Table 4c).")] = True,
     anomaly_source: Source = "mixed",
     anomaly_kinds: Kinds = "texture",
@@ -134,6 +135,7 @@ def train(
         latent_sigma=latent_sigma,
         multi_scale=multi_scale,
         alignment=alignment,  # type: ignore[arg-type]  # checked there
+        align_channel=align_channel,  # type: ignore[arg-type]
         mixed_precision=mixed_precision,
         gradient_checkpointing=gradient_checkpointing,
         compile=compile,

@@ -28,7 +28,7 @@ class AnoPLeConfig(PreTrainedConfig):
         backbone_config: Configuration of the wrapped `CLIPModel`; a dict or `CLIPConfig`.
         backbone: Id or folder of the frozen CLIP, as taken by `anople_hf.backbones.load_backbone`. None: the weights
             of the backbone travel inside the checkpoint.
-        backbone_revision: Revision of `backbone` on the Hub.
+        backbone_revision: Revision of `backbone` on the Hub; None takes its newest.
         num_text_prompts: C_t, learnable textual context vectors a layer (eq. 2); 4 is ours.
         num_visual_prompts: C_v, learnable visual context vectors a layer (eq. 4); 4 is ours.
         prompt_depth: J, how many layers get fresh prompts, the input one included (eq. 3, 5); 9 is ours (MaPLe's).
@@ -38,16 +38,23 @@ class AnoPLeConfig(PreTrainedConfig):
         share_projections: One f_{v->t} and one f_{t->v} for all layers instead of one pair a layer; False is ours.
         scale_prefix: Insert the scale-aware prefix c (sec. 3.2, Table 4c); True is the paper's.
         prompt_init_std: Standard deviation of the initial prompts and prefix; 0.02 is ours (CoOp's).
-        prompt_type: `class` writes the product's name into the text, `object` the word "object" (Table 4d).
-        abnormal_word: The unified abnormality token of eq. 1.
+        prompt_type: `class` writes the product's name into the text, `object` the word "object" (Table 4d);
+            `class` is the paper's.
+        abnormal_word: The unified abnormality token of eq. 1, the paper's.
+        text_aggregation: How the vectors of all classes become w+ and w-: `unit_mean` averages them at unit length,
+            `mean` as they are, so that longer ones weigh more. `unit_mean` is ours (WinCLIP's).
         temperature: tau of eq. 9 and of the pixel softmax; 0.07 is ours (WinCLIP's re-implementations).
         decoder_upsample: Bilinear factor from the patch grid to the decoder's map; 2 is ours.
+        decoder_init: `clip` starts D as CLIP's own projection of every patch (MaskCLIP's dense features), `random`
+            from noise; `clip` is ours.
         decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (0,).
         memory_shifts: Places of the patch grid, along each axis, a good photo is remembered in; 1 is the paper's.
             2 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
             is then four times as large.
+        fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
+            is taken there, too. `decoder` is ours.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400. The image score is taken before the blur.
         lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
@@ -81,11 +88,14 @@ class AnoPLeConfig(PreTrainedConfig):
     prompt_init_std: float = 0.02
     prompt_type: Literal["class", "object"] = "class"
     abnormal_word: str = "abnormal"
+    text_aggregation: Literal["unit_mean", "mean"] = "unit_mean"
     temperature: float = 0.07
     decoder_upsample: int = 2
+    decoder_init: Literal["clip", "random"] = "clip"
     decoder_kernel: int = 3
     memory_layers: list[int] | tuple[int, ...] | None = None
     memory_shifts: int = 1
+    fuse_at: Literal["decoder", "output"] = "decoder"
     smoothing_sigma: float = 2.4
     lora_rank: int = 0
     lora_alpha: int = 16

@@ -153,6 +153,7 @@ def training_losses(
         photos=batch["photos"],
         temperature=temperature,
         align_mode="mean" if config.alignment == "mean" else "weighted",
+        align_channel=config.align_channel,
         weights={"align": 0.0} if config.alignment == "none" else None,
     )
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ALIGN_CHANNELS = ("abnormal", "label")
 LOSS_TERMS = ("pixel_dice", "pixel_focal", "image", "image_latent", "align")
 ALIGN_MODES = ("weighted", "mean")
 TINY = 1e-7  # the smallest probability whose complement is still below 1 in float32
@@ -225,6 +226,7 @@ def total_loss(
     temperature: Tensor | float,
     photos: Tensor | None = None,
     align_mode: str = "weighted",
+    align_channel: str = "abnormal",
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """L of eq. 13, with its terms.
@@ -241,6 +243,8 @@ def total_loss(
         photos: (B,) which photo each view shows, so that photos count alike in the terms that leave views out; None
             counts views alike.
         align_mode: See `alignment_loss`.
+        align_channel: Which probability weighs the patches of a normal view: the "abnormal" one, eq. 11 to the
+            letter, or that of its "label", the normal one.
         weights: Weight of a term by its name in `LOSS_TERMS`; 1 where not named. A weight of 0 leaves the term out of
             the total (table 4b's "no align").
 
@@ -254,13 +258,18 @@ def total_loss(
     weights = dict(weights or {})
     if unknown := sorted(set(weights) - set(LOSS_TERMS)):
         raise ValueError(f"weights name {unknown}, expected names out of {LOSS_TERMS}")
+    if align_channel not in ALIGN_CHANNELS:
+        raise ValueError(f"align_channel is {align_channel!r}, expected one of {ALIGN_CHANNELS}")
+    evidence = abnormal_probability
+    if align_channel == "label":
+        evidence = torch.where(labels[:, None, None] == 1, abnormal_probability, 1 - abnormal_probability)
     image, image_latent = image_loss(image_features, text_features, labels, temperature, latent_features, photos)
     terms = {
         "pixel_dice": _dice_where_shown(abnormal_probability, masks, photos),
         "pixel_focal": focal_loss(abnormal_probability, masks),
         "image": image,
         "image_latent": image_latent,
-        "align": alignment_loss(image_features, patch_features, abnormal_probability, align_mode),
+        "align": alignment_loss(image_features, patch_features, evidence, align_mode),
     }
     used = [weights.get(name, 1.0) * term for name, term in terms.items() if weights.get(name, 1.0)]
     return {**terms, "total": torch.stack(used).sum() if used else torch.zeros_like(image)}

@@ -8,7 +8,6 @@ Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from .adaptation import add_lora
 from .backbones import load_backbone, recommended_settings
@@ -24,42 +22,13 @@ from .checkpoint_anople import AnoPLePreTrainedModel
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
 from .memory import MemoryBank, image_digest, shifted_views
+from .output_anople import AnoPLeOutput
 from .prompts import CoupledPrompts, attach_prompts
-from .scoring import abnormal_probability, fuse, resize_map, smooth
+from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
 SHARED = "*"
 """Key of the thresholds for a product that is not known."""
-
-
-@dataclass
-class AnoPLeOutput(ModelOutput):
-    """What the model says about a batch of views.
-
-    Attributes:
-        scores: (B,) raw anomaly score, eq. 16; higher is more anomalous. Rank with these, decide with `thresholds`.
-        anomaly_maps: (B, H, W) M_q of eq. 15 at the view's size, blurred by `config.smoothing_sigma`; None in training
-            mode, which learns from `decoder_maps`.
-        image_probabilities: (B,) p-hat of eq. 9, the abnormal channel.
-        decoder_maps: (B, h, w) M-hat of eq. 8, the abnormal channel.
-        memory_maps: (B, g, g) M_mem of eq. 14.
-        thresholds: (B,) calibrated decision thresholds, NaN where there is none for the product.
-        pixel_thresholds: (B,) the same for the maps.
-        image_features: (B, d) z_0, unit length.
-        patch_features: (B, d, h, w) D(z).
-        text_features: (2, d) w+ and w-.
-    """
-
-    scores: Tensor
-    anomaly_maps: Tensor = None  # type: ignore[assignment]  # ModelOutput wants a default for all but the first
-    image_probabilities: Tensor | None = None
-    decoder_maps: Tensor | None = None
-    memory_maps: Tensor | None = None
-    thresholds: Tensor | None = None
-    pixel_thresholds: Tensor | None = None
-    image_features: Tensor = None  # type: ignore[assignment]
-    patch_features: Tensor | None = None
-    text_features: Tensor | None = None
 
 
 class AnoPLeModel(AnoPLePreTrainedModel):
@@ -122,8 +91,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         model = cls(config)
         add_lora(clip, config)
         model.clip.load_state_dict(clip.state_dict())
-        with torch.no_grad():  # D starts as MaskCLIP's dense CLIP features
-            model.decoder.project.weight.copy_(clip.visual_projection.weight)
+        if config.decoder_init == "clip":
+            model.decoder.project.weight.data.copy_(clip.visual_projection.weight)
         return model.freeze_backbone().eval()
 
     @torch.no_grad()
@@ -149,7 +118,9 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         pooled = self.clip.text_model(
             input_ids.reshape(-1, length), attention_mask=mask, prompts=self.prompts.for_text()
         ).pooler_output
-        vectors = F.normalize(self.clip.text_projection(pooled), dim=-1).unflatten(0, (labels, classes))
+        vectors = self.clip.text_projection(pooled).unflatten(0, (labels, classes))
+        if self.config.text_aggregation == "unit_mean":
+            vectors = F.normalize(vectors, dim=-1)
         return F.normalize(vectors.mean(dim=1), dim=-1)
 
     def encode_image(
@@ -302,13 +273,13 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             grid = self.config.grid_size
             memory_map = bank.match(remembered, category).unflatten(1, (grid, grid))
 
-        maps = [found for found in (decoder_map, memory_map) if found is not None]
-        fused = maps[0] if len(maps) == 1 else fuse(maps[0], resize_map(maps[1], maps[0].shape[-1]))
+        side = pixel_values.shape[-1]
+        fused = fuse_maps(decoder_map, memory_map, side if self.config.fuse_at == "output" else None)
         peak = fused.amax(dim=(1, 2))
         scores = peak if probability is None else fuse(probability, peak)
         anomaly_maps = cast(Tensor, None)
         if not self.training:
-            anomaly_maps = smooth(resize_map(fused, pixel_values.shape[-1]), self.config.smoothing_sigma)
+            anomaly_maps = smooth(resize_map(fused, side), self.config.smoothing_sigma)
         thresholds, pixel_thresholds = self._thresholds(scores, category, branch)
         output = AnoPLeOutput(
             scores=scores,

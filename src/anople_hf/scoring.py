@@ -58,6 +58,22 @@ def resize_map(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
+def fuse_maps(decoder_map: Tensor | None, memory_map: Tensor | None, side: int | None = None) -> Tensor:
+    """M_q of eq. 15, before blurring; the only map if one branch stands alone.
+
+    Args:
+        decoder_map: (B, h, h), or None.
+        memory_map: (B, g, g), or None, but not both.
+        side: Side at which the maps are fused; None takes the decoder's (or the only map's) own.
+
+    Returns:
+        (B, side, side).
+    """
+    maps = [found for found in (decoder_map, memory_map) if found is not None]
+    maps = [resize_map(found, side or maps[0].shape[-1]) for found in maps]
+    return maps[0] if len(maps) == 1 else fuse(*maps)
+
+
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of maps (B, H, W) by `sigma` pixels, edges replicated; 0 leaves them as they are.
 

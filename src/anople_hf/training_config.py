@@ -14,7 +14,7 @@ class TrainingConfig:
     """How a run learns. What the model is stands in `AnoPLeConfig`.
 
     Attributes:
-        shots: k, good photos per category.
+        shots: k, good photos per category; the paper's tables have 1, 2 and 4.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
         max_steps: Optimiser steps. Ours.
         batch_size: Good photos a step, over all processes; each becomes 2 x 5 views. Ours.
@@ -22,12 +22,14 @@ class TrainingConfig:
         learning_rate: AdamW's peak. Ours.
         weight_decay: AdamW's, on projections and decoder weights. Ours.
         warmup_share: Share of the steps with a rising rate, then cosine to 0. Ours.
-        anomaly_source: Texture of the pseudo anomalies, see `anople_hf.synthesis`.
+        anomaly_source: Texture of the pseudo anomalies, `mixed`, `procedural`, `shots` or a folder of textures.
         anomaly_kinds: `texture` (DRAEM's, the default), `cutpaste`, `scar`; one is drawn for each sample.
         anomalies_on_product: Keep pseudo anomalies off the background. Ours, off.
         latent_sigma: Deviation of the latent anomalies on the unit sphere (eq. 10); SimpleNet's 0.015.
-        multi_scale: Train on global and local views (Table 4c).
+        multi_scale: Train on global and local views (Table 4c); on is the paper's.
         alignment: L_align with the `weighted` sum (the paper's), the `mean`, or `none` (Table 4b).
+        align_channel: What weighs the patches of a normal view in L_align: the `abnormal` probability (eq. 11 to the
+            letter), or that of its `label`, the normal one.
         mixed_precision: `fp16` or `bf16`; `no` leaves it to `accelerate launch`. Losses are computed in float32.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
         compile: Run the two towers through `torch.compile` with this backend (`inductor`); empty does not.
@@ -55,6 +57,7 @@ class TrainingConfig:
     latent_sigma: float = 0.015
     multi_scale: bool = True
     alignment: Literal["weighted", "mean", "none"] = "weighted"
+    align_channel: Literal["abnormal", "label"] = "abnormal"
     mixed_precision: str = "no"
     gradient_checkpointing: bool = False
     compile: str = ""
@@ -81,6 +84,7 @@ class TrainingConfig:
             )
         for name, allowed in (
             ("alignment", ("weighted", "mean", "none")),
+            ("align_channel", ("abnormal", "label")),
             ("mixed_precision", ("no", "fp16", "bf16")),
         ):
             if getattr(self, name) not in allowed:
