@@ -1,9 +1,15 @@
 """Thresholds from good photos: judged without themselves, seeded, kept for products learnt earlier."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy.stats import betabinom
 
-from anople_hf.calibration import calibrate, vary
+from anople_hf.calibration import calibrate, calibrate_on_new, vary
+from anople_hf.data.drawn import render
+from anople_hf.data.drawn_products import PRODUCTS
 
 
 @pytest.fixture
@@ -55,3 +61,35 @@ def test_varied_views_start_with_the_photo_and_stay_close(photos):
 def test_impossible_rate(taught, photos):
     with pytest.raises(ValueError, match="false_alarm_rate"):
         calibrate(taught, {"gear": photos[:3]}, false_alarm_rate=0.0, views=1)
+
+
+def draw_parts(count, part):
+    """Good photos of one drawn product, as model input."""
+    photos = [render(PRODUCTS["brass_gear"], [7, part, index], 48) for index in range(count)]
+    return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def test_the_promised_rate_is_kept_on_many_drawn_parts(make_model):
+    """Of m new parts, the number above the k-th of n + 1 ranks is beta-binomial, whatever the model is worth."""
+    model = make_model()
+    model.memorize(draw_parts(4, part=0), "gear")
+    known, new = draw_parts(59, part=1), draw_parts(150, part=2)
+    for rate in (0.05, 0.2):
+        found = calibrate_on_new(model, {"gear": known}, false_alarm_rate=rate)["gear"]
+        assert found.guaranteed and found.num_scores == 59
+        with torch.no_grad():
+            output = model(new, category="gear")
+        alarms = int((output.scores > output.thresholds).sum())
+        above = math.floor(60 * rate)  # ranks above the threshold among 60
+        low, high = betabinom(150, above, 60 - above).interval(0.999)
+        assert low <= alarms <= high
+        assert above / 60 <= rate
+
+
+def test_new_photos_must_be_new_and_of_a_known_product(taught, photos):
+    with pytest.raises(ValueError, match=r"\[0, 2\] of 'gear' are in the memory"):
+        calibrate_on_new(taught, {"gear": torch.stack([photos[1], photos[5], photos[0]])})
+    with pytest.raises(KeyError, match="known: gear, nut"):
+        calibrate_on_new(taught, {"bolt": photos})
+    found = calibrate_on_new(taught, {"gear": photos[4:]})["gear"]
+    assert not found.guaranteed and found.method == "photos unknown to the memory"

@@ -72,6 +72,18 @@ def test_predict_remember_and_forget(trained, drawn, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_calibrate_takes_new_photos_alone(trained, drawn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    said = anople("calibrate", run, drawn / "capsule", "--false-alarm-rate", 0.25, "--quiet").stdout
+    assert "capsule: 3 new photos, 2 known ones" in said
+    assert "25.0% false alarms promised" in said  # three photos are just enough for one in four
+    stored = json.loads((run / "config.json").read_text())["calibration"]["capsule"]
+    assert stored["guaranteed"] and stored["num_photos"] == 3
+    wrong = anople("calibrate", run, drawn / "biscuit", check=False)
+    assert wrong.returncode == 1 and "known: brass_gear, capsule" in wrong.stderr
+
+
 def test_same_seed_gives_the_same_scores(trained, drawn, tiny_clip, tmp_path):
     options = ["--shots", 2, "--max-steps", 2, "--batch-size", 1, "--backbone", tiny_clip, "--quiet"]
     anople("train", drawn, "--output", tmp_path / "run", "--categories", "brass_gear,capsule", *options)

@@ -79,8 +79,9 @@ def test_impossible_rates_are_refused(rate):
 
 
 def test_calibration_says_whether_the_photos_could_promise_the_rate():
-    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, method="m")
-    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, method="m")
-    assert not few.guaranteed and many.guaranteed and few.num_scores == 32
+    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, exchangeable=True, method="m")
+    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=True, method="m")
+    seen = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=False, method="m")
+    assert not few.guaranteed and many.guaranteed and not seen.guaranteed and few.num_scores == 32
     with pytest.raises(ValueError, match="No scores"):
-        Calibration.from_normals([], [], 0.05, num_photos=0, method="m")
+        Calibration.from_normals([], [], 0.05, num_photos=0, exchangeable=True, method="m")

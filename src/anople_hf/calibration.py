@@ -2,9 +2,12 @@
 
 Where in the paper: nowhere, this is ours; the rule is split conformal prediction (`scoring.conformal_threshold`).
 
-A few shots give few independent scores. So every shot is looked at in several mildly changed views (shift, turn, zoom,
-light), matched against a memory that lacks the shot itself. Views of one photo are not independent: the asked rate
-is an aim, and `Calibration.guaranteed` says whether the number of *photos* could promise it.
+- After training there are only the shots, few and all known to the memory. Each is looked at in several mildly changed
+  views (shift, turn, zoom, light), matched against a memory that lacks it. Such scores are not those of new parts: the
+  asked rate is an aim.
+- With more good photos, unknown to the memory (`calibrate_on_new`, `anople calibrate`), these and new good parts
+  are exchangeable, and the rate is a promise: in the mean over draws of n photos, at most the asked share of new good
+  parts is called defective, whatever the model is worth. It takes n >= 1/rate - 1 photos.
 """
 
 import math
@@ -63,6 +66,46 @@ def calibrate(
     Returns:
         Calibration by category; the key "*" holds when the product is not known.
     """
+    found = _thresholds(model, shots, false_alarm_rate, views, seed)
+    known = dict(model.config.calibration or {})
+    unseen = set(model.memory.categories) - set(shots)
+    if unseen and SHARED in known and known[SHARED]["threshold"] > found[SHARED].threshold:
+        del found[SHARED]  # products learnt earlier need the higher limit: keep theirs
+    model.config.calibration = known | {key: value.to_dict() for key, value in found.items()}
+    return found
+
+
+@torch.inference_mode()
+def calibrate_on_new(
+    model: AnoPLeModel, photos: Mapping[str, Tensor], *, false_alarm_rate: float = 0.05
+) -> dict[str, Calibration]:
+    """Set the thresholds from good photos that the memory does not hold: split conformal prediction.
+
+    Args:
+        model: With its memory bank.
+        photos: Good photos (n, 3, H, W) of known categories. The common threshold holds for products that come in the
+            proportions given here.
+        false_alarm_rate: Share of new good parts that may be called defective.
+
+    Returns:
+        Calibration by category; the key "*" holds when the product is not known.
+
+    Raises:
+        KeyError: A category the memory lacks.
+        ValueError: A photo that the memory holds; its score is not that of a new part.
+    """
+    for category, images in photos.items():
+        digests = {reference.digest for reference in model.memory.references(category)}
+        if known := [number for number, image in enumerate(images) if image_digest(image) in digests]:
+            raise ValueError(f"photos {known} of {category!r} are in the memory; leave them out.")
+    found = _thresholds(model, photos, false_alarm_rate, 1, 0, new=True)
+    model.config.calibration = dict(model.config.calibration or {}) | {k: v.to_dict() for k, v in found.items()}
+    return found
+
+
+def _thresholds(
+    model: AnoPLeModel, shots: Mapping[str, Tensor], rate: float, views: int, seed: int, *, new: bool = False
+) -> dict[str, Calibration]:
     generator = torch.Generator().manual_seed(seed)
     routed: dict[str, tuple[list[float], list[float]]] = {}
     shared: tuple[list[float], list[float]] = ([], [])
@@ -79,19 +122,11 @@ def calibrate(
                 output = model(batch, category=key, memory=bank if len(bank) else model.memory)
                 into_scores.extend(output.scores.tolist())
                 into_peaks.extend(output.anomaly_maps.amax(dim=(1, 2)).tolist())
-    found = {
-        category: _calibration(*values, false_alarm_rate, len(shots[category]), views)
-        for category, values in routed.items()
-    }
-    found[SHARED] = _calibration(*shared, false_alarm_rate, photos, views)
-    known = dict(model.config.calibration or {})
-    unseen = set(model.memory.categories) - set(shots)
-    if unseen and SHARED in known and known[SHARED]["threshold"] > found[SHARED].threshold:
-        del found[SHARED]  # products learnt earlier need the higher limit: keep theirs
-    model.config.calibration = known | {key: value.to_dict() for key, value in found.items()}
-    return found
 
+    def calibration(values: tuple[list[float], list[float]], count: int) -> Calibration:
+        how = "leave-one-photo-out" if count > 1 else "changed views of the only photo"
+        how = "photos unknown to the memory" if new else f"{how}, {views} views a photo"
+        return Calibration.from_normals(*values, rate, num_photos=count, exchangeable=new, method=how)
 
-def _calibration(scores: list[float], peaks: list[float], rate: float, photos: int, views: int) -> Calibration:
-    how = "leave-one-photo-out" if photos > 1 else "changed views of the only photo"
-    return Calibration.from_normals(scores, peaks, rate, num_photos=photos, method=f"{how}, {views} views a photo")
+    found = {category: calibration(values, len(shots[category])) for category, values in routed.items()}
+    return {**found, SHARED: calibration(shared, photos)}

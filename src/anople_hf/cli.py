@@ -50,6 +50,43 @@ def memorize(
     typer.echo(f"{category}: {len(model.memory) - before} photos added; known: {', '.join(model.memory.categories)}")
 
 
+@app.command("calibrate")
+def calibrate_verb(
+    run: Run,
+    data: Annotated[Path, typer.Argument(help="More good photos, laid out as for train.")],
+    false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+) -> None:
+    """Set the thresholds from good photos that the detector has not seen: then the false-alarm rate is a promise.
+
+    Photos that are in its memory are left out. 5 % takes at least 19 photos a product, 1 % takes 99.
+    """
+    quieten(quiet)
+    from .calibration import calibrate_on_new
+    from .data import load_inspection_data
+    from .memory import image_digest
+    from .modeling_anople import SHARED
+
+    model, processor = load_run(run)
+    split = load_inspection_data(data, skip_bad=skip_bad)["train"]
+    photos = {}
+    for category in dict.fromkeys(split["category"]):
+        known = {reference.digest for reference in model.memory.references(category)}
+        rows = split.filter(lambda name, wanted=category: name == wanted, input_columns="category")
+        pixels = processor(images=list_photos([data / path for path in rows["path"]], skip_bad))["pixel_values"]
+        photos[category] = pixels[[image_digest(image) not in known for image in pixels]]
+        typer.echo(f"{category}: {len(photos[category])} new photos, {len(pixels) - len(photos[category])} known ones")
+    photos = {category: pixels for category, pixels in photos.items() if len(pixels)}
+    if not photos:
+        raise ValueError(f"{data} holds only photos that are in the memory; thresholds need new ones.")
+    for name, found in calibrate_on_new(model, photos, false_alarm_rate=false_alarm_rate).items():
+        whom = "any category" if name == SHARED else name
+        promise = "promised" if found.guaranteed else f"not promised by {found.num_photos} photos"
+        typer.echo(f"{whom}: threshold {found.threshold:.4f}, {false_alarm_rate:.1%} false alarms {promise}")
+    model.save_memory(run)
+
+
 @app.command()
 def remove(run: Run, category: Annotated[str, typer.Argument(help="Product to forget.")]) -> None:
     """Take a product out of a detector's memory."""

@@ -138,7 +138,7 @@ class Calibration:
         false_alarm_rate: The asked share of good parts called defective.
         num_photos: Independent good photos the thresholds stand on.
         num_scores: Scores taken of them.
-        guaranteed: Whether that many photos can promise the rate (num_photos >= 1/rate - 1).
+        guaranteed: Whether the rate is promised: the photos were new to the model, and at least 1/rate - 1.
         method: How the scores were made.
     """
 
@@ -158,16 +158,21 @@ class Calibration:
         false_alarm_rate: float,
         *,
         num_photos: int,
+        exchangeable: bool,
         method: str,
     ) -> "Calibration":
-        """Calibrate on raw scores and on the peaks of the anomaly maps of the same good images."""
+        """Calibrate on raw scores and on the peaks of the anomaly maps of the same good images.
+
+        `exchangeable` says that the scores are drawn as those of future good parts are: one each of photos that the
+        model has not seen.
+        """
         return cls(
             threshold=conformal_threshold(scores, false_alarm_rate),
             pixel_threshold=conformal_threshold(map_peaks, false_alarm_rate),
             false_alarm_rate=false_alarm_rate,
             num_photos=num_photos,
             num_scores=len(scores),
-            guaranteed=num_photos + 1 >= 1 / false_alarm_rate - 1e-9,
+            guaranteed=exchangeable and num_photos + 1 >= 1 / false_alarm_rate - 1e-9,
             method=method,
         )
 

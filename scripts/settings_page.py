@@ -1,0 +1,70 @@
+"""Writes `docs/settings.md` from the docstrings of `AnoPLeConfig` and `TrainingConfig`: every setting in one line.
+
+Where in the paper: the page tells which defaults are the paper's; the rest are ours, because it does not publish them.
+
+    python scripts/settings_page.py
+"""
+
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from anople_hf import AnoPLeConfig
+from anople_hf.training_config import TrainingConfig
+
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+LEARNT = {"backbone_config", "class_names", "calibration", "prompt_fingerprint"}
+"""Fields that a model writes down about itself."""
+HEAD = """\
+# Settings
+
+Every choice in one line: what it does, its default, and whether that default is the paper's or ours. Written by
+`python scripts/settings_page.py` from the docstrings, so it is what the code does.
+
+Settings of the model go through `AnoPLeModel.from_backbone(..., key=value)` or `anople train --set key=value`, and are
+stored in `config.json`. Settings of training are options of `anople train` (`--max-steps`), keys of its `--config` file
+(`max_steps`) or fields of `TrainingConfig`, and are stored in `training_args.json`.
+"""
+
+
+def described(owner: type) -> dict[str, str]:
+    """Field name to its description, from the Args or Attributes section of a docstring."""
+    found: dict[str, list[str]] = {}
+    name = None
+    for line in (owner.__doc__ or "").splitlines():
+        if start := re.match(r" {8}(\w+): (.*)", line):
+            name = start[1]
+            found[name] = [start[2]]
+        elif name and re.match(r" {12}\S", line):
+            found[name].append(line.strip())
+        else:
+            name = None
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+def rows(owner: type) -> list[str]:
+    """One row of the table for each setting."""
+    about, lines = described(owner), []
+    own = [field for field in fields(owner) if field.name in about and field.name not in LEARNT]
+    for field in own:
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        text = about[field.name].replace("|", "\\|")
+        whose = "paper's" if re.search(r"\bpaper's\b", text) else "ours"
+        shown = list(default) if isinstance(default, tuple) else default
+        lines.append(f"| `{field.name}` | `{shown!r}` | {whose} | {text} |")
+    return lines
+
+
+def page() -> str:
+    """The whole page."""
+    table = "| setting | default | whose | what it does |\n|---|---|---|---|"
+    parts = [HEAD]
+    for title, owner in (("The model", AnoPLeConfig), ("Training", TrainingConfig)):
+        parts += [f"## {title} (`{owner.__name__}`)\n", table, *rows(owner), ""]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"saved: {PAGE}")
