@@ -22,8 +22,8 @@ Every choice in one line: what it does, its default, and whether that default is
 `python scripts/settings_page.py` from the docstrings, so it is what the code does.
 
 Settings of the model go through `AnoPLeModel.from_backbone(..., key=value)` or `anople train --set key=value`, and are
-stored in `config.json`. Settings of training are options of `anople train` (`--max-steps`), keys of its `--config` file
-(`max_steps`) or fields of `TrainingConfig`, and are stored in `training_args.json`.
+stored in `config.json`. Settings of training are options of `anople train` (`--max-steps`), keys of its `--config`
+file (`max_steps`) or fields of `TrainingConfig`, and are stored in `training_args.json`.
 """
 
 
