@@ -60,6 +60,14 @@ def test_fusing_at_the_output_takes_the_maximum_there(taught, photos):
 
 
 @torch.no_grad()
+def test_peak_share_averages_the_highest_cells(taught, photos):
+    taught.config.peak_share = 0.1  # 4 of the 36 cells
+    output = taught(photos, branch="prompt")
+    highest = output.decoder_maps.flatten(1).sort(descending=True).values[:, :4].mean(dim=1)
+    assert torch.allclose(output.scores, fuse(output.image_probabilities, highest), atol=1e-6)
+
+
+@torch.no_grad()
 def test_text_aggregation_weighs_long_vectors(make_model, processor):
     """Mean of unit vectors against mean of raw ones: equal for one class, different for two."""
     vectors = {}

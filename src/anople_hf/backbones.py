@@ -58,9 +58,9 @@ def recommended_settings(name: str) -> dict[str, Any]:
 
     Example:
         >>> recommended_settings("embedded:tiny-clip")
-        {'memory_layers': [0], 'memory_shifts': 2}
+        {'memory_layers': [0], 'memory_shifts': 4, 'peak_share': 0.02}
     """
-    return {"memory_layers": [0], "memory_shifts": 2} if name == EMBEDDED else {}
+    return {"memory_layers": [0], "memory_shifts": 4, "peak_share": 0.02} if name == EMBEDDED else {}
 
 
 def load_processor_parts(name: str, *, revision: str | None = None, **hub: Any) -> tuple[CLIPImageProcessorPil, Any]:

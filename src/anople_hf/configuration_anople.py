@@ -51,10 +51,12 @@ class AnoPLeConfig(PreTrainedConfig):
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (0,).
         memory_shifts: Places of the patch grid, along each axis, a good photo is remembered in; 1 is the paper's.
-            2 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
-            is then four times as large.
+            4 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
+            is then 16 times as large.
         fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
             is taken there, too. `decoder` is ours.
+        peak_share: Share of the cells of the map, the highest, whose mean stands for max M_q in eq. 16; 0, the maximum,
+            is the paper's. 0.02 is set with the embedded backbone, whose single patches are noisy.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400. The image score is taken before the blur.
         lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
@@ -96,6 +98,7 @@ class AnoPLeConfig(PreTrainedConfig):
     memory_layers: list[int] | tuple[int, ...] | None = None
     memory_shifts: int = 1
     fuse_at: Literal["decoder", "output"] = "decoder"
+    peak_share: float = 0.0
     smoothing_sigma: float = 2.4
     lora_rank: int = 0
     lora_alpha: int = 16
@@ -141,6 +144,8 @@ class AnoPLeConfig(PreTrainedConfig):
             raise ValueError("lora_rank must be 0 (no LoRA) or more, and lora_alpha above 0.")
         if not self.lora_targets or not set(self.lora_targets) <= ATTENTION:
             raise ValueError(f"lora_targets={self.lora_targets}: expected some of {', '.join(sorted(ATTENTION))}.")
+        if not 0 <= self.peak_share <= 1:
+            raise ValueError(f"peak_share={self.peak_share}: expected a share from 0 (the maximum) to 1 (the mean).")
         if self.smoothing_sigma < 0:
             raise ValueError(f"smoothing_sigma={self.smoothing_sigma}: expected 0 (no blur) or more.")
 

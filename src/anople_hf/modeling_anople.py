@@ -24,7 +24,7 @@ from .decoder import PatchDecoder
 from .memory import MemoryBank, image_digest, shifted_views
 from .output_anople import AnoPLeOutput
 from .prompts import CoupledPrompts, attach_prompts
-from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
+from .scoring import abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
 SHARED = "*"
@@ -275,7 +275,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
 
         side = pixel_values.shape[-1]
         fused = fuse_maps(decoder_map, memory_map, side if self.config.fuse_at == "output" else None)
-        peak = fused.amax(dim=(1, 2))
+        peak = map_peak(fused, self.config.peak_share)
         scores = peak if probability is None else fuse(probability, peak)
         anomaly_maps = cast(Tensor, None)
         if not self.training:
