@@ -55,8 +55,8 @@ class AnoPLeConfig(PreTrainedConfig):
             is then 16 times as large.
         fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
             is taken there, too. `decoder` is ours.
-        peak_share: Share of the cells of the map, the highest, whose mean stands for max M_q in eq. 16; 0 takes the one
-            maximum and is the paper's. 0.02 is set with the embedded backbone, whose single patches are noisy.
+        peak_share: Share of the cells of the map, the highest, whose mean stands for max M_q in eq. 16; 0 takes the
+            maximum, the paper's. 0.02 is set with the embedded backbone, whose single patches are noisy.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400. The image score is taken before the blur.
         lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
