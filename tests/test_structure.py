@@ -26,6 +26,8 @@ MODEL_ROOTS = (
     "processing_anople",
     "images",
     "backbones",
+    "pipeline",
+    "hub",
 )
 MODEL_DEPENDENCIES = {"torch", "numpy", "PIL", "scipy", "transformers", "huggingface_hub", "safetensors"}
 ASKED_FOR = {"peft"}  # imported inside a function, in a try that says what to install

@@ -70,8 +70,9 @@ class AnoPLeProcessor(ProcessorMixin):
         """Read and normalise photos.
 
         Args:
-            images: One or a list of: path, PIL image, numpy array (H, W) or (H, W, 3), bytes. Greyscale, 16-bit,
-                alpha, palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
+            images: One or a list of: path, URL, PIL image, numpy array or torch tensor, bytes; or an array or tensor
+                of four dimensions, a batch. Greyscale, 16-bit, alpha, palette and EXIF rotation are handled, see
+                `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.
 
@@ -82,7 +83,8 @@ class AnoPLeProcessor(ProcessorMixin):
         Raises:
             UnreadableImageError: Names the file.
         """
-        batch = list(images) if isinstance(images, (list, tuple)) else [images]
+        many = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+        batch = list(images) if many else [images]
         if not batch:
             raise ValueError("images is empty: expected at least one photo.")
         return self.image_processor([read_image(image) for image in batch], return_tensors=return_tensors, **kwargs)
@@ -157,7 +159,7 @@ class AnoPLeProcessor(ProcessorMixin):
             raise ValueError(f"{len(target_sizes)} target sizes for {len(scores)} images: expected one each.")
         results = []
         for index, score in enumerate(scores.tolist()):
-            anomaly_map = outputs.anomaly_maps[index].float().cpu()
+            anomaly_map = outputs.anomaly_maps[index].detach().float().cpu()
             height, width = anomaly_map.shape if target_sizes is None else target_sizes[index]
             size = (int(height), int(width))
             heat_map = resize_map(anomaly_map[None], size)[0].numpy()
