@@ -7,9 +7,14 @@ connection that is cut in the middle of an answer.
 import base64
 import hashlib
 import json
+import os
 import re
+import site
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -307,3 +312,25 @@ class _Handler(BaseHTTPRequestHandler):
         blob = hashlib.sha256(content).hexdigest()
         linked = {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": str(len(content))}
         self._send(302, b"", headers | linked | {"Location": f"{self.hub.cdn}/cdn/{blob}"})
+
+
+def start(code, hub, tmp_path, *, installed=True, **variables):
+    """A fresh Python that knows nothing of this one but the Hub's address."""
+    home = tmp_path / "home"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHON"))}
+    environment |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": TOKEN,
+        **variables,
+    }
+    command = [sys.executable, "-c", code]
+    if installed:
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
+    else:  # -S reads no .pth file, so that an editable install is not found; a real one is hidden
+        environment["PYTHONPATH"] = os.pathsep.join(site.getsitepackages())
+        command = [sys.executable, "-S", "-c", "import sys; sys.modules['anople_hf'] = None\n" + code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

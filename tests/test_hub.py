@@ -1,17 +1,15 @@
-"""Pushing and pulling against a stand-in for the Hub's HTTP API: one commit, the same scores elsewhere, clear errors."""
+"""Pushing and pulling against a stand-in for the Hub: one commit, the same scores elsewhere, clear errors."""
 
+import copy
 import json
-import os
-import site
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
 import transformers
-from hub_server import READ_ONLY, TOKEN, HubServer
+from conftest import SIDE
+from hub_server import READ_ONLY, start
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
@@ -24,56 +22,28 @@ from anople_hf.memory import BANK_FILE, MemoryBank
 REPO = "me/line1"
 
 
-@pytest.fixture
-def hub():
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture
-def online(hub, monkeypatch, tmp_path):
-    """This process talks to the stand-in, with a cache of its own; waiting between retries takes no time."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
-
-
-@pytest.fixture
-def taught(make_model, photos):
-    model = make_model()
+@pytest.fixture(scope="module")
+def original(tiny_clip):
+    torch.manual_seed(0)
+    photos = torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    model = AnoPLeModel.from_backbone(tiny_clip)
+    processor = AnoPLeProcessor.from_backbone(tiny_clip, model.config)
+    model.set_class_names({"gear": "gear", "nut": "nut"}, **processor.class_prompts(["gear", "nut"]))
     torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)
     model.memorize(photos[:2], "gear", names=["a.png", "/home/someone/secret/b.png"])
     model.memorize(photos[2:4], "nut")
     calibrate(model, {"gear": photos[:2], "nut": photos[2:4]})
-    return model.eval()
+    return model, processor
 
 
-def start(code, hub, tmp_path, *, installed=True, **variables):
-    """A fresh Python that knows nothing of this one but the Hub's address."""
-    home = tmp_path / "home"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHON"))}
-    environment |= {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": TOKEN,
-        **variables,
-    }
-    command = [sys.executable, "-c", code]
-    if installed:
-        environment["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
-    else:  # -S reads no .pth file, so that an editable install is not found; a real one is hidden
-        environment["PYTHONPATH"] = os.pathsep.join(site.getsitepackages())
-        command = [sys.executable, "-S", "-c", "import sys; sys.modules['anople_hf'] = None\n" + code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def taught(original):
+    return copy.deepcopy(original[0])
+
+
+@pytest.fixture
+def processor(original):
+    return original[1]
 
 
 SCORE = """

@@ -27,9 +27,10 @@ from .prompts import CoupledPrompts
 from .sharing_anople import Sharing
 
 WEIGHTS_FILE = "model.safetensors"
+COMMIT = ("commit_message", "commit_description", "private", "token", "revision", "create_pr")
 
 
-class AnoPLePreTrainedModel(Sharing, PreTrainedModel):
+class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # our push_to_hub takes more
     """Flags, initialisation, saving and loading shared by AnoPLe models."""
 
     config: AnoPLeConfig
@@ -91,8 +92,10 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):
             save_directory: The folder.
             save_backbone: Also write CLIP's weights, for a checkpoint that stands alone. None: only if the backbone
                 has no id to load it from again.
-            kwargs: Passed on to `PreTrainedModel.save_pretrained`.
+            kwargs: Passed on to `PreTrainedModel.save_pretrained`; `push_to_hub=True` pushes as `push_to_hub` does.
         """
+        push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", Path(save_directory).name)
+        commit = {key: kwargs.pop(key) for key in COMMIT if key in kwargs} if push else {}
         alone = self.config.backbone is None if save_backbone is None else save_backbone
         backbone = self.config.backbone
         state = kwargs.pop("state_dict", None) or self.state_dict()
@@ -105,6 +108,8 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):
         finally:
             self.config.backbone = backbone
         self.save_bank(save_directory)
+        if push:
+            self.push_to_hub(repo_id, save_backbone=save_backbone, **commit)
 
     def save_memory(self, folder: str | os.PathLike) -> None:
         """Update bank and thresholds of a checkpoint on disk, after `memorize` or `forget`; weights stay as they are.
@@ -140,13 +145,13 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):
         source, config = pretrained_model_name_or_path, kwargs.pop("config", None)
         if source is None:  # transformers' own way of loading from a state dict
             return super().from_pretrained(None, *args, config=config, **kwargs)
-        where = {
+        where: dict[str, Any] = {
             key: kwargs[key] for key in ("cache_dir", "force_download", "local_files_only", "token") if key in kwargs
         }
         found = {key: value for key, value in where.items() if key != "force_download"}
         # One commit for all files, even if somebody pushes meanwhile.
         kwargs["revision"] = resolve_revision(source, kwargs.get("revision"), **found)
-        files = where | {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
+        files: dict[str, Any] = where | {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
         config = config or AnoPLeConfig.from_pretrained(source, **files)
         if config.backbone is None:
             model = super().from_pretrained(source, *args, config=config, **kwargs)

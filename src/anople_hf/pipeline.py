@@ -3,17 +3,20 @@
 Where in the paper: sec. 3.4 for the scores; label, probability, mask and boxes are ours.
 """
 
+import os
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import CommitInfo
 from PIL import Image
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .calibration import calibrate
-from .hub import TASK
+from .hub import TASK, ship_code
 from .images import read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
 from .scoring import SHARED, normal_probability
@@ -35,14 +38,14 @@ class AnomalyDetectionPipeline(Pipeline):
         ['boxes', 'category', 'heat_map', 'label', 'mask', 'normal_probability', 'score', 'threshold']
     """
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor = True  # type: ignore[assignment]  # None in the base class
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
+    _load_tokenizer = False  # type: ignore[assignment]
 
     def __call__(  # type: ignore[override]  # one kind of input, named
         self, images: Any, category: str | Sequence[str] | None = None, **kwargs: Any
-    ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
+    ) -> dict[str, Any] | list[dict[str, Any]] | Iterable[dict[str, Any]]:
         """Judge photos.
 
         Args:
@@ -54,7 +57,7 @@ class AnomalyDetectionPipeline(Pipeline):
                 `branch` as for the model.
 
         Returns:
-            For one photo a dict, for a list a list, for anything else an iterator that reads as it goes:
+            For one photo a dict, for a list a list, for anything else an iterable that reads as it goes:
 
             - `score`: raw, higher is more anomalous.
             - `normal_probability`: share of good parts that would look at least as anomalous (a conformal p-value,
@@ -113,6 +116,21 @@ class AnomalyDetectionPipeline(Pipeline):
         ]
         model.memorize(pixels, category, names=names)
         calibrate(model, {category: pixels}, false_alarm_rate=false_alarm_rate, views=views, seed=seed)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write model, memory and processor, with the code for those who have no `anople_hf`.
+
+        Args:
+            save_directory: The folder.
+            kwargs: As for `AnoPLeModel.save_pretrained`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)  # type: ignore[union-attr]
+        ship_code(Path(save_directory))
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Push model, memory, processor, card and code as one commit, see `AnoPLeModel.push_to_hub`."""
+        return cast(AnoPLeModel, self.model).push_to_hub(repo_id, processor=self.processor, **kwargs)
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         steps: tuple[tuple[str, ...], ...] = (("category",), ("branch",), ("threshold", "pixel_threshold"))

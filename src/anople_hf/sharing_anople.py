@@ -84,7 +84,7 @@ class Sharing:
         self,
         repo_id: str,
         *,
-        commit_message: str = "Update the memory bank",
+        commit_message: str | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
         revision: str | None = None,
@@ -113,8 +113,10 @@ class Sharing:
             repo_id, there = open_repository(repo_id, private=private, token=token, revision=revision)
             if CARD not in there:
                 bank_card(self, repo_id).save(folder / CARD)
-            where = {"token": token, "revision": revision, "create_pr": create_pr}
-            return commit_folder(folder, repo_id, there=there, message=commit_message, **where)
+            where: dict[str, Any] = {"token": token, "revision": revision, "create_pr": create_pr}
+            return commit_folder(
+                folder, repo_id, there=there, message=commit_message or "Update the memory bank", **where
+            )
 
     def push_to_hub(  # its own arguments beside those of `PushToHubMixin`
         self,
@@ -122,7 +124,7 @@ class Sharing:
         *,
         processor: Any = None,
         card: Any = None,
-        extra_files: Sequence[Path] | Mapping[str, Path] = (),
+        extra_files: Mapping[str, str | Path] | None = None,
         save_backbone: bool | None = None,
         with_code: bool = True,
         commit_message: str | None = None,
@@ -140,7 +142,7 @@ class Sharing:
             repo_id: `name` or `owner/name`; is created if it is not there.
             processor: The model's `AnoPLeProcessor`. None leaves the repository's as it is.
             card: A `ModelCard` or its text. None keeps the repository's card; only if it has none, one is filled.
-            extra_files: More files, by name or by path in the repository: `shots.json`, `.eval_results/`.
+            extra_files: More files by their path in the repository: a `Path` to copy, or a text.
             save_backbone: Also write CLIP's weights. None: only if others cannot load it by its id, that is if it is
                 a folder of this machine or the package's own.
             with_code: Ship the files that `trust_remote_code` needs.
@@ -166,10 +168,12 @@ class Sharing:
                 processor.save_pretrained(folder)
             if with_code:
                 ship_code(folder)
-            named = extra_files if isinstance(extra_files, Mapping) else {path.name: path for path in extra_files}
-            for target, path in named.items():
+            for target, content in (extra_files or {}).items():
                 (folder / target).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, folder / target)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, folder / target)
+                else:
+                    (folder / target).write_text(content, encoding="utf-8")
             repo_id, there = open_repository(repo_id, private=private, token=token, revision=revision)
             if card is None and CARD not in there:
                 card = fill_card(self, repo_id, tags=tags or ())
