@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 TOKEN = "hf_a_token_that_may_write"  # not a secret: this server's own
+HIDDEN = ("anople_hf", "peft", "accelerate", "datasets", "matplotlib")  # what transformers itself does not bring
 READ_ONLY = "hf_a_token_that_may_read"
 
 
@@ -330,7 +331,8 @@ def start(code, hub, tmp_path, *, installed=True, **variables):
         environment["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
     else:  # -S reads no .pth file, so that an editable install is not found; a real one is hidden
         environment["PYTHONPATH"] = os.pathsep.join(site.getsitepackages())
-        command = [sys.executable, "-S", "-c", "import sys; sys.modules['anople_hf'] = None\n" + code]
+        hide = f"import sys; sys.modules.update(dict.fromkeys({HIDDEN}))\n"
+        command = [sys.executable, "-S", "-c", hide + code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -202,16 +202,6 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             together = tokens.transpose(0, 1).flatten(1, 2)[None]  # all views' patches, by layer
             self.memory.add(category, together, names=[name], digests=[digest])
 
-    def forget(self, category: str, name: str | None = None) -> None:
-        """Take a product out of the memory and drop its threshold, or take out one of its photos by name.
-
-        Raises:
-            KeyError: Unknown category or photo.
-        """
-        self.memory.remove(category, name)
-        if self.config.calibration and category not in self.memory.categories:
-            self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
-
     def merge_lora(self) -> "AnoPLeModel":
         """Add the low-rank weights to CLIP's own, for inference without PEFT; scores stay within rounding.
 

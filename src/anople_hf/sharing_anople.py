@@ -1,4 +1,4 @@
-"""`Sharing`: how a detector and its memory are pushed to the Hub, and how a memory bank alone is taken in.
+"""`Sharing`: how a detector and its memory are pushed to the Hub, and how memories are taken in and taken out.
 
 Where in the paper: nowhere, this is ours. What is in a checkpoint stands in `checkpoint_anople.py`, how it becomes one
 commit in `hub.py`.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Sharing:
-    """Part of `AnoPLePreTrainedModel`: banks that come and go alone, and `push_to_hub`."""
+    """Part of `AnoPLePreTrainedModel`: memories that come and go, and `push_to_hub`."""
 
     if TYPE_CHECKING:
         config: AnoPLeConfig
@@ -37,6 +37,16 @@ class Sharing:
 
         def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
             """Of the model."""
+
+    def forget(self, category: str, name: str | None = None) -> None:
+        """Take a product out of the memory and drop its threshold, or take out one of its photos by name.
+
+        Raises:
+            KeyError: Unknown category or photo.
+        """
+        self.memory.remove(category, name)
+        if self.config.calibration and category not in self.memory.categories:
+            self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
 
     def load_memory(self, source: str | os.PathLike, *, merge: bool = False, **hub: Any) -> None:
         """Take in a memory bank, with the thresholds that came with it.
