@@ -66,6 +66,20 @@ class AnoPLeProcessor(ProcessorMixin):
             prompt_type=config.prompt_type,
         )
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "AnoPLeProcessor":
+        """Load a processor, with PIL's resizing whether torchvision is installed or not, so that scores are the same.
+
+        `backend="torchvision"` asks for torchvision's, which differs by at most one of 255 levels a pixel.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            args: Passed on to `ProcessorMixin.from_pretrained`.
+            kwargs: As there: `revision`, `subfolder`, `token`, ...
+        """
+        kwargs.setdefault("backend", "pil")
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
     def __call__(self, images: Any = None, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
         """Read and normalise photos.
 
