@@ -165,6 +165,30 @@ def test_branch_pull_request_and_revision(taught, photos, online):
     assert AnoPLeModel.from_pretrained(REPO, revision="refs/pr/2").memory.categories == ["gear", "nut", "cap"]
 
 
+def test_subfolder_and_cache(taught, photos, online, tmp_path, monkeypatch):
+    taught.save_pretrained(tmp_path / "two", save_backbone=True)
+    api = huggingface_hub.HfApi()
+    api.create_repo(REPO)
+    api.upload_folder(repo_id=REPO, folder_path=tmp_path / "two", path_in_repo="lines/two")
+    expected = taught(photos).scores
+    for cls in (AnoPLeModel, transformers.AutoModel):
+        assert torch.equal(cls.from_pretrained(REPO, subfolder="lines/two")(photos).scores, expected)
+    online.fail("GET|HEAD", ".", 500)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(AnoPLeModel.from_pretrained(REPO, subfolder="lines/two")(photos).scores, expected)
+    with pytest.raises(OSError, match="couldn't connect"):
+        AnoPLeModel.from_pretrained("me/other")
+
+
+def test_the_other_ways_to_push_do_the_same(taught, processor, photos, online, tmp_path):
+    taught.save_pretrained(tmp_path, push_to_hub=True, repo_id="me/saved", commit_message="by saving")
+    transformers.pipeline("image-anomaly-detection", model=taught, processor=processor).push_to_hub("me/piped")
+    assert "by saving" in online.repositories["me/saved"].messages.values()
+    for repo_id in ("me/saved", "me/piped"):
+        assert torch.equal(AnoPLeModel.from_pretrained(repo_id)(photos).scores, taught(photos).scores)
+    assert "processor_config.json" in online.files("me/piped")
+
+
 def test_one_load_reads_one_commit(taught, photos, online, monkeypatch):
     """Somebody pushes between our reading of the config and of the bank."""
     taught.push_to_hub(REPO)

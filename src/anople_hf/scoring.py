@@ -94,6 +94,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept has to serve calls with gradients, too
 def blur_matrix(side: int, sigma: float) -> Tensor:
     """(side, side) weights of a 1-D Gaussian blur, three sigmas wide, edges replicated; each row adds up to 1.
 
