@@ -53,6 +53,8 @@ def test_push_and_what_the_card_says(run, drawn, hub, tmp_path):
     files = hub.files(REPO)
     assert {"shots.json", "training_args.json", ".eval_results/anople.yaml", "README.md"} < set(files)
 
+    assert not [name for name, content in files.items() if b"/tmp/" in content or str(run).encode() in content]
+
     table = json.loads((run / "table.json").read_text())
     card = ModelCard(files["README.md"].decode())
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}

@@ -65,7 +65,7 @@ def push(
             card = written.read_text(encoding="utf-8")
         else:
             card = _fill(model, repo_id, run, tables, known)
-        along: dict[str, Any] = {name: run / name for name in ALONG if (run / name).is_file()}
+        along = {name: _public(run / name) for name in ALONG if (run / name).is_file()}
         info = model.push_to_hub(
             repo_id,
             processor=processor,
@@ -97,6 +97,16 @@ def _fill(model: Any, repo_id: str, run: Path, tables: list[dict[str, Any]], fac
     from .cards import fill_card
 
     return fill_card(model, repo_id, run=run, evaluations=tables, facts=facts)
+
+
+def _public(path: Path) -> str:
+    """A JSON file of a run without the folders of this machine: its backbone may be one."""
+    from .sharing_anople import public_name
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content.get("backbone"), str):
+        content["backbone"] = public_name(content["backbone"])
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _read_tables(paths: list[Path] | None) -> list[dict[str, Any]]:

@@ -55,6 +55,19 @@ def ship_code(folder: Path) -> list[str]:
     return sorted(file.name for file in files)
 
 
+def forget_paths(folder: Path) -> None:
+    """Take out of `config.json` where this machine had loaded things from."""
+
+    def without(settings: Any) -> Any:
+        if isinstance(settings, dict):
+            return {key: without(value) for key, value in settings.items() if key != "_name_or_path"}
+        return settings
+
+    path = folder / "config.json"
+    settings = without(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def open_repository(
     repo_id: str, *, private: bool | None = None, token: str | bool | None = None, revision: str | None = None
 ) -> tuple[str, set[str]]:

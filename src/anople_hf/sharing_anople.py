@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 
 from .cards import bank_card, fill_card
 from .configuration_anople import AnoPLeConfig
-from .hub import CARD, WEIGHTS, commit_folder, open_repository, ship_code
+from .hub import CARD, WEIGHTS, commit_folder, forget_paths, open_repository, ship_code
 from .memory import BANK_FILE, MemoryBank
 from .scoring import SHARED
 
@@ -80,14 +80,15 @@ class Sharing:
 
         Args:
             folder: An existing folder.
-            public: Leave out the folders of this machine from the photos' names.
+            public: Leave out the folders of this machine from the names of photos and backbone.
         """
         path = Path(folder) / BANK_FILE
         if not len(self.memory):
             path.unlink(missing_ok=True)
             return
-        bank = self.memory.renamed(_public_name) if public else self.memory
-        name = self.config.backbone or "in the checkpoint"
+        bank, name = self.memory, self.config.backbone or "in the checkpoint"
+        if public:
+            bank, name = bank.renamed(public_name), public_name(name)
         bank.save(path, fingerprint=self.fingerprint(), backbone=name, calibration=self.config.calibration)
 
     def push_memory(
@@ -174,6 +175,7 @@ class Sharing:
             folder = Path(name)
             self.save_pretrained(folder, save_backbone=save_backbone, max_shard_size=max_shard_size)
             self.save_bank(folder, public=True)
+            forget_paths(folder)
             if processor is not None:
                 processor.save_pretrained(folder)
             if with_code:
@@ -202,7 +204,8 @@ class Sharing:
             )
 
 
-def _public_name(name: str) -> str:
+def public_name(name: str) -> str:
+    """A path without the folders of this machine."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
