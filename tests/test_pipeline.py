@@ -204,7 +204,8 @@ def test_saved_pipeline_loads_again(detector, tmp_path):
 def test_normal_probability_is_the_share_of_good_parts_beyond():
     generator = np.random.default_rng(0)
     known, new = generator.normal(size=400), generator.normal(size=4000)
-    found = Calibration.from_normals(known.tolist(), [1.0], 0.05, num_photos=400, method="").to_dict()
+    found = Calibration.from_normals(known.tolist(), [1.0], 0.05, num_photos=400, exchangeable=True, method="")
+    found = found.to_dict()
     values = np.array([normal_probability(score, found) for score in new])
     for share in (0.05, 0.25, 0.5, 0.75):  # a p-value of normals is uniform
         assert abs((values <= share).mean() - share) < 0.05

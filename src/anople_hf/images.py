@@ -39,8 +39,8 @@ def read_image(source: Any) -> Image.Image:
     EXIF rotation is applied, 16-bit values are scaled (not cut), transparent pixels are laid over white.
 
     Args:
-        source: Path, http(s) URL, bytes, a `datasets` image dict with `path` or `bytes`, PIL image, or numpy array or
-            torch tensor (H, W), (H, W, 1 | 3 | 4) or (1 | 3 | 4, H, W) of uint8, uint16, or floats in 0..1.
+        source: Path, http(s) URL, bytes, a `datasets` image dict with `path` or `bytes`, PIL image, numpy array (H, W)
+            or (H, W, 1 | 3 | 4), or torch tensor, also (1 | 3 | 4, H, W); of uint8, uint16, or floats in 0..1.
 
     Raises:
         UnreadableImageError: Missing, truncated or no image; names the file.
@@ -191,6 +191,8 @@ def _open(source: Any) -> Image.Image:
     if hasattr(source, "detach"):  # a torch tensor, wherever it lies
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()
+        if source.ndim == 3 and source.shape[0] in (1, 3, 4):  # torch's order of axes
+            source = source.transpose(1, 2, 0)
     if isinstance(source, Iterable) or hasattr(source, "__array__"):
         return _from_array(np.asarray(source))
     raise UnreadableImageError(
@@ -207,8 +209,6 @@ def _fetch(url: str) -> bytes:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):

@@ -195,8 +195,8 @@ def normal_probability(score: float, calibration: Mapping[str, Any]) -> float | 
 
     The conformal p-value (1 + #{calibration scores >= score}) / (n + 1), with the count read off the stored quantiles.
     It is *not* the probability that this part is good: that depends on how many parts are bad. It never falls below
-    1 / (n + 1), because n scores cannot tell rarer things apart; and like the threshold it takes the views of a photo
-    for independent, which they are not.
+    1 / (n + 1), because n scores cannot tell rarer things apart. Like the threshold, it is exact on new photos
+    (`calibrate_on_new`), and an aim where several views of the photos learnt from had to do (`calibrate`).
 
     Args:
         score: Raw score.
@@ -206,7 +206,7 @@ def normal_probability(score: float, calibration: Mapping[str, Any]) -> float | 
         A share in (0, 1], or None without stored quantiles.
 
     Example:
-        >>> found = Calibration.from_normals([0.1, 0.2, 0.3], [0.5], 0.25, num_photos=3, method="")
+        >>> found = Calibration.from_normals([0.1, 0.2, 0.3], [1], 0.25, num_photos=3, exchangeable=True, method="")
         >>> [normal_probability(score, found.to_dict()) for score in (0.05, 0.2, 0.9)]
         [1.0, 0.625, 0.25]
     """
