@@ -49,7 +49,8 @@ class AnomalyDetectionPipeline(Pipeline):
         """Judge photos.
 
         Args:
-            images: One photo, a list, a generator or other iterator, or a `datasets.Dataset` with an `image` column.
+            images: One photo, a list, a generator or other iterator, or a `datasets.Dataset`, whose `image` column is
+                read; `category=dataset["category"]` routes it.
                 A photo is a path, a URL, a PIL image, an array or tensor (see `anople_hf.images.read_image`), or a
                 dict with an `image` and, if it should be routed, a `category`.
             category: Route to this product, or to one per image.
@@ -73,6 +74,8 @@ class AnomalyDetectionPipeline(Pipeline):
         """
         if isinstance(images, tuple):
             images = list(images)
+        if hasattr(images, "select_columns"):  # a data set's own category column is no wish to be routed
+            images = images.select_columns("image")
         several = isinstance(images, (list, types.GeneratorType)) or _streams(images)
         if isinstance(images, list) and not images:
             return []
