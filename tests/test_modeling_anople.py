@@ -207,6 +207,16 @@ def test_fresh_process_gives_the_same_bits(taught, photos, tmp_path):
     assert torch.equal(scores, expected.scores) and torch.equal(maps, expected.anomaly_maps)
 
 
+def test_what_was_taught_in_inference_mode_serves_calls_with_gradients(make_model, photos):
+    model = make_model(smoothing_sigma=1.75)  # a blur that no other test has made
+    with torch.inference_mode():
+        model.memorize(photos[:2], "gear")
+        expected = model(photos)
+    output = model(photos)
+    assert output.scores.requires_grad and torch.allclose(output.scores, expected.scores, atol=1e-6)
+    output.decoder_maps.sum().backward()
+
+
 def test_load_without_memory(taught, photos, tmp_path):
     taught.save_pretrained(tmp_path)
     loaded = AnoPLeModel.from_pretrained(tmp_path, memory=False)

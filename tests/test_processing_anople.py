@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anople_hf import AnoPLeOutput, AnoPLeProcessor
+from anople_hf import AnoPLeConfig, AnoPLeOutput, AnoPLeProcessor
 from anople_hf.processing_anople import find_regions
 
 
@@ -99,3 +99,17 @@ def test_regions_are_eight_connected_and_sorted_by_peak():
     assert [r["area"] for r in regions] == [4, 2]
     assert regions[0]["box"] == (5, 5, 7, 7)
     assert [r["area"] for r in find_regions(heat, mask, min_area=3)] == [4]
+
+
+def test_backends_agree_to_one_level(tiny_clip, tmp_path):
+    """With torchvision beside, PIL does the work unless asked; asked, it differs by one of 255 levels at most."""
+    pytest.importorskip("torchvision")
+    built = AnoPLeProcessor.from_backbone(tiny_clip, AnoPLeConfig())
+    built.save_pretrained(tmp_path)
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    expected = built(images=photo)["pixel_values"]
+    assert torch.equal(AnoPLeProcessor.from_pretrained(tmp_path)(images=photo)["pixel_values"], expected)
+    other = AnoPLeProcessor.from_pretrained(tmp_path, backend="torchvision")
+    assert type(other.image_processor) is not type(built.image_processor)
+    level = 1 / (255 * min(built.image_processor.image_std))
+    assert (other(images=photo)["pixel_values"] - expected).abs().max() <= 1.01 * level

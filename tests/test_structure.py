@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers.dynamic_module_utils import get_imports
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "anople_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -26,6 +27,8 @@ MODEL_ROOTS = (
     "processing_anople",
     "images",
     "backbones",
+    "pipeline",
+    "hub",
 )
 MODEL_DEPENDENCIES = {"torch", "numpy", "PIL", "scipy", "transformers", "huggingface_hub", "safetensors"}
 ASKED_FOR = {"peft"}  # imported inside a function, in a try that says what to install
@@ -91,6 +94,12 @@ def test_model_files_stay_flat_and_light(path):
     assert not foreign, f"{path.name} imports {sorted(foreign)}, which remote code cannot count on"
     nested = [f"{'.' * dots}{name}" for dots, name in relative if dots > 1 or "." in name or (SOURCE / name).is_dir()]
     assert not nested, f"{path.name} imports {nested}, remote code is copied as one flat folder"
+
+
+@pytest.mark.parametrize("path", model_files(), ids=label)
+def test_remote_code_asks_for_nothing_more(path):
+    """Transformers refuses remote code over any import it sees outside of a try, even one for type checkers only."""
+    assert set(get_imports(path)) - set(sys.stdlib_module_names) <= MODEL_DEPENDENCIES
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)

@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from .configuration_anople import AnoPLeConfig
 from .memory import MemoryBank
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
+from .pipeline import AnomalyDetectionPipeline, register_pipeline
 from .processing_anople import AnoPLeProcessor
 
 __version__ = "0.1.0"
@@ -12,5 +13,14 @@ __version__ = "0.1.0"
 AutoConfig.register(AnoPLeConfig.model_type, AnoPLeConfig, exist_ok=True)
 AutoModel.register(AnoPLeConfig, AnoPLeModel, exist_ok=True)
 AutoProcessor.register(AnoPLeConfig, AnoPLeProcessor, exist_ok=True)
+register_pipeline()
 
-__all__ = ["AnoPLeConfig", "AnoPLeModel", "AnoPLeOutput", "AnoPLeProcessor", "MemoryBank", "__version__"]
+__all__ = [
+    "AnoPLeConfig",
+    "AnoPLeModel",
+    "AnoPLeOutput",
+    "AnoPLeProcessor",
+    "AnomalyDetectionPipeline",
+    "MemoryBank",
+    "__version__",
+]

@@ -6,21 +6,18 @@ Where in the paper: nowhere, this is ours; the paper keeps CLIP frozen, which `l
 - In a checkpoint the low-rank weights stand beside the prompts in `model.safetensors`.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 from transformers import CLIPModel
 
 from .configuration_anople import AnoPLeConfig
 
-if TYPE_CHECKING:
-    from peft import LoraModel
-
 MARK = "lora_"
 """Part of the names PEFT gives to its weights."""
 
 
-def add_lora(clip: CLIPModel, config: AnoPLeConfig) -> "LoraModel | None":
+def add_lora(clip: CLIPModel, config: AnoPLeConfig) -> Any:
     """Put fresh low-rank weights beside the asked attention projections; they change nothing until trained.
 
     Args:
@@ -28,7 +25,7 @@ def add_lora(clip: CLIPModel, config: AnoPLeConfig) -> "LoraModel | None":
         config: Its `lora_*` fields.
 
     Returns:
-        PEFT's handle on them, or None if `config.lora_rank` is 0.
+        PEFT's handle on them (a `LoraModel`), or None if `config.lora_rank` is 0.
 
     Raises:
         ImportError: PEFT is not installed.

@@ -7,23 +7,30 @@ Where in the paper: nowhere, this is ours (the paper's code and weights are not 
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedModel
-from transformers.utils import cached_file
+from transformers.utils import cached_file, resolve_revision
 
 from .adaptation import add_lora, is_lora, set_learning
 from .backbones import load_backbone
 from .configuration_anople import AnoPLeConfig
 from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts
+from .sharing_anople import Sharing
+
+WEIGHTS_FILE = "model.safetensors"
+COMMIT = ("commit_message", "commit_description", "private", "token", "revision", "create_pr")
 
 
-class AnoPLePreTrainedModel(PreTrainedModel):
+class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # our push_to_hub takes more
     """Flags, initialisation, saving and loading shared by AnoPLe models."""
 
     config: AnoPLeConfig
@@ -41,6 +48,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
     clip: CLIPModel
     memory: MemoryBank
     prompts: CoupledPrompts
+    _known_as: tuple[str, str] = ("", "")  # digest of the weights as loaded, and the fingerprint they carry
 
     @property
     def memory_layers(self) -> list[int]:
@@ -61,7 +69,8 @@ class AnoPLePreTrainedModel(PreTrainedModel):
     def fingerprint(self) -> str:
         """SHA-256 of what shapes the remembered features: prompts, prefix, backbone, layers and view size.
 
-        Taken from the float32 weights; a model loaded in half precision answers with the one it was saved with.
+        Taken from the float32 weights; a model loaded in, or from, half precision answers with the one it was saved
+        with.
         """
         if self.dtype != torch.float32 and self.config.prompt_fingerprint:
             return self.config.prompt_fingerprint
@@ -71,7 +80,8 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         digest = hashlib.sha256(repr((self.memory_layers, self.config.image_size)).encode())
         for weight in weights:
             digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        loaded, carried = self._known_as
+        return carried if digest.hexdigest() == loaded else digest.hexdigest()
 
     def save_pretrained(  # type: ignore[override]  # our own argument first, the others pass through
         self, save_directory: str | os.PathLike, *, save_backbone: bool | None = None, **kwargs: Any
@@ -82,8 +92,10 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             save_directory: The folder.
             save_backbone: Also write CLIP's weights, for a checkpoint that stands alone. None: only if the backbone
                 has no id to load it from again.
-            kwargs: Passed on to `PreTrainedModel.save_pretrained`.
+            kwargs: Passed on to `PreTrainedModel.save_pretrained`; `push_to_hub=True` pushes as `push_to_hub` does.
         """
+        push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", Path(save_directory).name)
+        commit = {key: kwargs.pop(key) for key in COMMIT if key in kwargs} if push else {}
         alone = self.config.backbone is None if save_backbone is None else save_backbone
         backbone = self.config.backbone
         state = kwargs.pop("state_dict", None) or self.state_dict()
@@ -95,7 +107,9 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, state_dict=state, **kwargs)
         finally:
             self.config.backbone = backbone
-        self._save_bank(Path(save_directory))
+        self.save_bank(save_directory)
+        if push:
+            self.push_to_hub(repo_id, save_backbone=save_backbone, **commit)
 
     def save_memory(self, folder: str | os.PathLike) -> None:
         """Update bank and thresholds of a checkpoint on disk, after `memorize` or `forget`; weights stay as they are.
@@ -104,19 +118,12 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             folder: A folder that `save_pretrained` wrote.
         """
         folder = Path(folder)
-        self._save_bank(folder)
+        self.save_bank(folder)
         on_disk = AnoPLeConfig.from_pretrained(folder)
         on_disk.calibration = self.config.calibration
         temporary = folder / "config.json.tmp"
         on_disk.to_json_file(temporary)
         temporary.replace(folder / "config.json")
-
-    def _save_bank(self, folder: Path) -> None:
-        if len(self.memory):
-            name = self.config.backbone or "in the checkpoint"
-            self.memory.save(folder / BANK_FILE, fingerprint=self.fingerprint(), backbone=name)
-        else:
-            (folder / BANK_FILE).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(
@@ -133,39 +140,100 @@ class AnoPLePreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: The backbone or the bank does not belong to this checkpoint.
+            OSError: Checkpoint or backbone cannot be had; names it, and for a backbone both.
         """
         source, config = pretrained_model_name_or_path, kwargs.pop("config", None)
-        where = {
-            key: kwargs[key] for key in ("cache_dir", "force_download", "local_files_only", "token") if key in kwargs
-        }
-        within = {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
         if source is None:  # transformers' own way of loading from a state dict
             return super().from_pretrained(None, *args, config=config, **kwargs)
-        config = config or AnoPLeConfig.from_pretrained(source, **where, **within)
+        where: dict[str, Any] = {
+            key: kwargs[key] for key in ("cache_dir", "force_download", "local_files_only", "token") if key in kwargs
+        }
+        found = {key: value for key, value in where.items() if key != "force_download"}
+        # One commit for all files, even if somebody pushes meanwhile.
+        kwargs["revision"] = resolve_revision(source, kwargs.get("revision"), **found)
+        files: dict[str, Any] = where | {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
+        config = config or AnoPLeConfig.from_pretrained(source, **files)
         if config.backbone is None:
             model = super().from_pretrained(source, *args, config=config, **kwargs)
         else:
-            adapter = load_file(str(cached_file(source, "model.safetensors", **where, **within)))
-            clip = load_backbone(config.backbone, revision=config.backbone_revision, **where)
+            clip = _backbone_of(source, config, where)
             add_lora(clip, config)
-            merged = {f"clip.{name}": value for name, value in clip.state_dict().items()} | adapter
-            for key in (*where, *within):
+            merged = {f"clip.{name}": value for name, value in clip.state_dict().items()}
+            for shard in _weight_files(source, files):
+                merged |= load_file(shard)
+            for key in files:
                 kwargs.pop(key, None)
             model = super().from_pretrained(None, *args, config=config, state_dict=merged, **kwargs)
         model.freeze_backbone()
-        fingerprint = model.fingerprint()
-        if config.prompt_fingerprint and fingerprint != config.prompt_fingerprint:
-            raise ValueError(
-                f"{source} was trained on another version of the backbone {config.backbone!r} than the one found "
-                f"(fingerprint {config.prompt_fingerprint[:12]}, found {fingerprint[:12]}). Load the revision it was "
-                "trained with, or train again."
-            )
-        bank = memory and cached_file(
-            source, BANK_FILE, _raise_exceptions_for_missing_entries=False, **where, **within
-        )
+        carried, actual = config.prompt_fingerprint, model.fingerprint()
+        if carried and actual != carried:
+            if not _is_half(_weight_files(source, files)):
+                raise ValueError(
+                    f"{source} was trained on another version of the backbone {config.backbone!r} than the one found "
+                    f"(fingerprint {carried[:12]}, found {actual[:12]}). Load the revision it was trained with, or "
+                    "train again."
+                )
+            model._known_as = actual, carried
+        bank = memory and _bank_file(source, files)
         if bank:
-            model.memory = MemoryBank.load(bank, fingerprint=fingerprint).to(model.device)
+            model.memory = MemoryBank.load(bank, fingerprint=model.fingerprint()).to(model.device)
+            model.config.calibration = model.memory.calibration or model.config.calibration
         return model
+
+
+def backbone_digest(clip: CLIPModel) -> str:
+    """SHA-256 over names, shapes and evenly spread values of all of a CLIP's weights, in float32."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(clip.state_dict().items()):
+        values = weight.detach().flatten()[:: max(1, weight.numel() // 64)]
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + values.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _backbone_of(source: Any, config: AnoPLeConfig, where: dict[str, Any]) -> CLIPModel:
+    wanted = f"{config.backbone!r}" + (f" at revision {config.backbone_revision}" if config.backbone_revision else "")
+    assert config.backbone is not None
+    try:
+        clip = load_backbone(config.backbone, revision=config.backbone_revision, **where)
+    except (OSError, ValueError) as error:
+        raise type(error)(f"{source} is built on the backbone {wanted}, which cannot be loaded: {error}") from error
+    actual = backbone_digest(clip)
+    if config.backbone_fingerprint and actual != config.backbone_fingerprint:
+        raise ValueError(
+            f"{source} was trained on another version of the backbone {wanted} than the one found there (fingerprint "
+            f"{config.backbone_fingerprint[:12]}, found {actual[:12]}). Load the revision it was trained with, or "
+            "train again."
+        )
+    return clip
+
+
+def _weight_files(source: Any, files: dict[str, Any]) -> list[str]:
+    """The checkpoint's safetensors files: one, or all that its index names."""
+    index = cached_file(source, f"{WEIGHTS_FILE}.index.json", _raise_exceptions_for_missing_entries=False, **files)
+    if index is None:
+        return [str(cached_file(source, WEIGHTS_FILE, **files))]
+    names = json.loads(Path(index).read_text())["weight_map"].values()
+    return [str(cached_file(source, name, **files)) for name in sorted(set(names))]
+
+
+def _is_half(shards: list[str]) -> bool:
+    with safe_open(shards[0], framework="pt") as file:
+        return any(file.get_slice(name).get_dtype() in ("F16", "BF16") for name in file.keys())  # noqa: SIM118
+
+
+def _bank_file(source: Any, files: dict[str, Any]) -> str | None:
+    """The checkpoint's memory bank, or None if it has none. Not to know which is an error."""
+    path = cached_file(source, BANK_FILE, _raise_exceptions_for_missing_entries=False, **files)
+    if path is not None or os.path.isdir(source):
+        return path
+    revision, name = files.get("revision"), os.path.join(files.get("subfolder") or "", BANK_FILE)
+    revision = getattr(revision, "resolved", revision)
+    if try_to_load_from_cache(str(source), name, files.get("cache_dir"), revision) is not _CACHED_NO_EXIST:
+        raise OSError(
+            f"whether {source} has a {BANK_FILE} cannot be found out: the Hub did not answer, and the file is not in "
+            "the cache. Try again, or load without it: from_pretrained(..., memory=False)."
+        )
+    return None
 
 
 __all__ = ["AnoPLePreTrainedModel"]

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_hub import card, push
 from .cli_options import Batch, Branch, Output, Overwrite, Quiet, Run, Seed, SkipBad, list_photos, load_run, quieten
 from .cli_train import preview_anomalies, train
 
@@ -25,6 +26,8 @@ app = typer.Typer(
 
 app.command("train")(train)
 app.command("preview-anomalies")(preview_anomalies)
+app.command("push")(push)
+app.command("card")(card)
 
 
 @app.command()
@@ -88,13 +91,17 @@ def calibrate_verb(
 
 
 @app.command()
-def remove(run: Run, category: Annotated[str, typer.Argument(help="Product to forget.")]) -> None:
-    """Take a product out of a detector's memory."""
+def remove(
+    run: Run,
+    category: Annotated[str, typer.Argument(help="Product to forget.")],
+    photo: Annotated[str | None, typer.Option(help="Only this photo of it, by its name.")] = None,
+) -> None:
+    """Take a product, or one of its photos, out of a detector's memory."""
     quieten(True)
     model, _ = load_run(run)
-    model.forget(category)
+    model.forget(category, photo)
     model.save_memory(run)
-    typer.echo(f"{category} removed; known: {', '.join(model.memory.categories) or 'none'}")
+    typer.echo(f"{photo or category} removed; known: {', '.join(model.memory.categories) or 'none'}")
 
 
 @app.command()
@@ -142,6 +149,7 @@ def evaluate(
     quieten(quiet)
     from .data import load_inspection_data
     from .evaluation import evaluate as measure
+    from .outputs import write_whole
     from .sheets import write_sheet
 
     model, processor = load_run(run)
@@ -157,7 +165,7 @@ def evaluate(
         f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s"
     )
     if json_file:
-        _write_whole(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
+        write_whole(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
         typer.echo(f"saved: {json_file}")
     if sheet:
         typer.echo(f"saved: {write_sheet(model, processor, splits['test'], sheet, route=route)}")
@@ -189,13 +197,6 @@ def main() -> None:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"anople: {message}", err=True)
         sys.exit(1)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class AnoPLeConfig(PreTrainedConfig):
         backbone: Id or folder of the frozen CLIP, as taken by `anople_hf.backbones.load_backbone`. None: the weights
             of the backbone travel inside the checkpoint.
         backbone_revision: Revision of `backbone` on the Hub; None takes its newest.
+        backbone_fingerprint: Digest of the backbone's weights; another CLIP under the same name is refused.
         num_text_prompts: C_t, learnable textual context vectors a layer (eq. 2); 4 is ours.
         num_visual_prompts: C_v, learnable visual context vectors a layer (eq. 4); 4 is ours.
         prompt_depth: J, how many layers get fresh prompts, the input one included (eq. 3, 5); 9 is ours (MaPLe's).
@@ -81,6 +82,7 @@ class AnoPLeConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     backbone: str | None = None
     backbone_revision: str | None = None
+    backbone_fingerprint: str | None = None
     num_text_prompts: int = 4
     num_visual_prompts: int = 4
     prompt_depth: int = 9
@@ -117,6 +119,9 @@ class AnoPLeConfig(PreTrainedConfig):
         self.prompt_depth = min(self.prompt_depth, depth, self.text_config.num_hidden_layers)
         if self.memory_layers is None:
             self.memory_layers = sorted({depth // 6, (2 * depth) // 3 - 1})
+        if not __name__.startswith("transformers_modules"):
+            # Installed, we bring our own pipeline; the one in a repository is for those who load its code.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:

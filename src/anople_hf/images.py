@@ -5,6 +5,7 @@ Where in the paper: nowhere; the data sets mix greyscale, 16-bit, palette and ro
 
 import io
 import struct
+import urllib.request
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SMALLEST = 16
 """Pixels a photo needs on each side: one patch of the paper's backbone."""
+
+TIMEOUT = 20
+"""Seconds to wait for a photo from the network."""
 
 # What Pillow's decoders raise on damaged files, beside OSError: each format has its own way.
 _BROKEN = (
@@ -35,8 +39,8 @@ def read_image(source: Any) -> Image.Image:
     EXIF rotation is applied, 16-bit values are scaled (not cut), transparent pixels are laid over white.
 
     Args:
-        source: Path, bytes, a `datasets` image dict with `path` or `bytes`, PIL image, or numpy array (H, W) or
-            (H, W, 1 | 3 | 4) of uint8, uint16, or floats in 0..1.
+        source: Path, http(s) URL, bytes, a `datasets` image dict with `path` or `bytes`, PIL image, numpy array (H, W)
+            or (H, W, 1 | 3 | 4), or torch tensor, also (1 | 3 | 4, H, W); of uint8, uint16, or floats in 0..1.
 
     Raises:
         UnreadableImageError: Missing, truncated or no image; names the file.
@@ -180,13 +184,28 @@ def _open(source: Any) -> Image.Image:
         source = source["bytes"] if source.get("bytes") is not None else source["path"]
     if isinstance(source, (bytes, bytearray)):
         return Image.open(io.BytesIO(source))
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return Image.open(io.BytesIO(_fetch(source)))
     if isinstance(source, (str, Path)):
         return Image.open(source)
+    if hasattr(source, "detach"):  # a torch tensor, wherever it lies
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()
+        if source.ndim == 3 and source.shape[0] in (1, 3, 4):  # torch's order of axes
+            source = source.transpose(1, 2, 0)
     if isinstance(source, Iterable) or hasattr(source, "__array__"):
         return _from_array(np.asarray(source))
     raise UnreadableImageError(
         f"cannot read a photo from {type(source).__name__}; expected a path, PIL image or array."
     )
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            return answer.read()
+    except OSError as error:
+        raise UnreadableImageError(f"{url} cannot be fetched ({error}); check the address.") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

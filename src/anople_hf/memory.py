@@ -10,13 +10,14 @@ Where in the paper: sec. 3.4, eq. 14. Which layers, and that two of them are ave
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+import transformers
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -83,6 +84,9 @@ class MemoryBank(nn.Module):
     Args:
         layers: The encoder layers whose tokens are kept, as in `AnoPLeConfig.memory_layers`.
 
+    Attributes:
+        calibration: Thresholds that came with the file it was loaded from; the ones in use are the model config's.
+
     Example:
         >>> bank = MemoryBank([2, 7])
         >>> photo = torch.nn.functional.normalize(torch.randn(1, 2, 225, 8), dim=-1)
@@ -95,6 +99,7 @@ class MemoryBank(nn.Module):
     def __init__(self, layers: Sequence[int]) -> None:
         super().__init__()
         self.layers = list(layers)
+        self.calibration: dict[str, Any] = {}
         self._references: dict[str, list[Reference]] = {}
         self._prepared: dict[str | None, list[NearestPatch]] = {}
 
@@ -182,6 +187,7 @@ class MemoryBank(nn.Module):
                     digests=[r.digest for r in new],
                 )
 
+    @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
     def match(self, tokens: Tensor, category: str | Sequence[str] | None = None) -> Tensor:
         """Distance of each patch to its nearest good patch, averaged over the layers (eq. 14).
 
@@ -251,13 +257,21 @@ class MemoryBank(nn.Module):
         )
         return self
 
-    def save(self, path: str | os.PathLike, *, fingerprint: str = "", backbone: str = "") -> None:
+    def save(
+        self,
+        path: str | os.PathLike,
+        *,
+        fingerprint: str = "",
+        backbone: str = "",
+        calibration: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write the bank as safetensors: one tensor per category and layer, references in the header.
 
         Args:
             path: The file; written under a temporary name, then renamed.
             fingerprint: Digest of the prompted encoder the rows come from.
             backbone: Its CLIP, for people.
+            calibration: Thresholds learnt with these references, so that they travel with them.
         """
         tensors = {
             f"{category}/layer.{layer}": torch.cat([r.features[i] for r in references]).contiguous()
@@ -274,6 +288,8 @@ class MemoryBank(nn.Module):
             "fingerprint": fingerprint,
             "backbone": backbone,
             "references": json.dumps(about),
+            "calibration": json.dumps(calibration or {}),
+            "versions": json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}),
         }
         temporary = Path(f"{path}.tmp")
         save_file(tensors, temporary, metadata=header)
@@ -288,9 +304,13 @@ class MemoryBank(nn.Module):
             fingerprint: Refuse the bank unless it carries this one.
 
         Raises:
-            ValueError: Not a memory bank, or one of another model.
+            ValueError: Not a memory bank, or one of another model; says which and what to do.
         """
-        with safe_open(path, framework="pt") as file:
+        try:
+            opened = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or no safetensors file ({error}); get it again.") from error
+        with opened as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise ValueError(
@@ -300,8 +320,7 @@ class MemoryBank(nn.Module):
                 raise ValueError(
                     f"{path} was built with another model (fingerprint {header['fingerprint'][:12]}, backbone "
                     f"{header['backbone']}; this model has {fingerprint[:12]}). Its distances would mean "
-                    f"nothing here: "
-                    "memorize the reference photos again with this model."
+                    "nothing here: memorize the reference photos again with this model."
                 )
             bank = cls(json.loads(header["layers"]))
             references: dict[str, list[Reference]] = {}
@@ -313,6 +332,7 @@ class MemoryBank(nn.Module):
                     for piece, entry in zip(pieces, about, strict=True)
                 ]
             bank._replace(references)
+            bank.calibration = json.loads(header.get("calibration", "{}"))
         return bank
 
     def without(self, digests: Iterable[str]) -> "MemoryBank":
@@ -321,4 +341,10 @@ class MemoryBank(nn.Module):
         bank = MemoryBank(self.layers)
         kept = {c: [r for r in refs if r.digest not in left_out] for c, refs in self._references.items()}
         bank._replace({c: refs for c, refs in kept.items() if refs})
+        return bank
+
+    def renamed(self, rename: Callable[[str], str]) -> "MemoryBank":
+        """The same bank with other names for its photos; tensors are shared."""
+        bank = MemoryBank(self.layers)
+        bank._replace({c: [replace(r, name=rename(r.name)) for r in refs] for c, refs in self._references.items()})
         return bank

@@ -18,17 +18,15 @@ from transformers import initialization as init
 
 from .adaptation import add_lora
 from .backbones import load_backbone, recommended_settings
-from .checkpoint_anople import AnoPLePreTrainedModel
+from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
 from .memory import MemoryBank, image_digest, shifted_views
 from .output_anople import AnoPLeOutput
 from .prompts import CoupledPrompts, attach_prompts
-from .scoring import abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
+from .scoring import SHARED, abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
-SHARED = "*"
-"""Key of the thresholds for a product that is not known."""
 
 
 class AnoPLeModel(AnoPLePreTrainedModel):
@@ -86,7 +84,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         clip = load_backbone(backbone, revision=revision)
         settings = recommended_settings(backbone) | settings
         config = AnoPLeConfig(
-            backbone=backbone, backbone_revision=revision, backbone_config=clip.config.to_dict(), **settings
+            backbone=backbone,
+            backbone_revision=revision,
+            backbone_fingerprint=backbone_digest(clip),
+            backbone_config=clip.config.to_dict(),
+            **settings,
         )
         model = cls(config)
         add_lora(clip, config)
@@ -199,16 +201,6 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             assert tokens is not None  # layers were asked for
             together = tokens.transpose(0, 1).flatten(1, 2)[None]  # all views' patches, by layer
             self.memory.add(category, together, names=[name], digests=[digest])
-
-    def forget(self, category: str) -> None:
-        """Take a product out of the memory and drop its threshold.
-
-        Raises:
-            KeyError: Unknown category.
-        """
-        self.memory.remove(category)
-        if self.config.calibration:
-            self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
 
     def merge_lora(self) -> "AnoPLeModel":
         """Add the low-rank weights to CLIP's own, for inference without PEFT; scores stay within rounding.

@@ -66,12 +66,27 @@ class AnoPLeProcessor(ProcessorMixin):
             prompt_type=config.prompt_type,
         )
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "AnoPLeProcessor":
+        """Load a processor, with PIL's resizing whether torchvision is installed or not, so that scores are the same.
+
+        `backend="torchvision"` asks for torchvision's, which differs by at most one of 255 levels a pixel.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            args: Passed on to `ProcessorMixin.from_pretrained`.
+            kwargs: As there: `revision`, `subfolder`, `token`, ...
+        """
+        kwargs.setdefault("backend", "pil")
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
     def __call__(self, images: Any = None, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
         """Read and normalise photos.
 
         Args:
-            images: One or a list of: path, PIL image, numpy array (H, W) or (H, W, 3), bytes. Greyscale, 16-bit,
-                alpha, palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
+            images: One or a list of: path, URL, PIL image, numpy array or torch tensor, bytes; or an array or tensor
+                of four dimensions, a batch. Greyscale, 16-bit, alpha, palette and EXIF rotation are handled, see
+                `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.
 
@@ -82,7 +97,8 @@ class AnoPLeProcessor(ProcessorMixin):
         Raises:
             UnreadableImageError: Names the file.
         """
-        batch = list(images) if isinstance(images, (list, tuple)) else [images]
+        many = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+        batch = list(images) if many else [images]
         if not batch:
             raise ValueError("images is empty: expected at least one photo.")
         return self.image_processor([read_image(image) for image in batch], return_tensors=return_tensors, **kwargs)
@@ -157,7 +173,7 @@ class AnoPLeProcessor(ProcessorMixin):
             raise ValueError(f"{len(target_sizes)} target sizes for {len(scores)} images: expected one each.")
         results = []
         for index, score in enumerate(scores.tolist()):
-            anomaly_map = outputs.anomaly_maps[index].float().cpu()
+            anomaly_map = outputs.anomaly_maps[index].detach().float().cpu()
             height, width = anomaly_map.shape if target_sizes is None else target_sizes[index]
             size = (int(height), int(width))
             heat_map = resize_map(anomaly_map[None], size)[0].numpy()

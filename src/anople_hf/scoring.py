@@ -5,11 +5,12 @@ paper reports ranking metrics only, a line needs a decision.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -17,6 +18,10 @@ from torch.nn import functional as F  # noqa: N812
 EPSILON = 1e-6
 """Smallest value of a factor in a fusion: a patch that equals its reference gives 1 - cos slightly below 0 in
 float32."""
+SHARED = "*"
+"""Key of the thresholds that hold when the product is not known."""
+QUANTILES = 21
+"""Stored quantiles of the calibration scores: every 5 %."""
 
 
 def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
@@ -101,6 +106,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept has to serve calls with gradients, too
 def blur_matrix(side: int, sigma: float) -> Tensor:
     """(side, side) weights of a 1-D Gaussian blur, three sigmas wide, edges replicated; each row adds up to 1.
 
@@ -152,6 +158,7 @@ class Calibration:
         num_scores: Scores taken of them.
         guaranteed: Whether the rate is promised: the photos were new to the model, and at least 1/rate - 1.
         method: How the scores were made.
+        normal_quantiles: The scores' quantiles at even steps from 0 to 1, for `normal_probability`.
     """
 
     threshold: float
@@ -161,6 +168,7 @@ class Calibration:
     num_scores: int
     guaranteed: bool
     method: str
+    normal_quantiles: tuple[float, ...] = ()
 
     @classmethod
     def from_normals(
@@ -186,8 +194,37 @@ class Calibration:
             num_scores=len(scores),
             guaranteed=exchangeable and num_photos + 1 >= 1 / false_alarm_rate - 1e-9,
             method=method,
+            normal_quantiles=tuple(np.quantile(np.asarray(scores, np.float64), np.linspace(0, 1, QUANTILES)).tolist()),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `config.json`."""
-        return asdict(self)
+        return asdict(self) | {"normal_quantiles": list(self.normal_quantiles)}
+
+
+def normal_probability(score: float, calibration: Mapping[str, Any]) -> float | None:
+    """How many of the good parts would look at least this anomalous, as far as the calibration can tell.
+
+    The conformal p-value (1 + #{calibration scores >= score}) / (n + 1), with the count read off the stored quantiles.
+    It is *not* the probability that this part is good: that depends on how many parts are bad. It never falls below
+    1 / (n + 1), because n scores cannot tell rarer things apart. Like the threshold, it is exact on new photos
+    (`calibrate_on_new`), and an aim where several views of the photos learnt from had to do (`calibrate`).
+
+    Args:
+        score: Raw score.
+        calibration: `Calibration.to_dict()`, or what `config.calibration` holds for the product.
+
+    Returns:
+        A share in (0, 1], or None without stored quantiles.
+
+    Example:
+        >>> found = Calibration.from_normals([0.1, 0.2, 0.3], [1], 0.25, num_photos=3, exchangeable=True, method="")
+        >>> [normal_probability(score, found.to_dict()) for score in (0.05, 0.2, 0.9)]
+        [1.0, 0.625, 0.25]
+    """
+    quantiles = calibration.get("normal_quantiles")
+    if not quantiles:
+        return None
+    count = calibration["num_scores"]
+    below = float(np.interp(score, quantiles, np.linspace(0, 1, len(quantiles))))
+    return (1 + count * (1 - below)) / (count + 1)

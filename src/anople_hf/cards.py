@@ -1,0 +1,251 @@
+"""Model cards that fill themselves: from the model, its run, its measured tables and the facts only its owner knows.
+
+Where in the paper: nowhere. The rule of every card: a number is ours and says how it came about, or it is not there.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub.utils import yaml_dump
+
+from .scoring import SHARED
+
+TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
+METRIC_NAMES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AUPR",
+    "image_f1_max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_aupr": "pixel AUPR",
+    "aupro": "AUPRO",
+}
+SAME = ("branch", "category_known", "shots", "image_size", "mask_size", "images")
+RESULTS_FILE = ".eval_results/anople.yaml"
+
+
+@dataclass
+class CardFacts:
+    """What a run does not know about itself; all optional, and left out of the card if not given.
+
+    Attributes:
+        data: Name of the data the shots were taken from.
+        data_license: Its licence.
+        data_url: Where it is described.
+        data_id: Its id on the Hub; without it the card carries no `model-index`, because nothing could be linked.
+        license: Of the detector.
+        backbone_license: Of the CLIP.
+        hardware: What it was trained on.
+        minutes: How long that took.
+        co2_grams: What that emitted, as measured (for example by codecarbon).
+        note: Anything else a user has to know, in Markdown.
+    """
+
+    data: str | None = None
+    data_license: str | None = None
+    data_url: str | None = None
+    data_id: str | None = None
+    license: str = "apache-2.0"
+    backbone_license: str | None = None
+    hardware: str | None = None
+    minutes: float | None = None
+    co2_grams: float | None = None
+    note: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CardFacts":
+        """From plain values, as a YAML file holds them.
+
+        Raises:
+            ValueError: An unknown key; lists the known ones.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"unknown facts {unknown}; known: {', '.join(known)}.")
+        return cls(**values)
+
+
+def fill_card(
+    model: Any,
+    repo_id: str,
+    *,
+    run: str | Path | None = None,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    facts: CardFacts | None = None,
+    tags: Sequence[str] = (),
+) -> ModelCard:
+    """A card for a detector.
+
+    Args:
+        model: The `AnoPLeModel`.
+        repo_id: Where it will live; stands in the snippets.
+        run: Its folder, for `training_args.json` and `shots.json`.
+        evaluations: `EvaluationResult.to_dict()` of one seed or several, of one protocol.
+        facts: What only its owner knows.
+        tags: Beside the usual ones.
+
+    Raises:
+        ValueError: Evaluations of different protocols, which must not be averaged.
+    """
+    facts = facts or CardFacts()
+    training = _read(run, "training_args.json")
+    table = summarise(evaluations)
+    backbone = model.config.backbone
+    public = backbone if backbone and ":" not in backbone and not Path(backbone).exists() else None
+    data = ModelCardData(
+        license=facts.license,
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=["anomaly-detection", "few-shot", "anople", "clip", *tags],
+        base_model=public,
+        base_model_relation="adapter" if public else None,
+        datasets=[facts.data_id] if facts.data_id else None,
+        model_name=repo_id.split("/")[-1] if table and facts.data_id else None,
+        eval_results=_model_index(table, facts) if table and facts.data_id else None,
+        co2_eq_emissions=facts.co2_grams,
+        ignore_metadata_errors=False,
+    )
+    references = {c: model.memory.references(c) for c in model.memory.categories}
+    return ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        repo_id=repo_id,
+        title=repo_id.split("/")[-1],
+        facts=facts,
+        config=model.config,
+        backbone=_backbone_name(backbone),
+        categories={c: len(photos) for c, photos in references.items()},
+        calibration=model.config.calibration or {},
+        shared=SHARED,
+        learnt=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.")),
+        frozen=sum(p.numel() for n, p in model.named_parameters() if n.startswith("clip.")),
+        training=training,
+        shots=_read(run, "shots.json"),
+        table=table,
+        protocol=evaluations[0]["protocol"] if evaluations else {},
+        seeds=len(evaluations),
+    )
+
+
+def bank_card(model: Any, repo_id: str) -> ModelCard:
+    """A short card for a repository that holds a memory bank alone."""
+    counts = "\n".join(f"| {c} | {len(model.memory.references(c))} |" for c in model.memory.categories)
+    data = ModelCardData(tags=["anomaly-detection", "anople", "memory-bank"], license="other")
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {repo_id.split('/')[-1]}\n\n"
+        "Memory bank of an [AnoPLe](https://arxiv.org/abs/2408.13516) detector: features of good parts, on the "
+        f"backbone {_backbone_name(model.config.backbone)}.\nOnly the model with the fingerprint "
+        f"`{model.fingerprint()[:12]}` takes it in:\n\n"
+        f'```python\nmodel.load_memory("{repo_id}")  # merge=True adds it to what the model knows\n```\n\n'
+        f"| product | photos |\n|---|---|\n{counts}\n"
+    )
+
+
+def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """Mean and standard deviation over seeds, in per cent, by category and for the `mean` row.
+
+    Args:
+        evaluations: `EvaluationResult.to_dict()`, one a seed, of one protocol.
+
+    Returns:
+        Row name to metric to (mean, deviation or None for a single seed); metrics without a value are left out.
+
+    Raises:
+        ValueError: Different protocols or categories.
+    """
+    if not evaluations:
+        return {}
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        for key in SAME:
+            if other["protocol"].get(key) != first["protocol"].get(key):
+                raise ValueError(
+                    f"evaluations of different protocols ({key}: {first['protocol'].get(key)} and "
+                    f"{other['protocol'].get(key)}) do not belong into one table."
+                )
+        if list(other["categories"]) != list(first["categories"]):
+            raise ValueError("evaluations of different categories do not belong into one table.")
+    rows = {}
+    for name in [*first["categories"], "mean"]:
+        tables = [e["mean"] if name == "mean" else e["categories"][name] for e in evaluations]
+        rows[name] = {
+            metric: (100 * mean(values), 100 * stdev(values) if len(values) > 1 else None)
+            for metric in METRIC_NAMES
+            if (values := [t[metric] for t in tables if t.get(metric) is not None])
+        }
+    return rows
+
+
+def eval_results_yaml(
+    evaluations: Sequence[Mapping[str, Any]], facts: CardFacts, *, date: str | None = None
+) -> str | None:
+    """The text of `.eval_results/anople.yaml`, or None without a Hub id of the data or without numbers.
+
+    Args:
+        evaluations: As for `fill_card`.
+        facts: With `data_id`.
+        date: ISO day of the measurement.
+    """
+    table = summarise(evaluations)
+    if not table or not facts.data_id:
+        return None
+    notes = _protocol_note(evaluations[0]["protocol"], len(evaluations))
+    entries = [
+        EvalResultEntry(dataset_id=facts.data_id, task_id=metric, value=round(value, 2), date=date, notes=notes)
+        for metric, (value, _) in table["mean"].items()
+    ]
+    return yaml_dump(eval_result_entries_to_yaml(entries))
+
+
+def snippets(card: ModelCard | str) -> list[str]:
+    """The card's Python examples, as they stand there."""
+    return re.findall(r"```python\n(.*?)```", str(card), flags=re.DOTALL)
+
+
+def _model_index(table: Mapping[str, Any], facts: CardFacts) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Few-shot anomaly detection",
+            dataset_type=str(facts.data_id),
+            dataset_name=facts.data or str(facts.data_id),
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=f"{METRIC_NAMES[metric]} (%), mean over categories",
+            metric_value=round(value, 2),
+        )
+        for metric, (value, _) in table["mean"].items()
+    ]
+
+
+def _protocol_note(protocol: Mapping[str, Any], seeds: int) -> str:
+    counts = sorted(set(protocol.get("shots", {}).values()))
+    shots = (
+        f"{counts[0]}-shot"
+        if len(counts) == 1
+        else f"{counts[0]} to {counts[-1]} shots"
+        if counts
+        else "shots unknown"
+    )
+    known = "category known" if protocol.get("category_known") else "category not given"
+    return f"{shots}, {known}, branch {protocol.get('branch')}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def _backbone_name(backbone: str | None) -> str:
+    if backbone is None:
+        return "(its weights are in the checkpoint)"
+    name = Path(backbone).name if Path(backbone).is_absolute() else backbone
+    return f"`{name}`"
+
+
+def _read(run: str | Path | None, name: str) -> dict[str, Any]:
+    path = Path(run or "") / name
+    return json.loads(path.read_text(encoding="utf-8")) if run is not None and path.is_file() else {}
+
+
+__all__ = ["CardFacts", "bank_card", "eval_results_yaml", "fill_card", "snippets", "summarise"]

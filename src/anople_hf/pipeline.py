@@ -1,0 +1,228 @@
+"""`AnomalyDetectionPipeline`: `transformers.pipeline("image-anomaly-detection", model=...)`.
+
+Where in the paper: sec. 3.4 for the scores; label, probability, mask and boxes are ours.
+"""
+
+import os
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub import CommitInfo
+from PIL import Image
+from transformers import AutoModel, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .calibration import calibrate
+from .hub import TASK, ship_code
+from .images import read_image
+from .modeling_anople import AnoPLeModel, AnoPLeOutput
+from .scoring import SHARED, normal_probability
+
+
+class AnomalyDetectionPipeline(Pipeline):
+    """Photos in, decisions out.
+
+    Example:
+        >>> from anople_hf import AnoPLeModel, AnoPLeProcessor
+        >>> from transformers import pipeline
+        >>> model = AnoPLeModel.from_backbone("embedded:tiny-clip")
+        >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
+        >>> _ = model.set_class_names({"gear": "gear"}, **processor.class_prompts(["gear"]))
+        >>> detector = pipeline("image-anomaly-detection", model=model, processor=processor)
+        >>> photo = Image.new("RGB", (64, 48), "grey")
+        >>> detector.memorize([photo], category="gear")
+        >>> sorted(detector(photo))
+        ['boxes', 'category', 'heat_map', 'label', 'mask', 'normal_probability', 'score', 'threshold']
+    """
+
+    _load_processor = True  # type: ignore[assignment]  # None in the base class
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
+    _load_tokenizer = False  # type: ignore[assignment]
+
+    def __call__(  # type: ignore[override]  # one kind of input, named
+        self, images: Any, category: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any] | list[dict[str, Any]] | Iterable[dict[str, Any]]:
+        """Judge photos.
+
+        Args:
+            images: One photo, a list, a generator or other iterator, or a `datasets.Dataset`, whose `image` column is
+                read; `category=dataset["category"]` routes it.
+                A photo is a path, a URL, a PIL image, an array or tensor (see `anople_hf.images.read_image`), or a
+                dict with an `image` and, if it should be routed, a `category`.
+            category: Route to this product, or to one per image.
+            kwargs: `batch_size`, `num_workers`; `threshold` and `pixel_threshold` instead of the calibrated ones;
+                `branch` as for the model.
+
+        Returns:
+            For one photo a dict, for a list a list, for anything else an iterable that reads as it goes:
+
+            - `score`: raw, higher is more anomalous.
+            - `normal_probability`: share of good parts that would look at least as anomalous (a conformal p-value,
+              see `scoring.normal_probability`), None if not calibrated.
+            - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
+            - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
+            - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.
+            - `category`: as routed.
+
+        Raises:
+            UnreadableImageError: Names the photo.
+            KeyError: Unknown category; lists the known ones.
+        """
+        if isinstance(images, tuple):
+            images = list(images)
+        if hasattr(images, "select_columns"):  # a data set's own category column is no wish to be routed
+            images = images.select_columns("image")
+        several = isinstance(images, (list, types.GeneratorType)) or _streams(images)
+        if isinstance(images, list) and not images:
+            return []
+        if category is not None and not isinstance(category, str):
+            if not several:
+                raise ValueError(f"category={category!r} for one photo: expected one name.")
+            if isinstance(images, list) and len(images) != len(category):
+                raise ValueError(f"{len(category)} categories for {len(images)} images: expected one each.")
+            images = _pair(images, category)
+        elif category is not None:
+            kwargs["category"] = category
+        if several and not isinstance(images, (list, types.GeneratorType)):
+            images = (image for image in images)
+        return super().__call__(images, **kwargs)
+
+    def memorize(
+        self,
+        images: Any,
+        category: str,
+        *,
+        names: Sequence[str] = (),
+        false_alarm_rate: float = 0.05,
+        views: int = 8,
+        seed: int = 0,
+    ) -> None:
+        """Teach a product from good photos, and set its threshold; nothing is trained.
+
+        Args:
+            images: One or a list, as for a call.
+            category: The product; a new one is added.
+            names: Where each photo came from; paths name themselves.
+            false_alarm_rate: Asked share of good parts called defective.
+            views: Views scored per photo.
+            seed: Fixes the views.
+        """
+        images = list(images) if isinstance(images, (list, tuple)) else [images]
+        model = cast(AnoPLeModel, self.model)
+        pixels = self.processor(images=images)["pixel_values"]  # type: ignore[misc]  # always there
+        names = list(names) or [
+            str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images
+        ]
+        model.memorize(pixels, category, names=names)
+        calibrate(model, {category: pixels}, false_alarm_rate=false_alarm_rate, views=views, seed=seed)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write model, memory and processor, with the code for those who have no `anople_hf`.
+
+        Args:
+            save_directory: The folder.
+            kwargs: As for `AnoPLeModel.save_pretrained`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)  # type: ignore[union-attr]
+        ship_code(Path(save_directory))
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Push model, memory, processor, card and code as one commit, see `AnoPLeModel.push_to_hub`."""
+        return cast(AnoPLeModel, self.model).push_to_hub(repo_id, processor=self.processor, **kwargs)
+
+    def _sanitize_parameters(self, **given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        steps: tuple[tuple[str, ...], ...] = (("category",), ("branch",), ("threshold", "pixel_threshold"))
+        if unknown := sorted(set(given) - {name for names in steps for name in names}):
+            raise TypeError(f"unknown arguments {unknown} for the {TASK} pipeline.")
+        before, during, after = ({name: given[name] for name in names if name in given} for names in steps)
+        return before, during, after
+
+    def preprocess(self, input_: Any, category: str | None = None) -> dict[str, Any]:  # type: ignore[override]
+        """One photo to the model's view; its size and category go along."""
+        if isinstance(input_, dict) and "image" in input_:
+            input_, category = input_["image"], input_.get("category", category)
+        photo = read_image(input_)
+        pixels = self.processor(images=photo)["pixel_values"].to(self.dtype)  # type: ignore[misc]
+        return {"pixel_values": pixels, "size": torch.tensor([photo.size[::-1]]), "category": category or ""}
+
+    def _forward(self, input_tensors: dict[str, Any], branch: str = "both") -> dict[str, Any]:  # type: ignore[override]
+        categories = input_tensors["category"]
+        listed = [categories] if isinstance(categories, str) else list(categories)
+        if "" in listed and any(listed):
+            raise ValueError("some images of a batch have a category and others have none: give all or none.")
+        output = self.model(input_tensors["pixel_values"], category=listed if any(listed) else None, branch=branch)
+        nothing = torch.full_like(output.scores, float("nan"))
+        return {
+            "scores": output.scores,
+            "anomaly_maps": output.anomaly_maps,
+            "thresholds": nothing if output.thresholds is None else output.thresholds,
+            "pixel_thresholds": nothing if output.pixel_thresholds is None else output.pixel_thresholds,
+            "size": input_tensors["size"],
+            "category": categories,
+        }
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: dict[str, Any], threshold: float | None = None, pixel_threshold: float | None = None
+    ) -> dict[str, Any]:
+        """The decision on one photo, as the call returns it."""
+        size, category = model_outputs["size"][0].tolist(), model_outputs["category"] or None
+        output = AnoPLeOutput(
+            scores=model_outputs["scores"],
+            anomaly_maps=model_outputs["anomaly_maps"],
+            thresholds=model_outputs["thresholds"],
+            pixel_thresholds=model_outputs["pixel_thresholds"],
+        )
+        found = self.processor.post_process(  # type: ignore[union-attr]
+            output, target_sizes=[tuple(size)], thresholds=threshold, pixel_thresholds=pixel_threshold
+        )[0]
+        entry = (self.model.config.calibration or {}).get(category or SHARED, {})
+        calibrated = not model_outputs["thresholds"].isnan().any()  # not for a branch alone
+        return {
+            "score": found["score"],
+            "normal_probability": normal_probability(found["score"], entry) if calibrated else None,
+            "label": found["label"],
+            "threshold": found["threshold"],
+            "heat_map": found["heat_map"],
+            "mask": Image.fromarray(found["mask"].astype("uint8") * 255),
+            "boxes": [
+                {
+                    "score": region["peak"],
+                    "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), region["box"], strict=True)),
+                    "area": region["area"],
+                }
+                for region in found["regions"]
+            ],
+            "category": category,
+        }
+
+
+def register_pipeline() -> None:
+    """Make the task known to `transformers.pipeline`; once is enough."""
+    if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK, pipeline_class=AnomalyDetectionPipeline, pt_model=AutoModel, type="image"
+        )
+
+
+def _streams(images: Any) -> bool:
+    """Whether this is many photos: a data set, or an iterator; an array or a PIL image is one."""
+    return (
+        hasattr(images, "column_names") or hasattr(images, "__next__") or isinstance(images, torch.utils.data.Dataset)
+    )
+
+
+def _pair(images: Iterable[Any], categories: Iterable[str]) -> Any:
+    def pairs() -> Iterator[dict[str, Any]]:
+        for image, category in zip(images, categories, strict=True):
+            photo = image["image"] if isinstance(image, dict) and "image" in image else image
+            yield {"image": photo, "category": category}
+
+    return list(pairs()) if isinstance(images, list) else pairs()
+
+
+__all__ = ["AnomalyDetectionPipeline", "register_pipeline"]

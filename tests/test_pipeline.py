@@ -1,0 +1,237 @@
+"""`pipeline("image-anomaly-detection")`: every kind of input gives what model and processor give by hand."""
+
+import copy
+import http.server
+import threading
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import SIDE
+from PIL import Image
+from transformers import pipeline
+
+from anople_hf import AnomalyDetectionPipeline, AnoPLeModel, AnoPLeProcessor
+from anople_hf.calibration import calibrate
+from anople_hf.images import UnreadableImageError
+from anople_hf.scoring import Calibration, normal_probability
+
+TASK = "image-anomaly-detection"
+
+
+def draw(seed, size=(64, 40)):
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+PHOTOS = [draw(seed, (64 + 8 * seed, 40)) for seed in range(5)]  # of different sizes
+
+
+@pytest.fixture(scope="module")
+def original(tiny_clip):
+    torch.manual_seed(0)
+    model = AnoPLeModel.from_backbone(tiny_clip)
+    processor = AnoPLeProcessor.from_backbone(tiny_clip, model.config)
+    model.set_class_names({"gear": "gear", "nut": "nut"}, **processor.class_prompts(["gear", "nut"]))
+    torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)
+    views = {
+        "gear": processor(images=PHOTOS[:2])["pixel_values"],
+        "nut": processor(images=PHOTOS[2:4])["pixel_values"],
+    }
+    for category, pixels in views.items():
+        model.memorize(pixels, category)
+    calibrate(model, views)
+    return model, processor
+
+
+@pytest.fixture
+def detector(original):
+    return pipeline(TASK, model=copy.deepcopy(original[0]), processor=original[1])
+
+
+@pytest.fixture
+def by_hand(original):
+    model, processor = original
+
+    def judge(photo, category=None):
+        with torch.no_grad():
+            output = model(processor(images=photo)["pixel_values"], category=category)
+        return processor.post_process(output, target_sizes=[photo.size[::-1]])[0]
+
+    return judge
+
+
+def scores(results):
+    return [result["score"] for result in results]
+
+
+def test_one_photo_in_every_form(detector, by_hand, tmp_path):
+    photo = PHOTOS[4]
+    photo.save(tmp_path / "photo.png")
+    wanted = by_hand(photo)
+    array = np.asarray(photo)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    forms = [photo, array, array / 255.0, tensor, tmp_path / "photo.png", str(tmp_path / "photo.png")]
+    for form in [*forms, (tmp_path / "photo.png").read_bytes(), {"image": photo}]:
+        result = detector(form)
+        assert result["score"] == pytest.approx(wanted["score"], abs=1e-6), type(form)
+        assert result["label"] == wanted["label"] and result["threshold"] == wanted["threshold"]
+        assert result["heat_map"].shape == (40, 96) and result["mask"].size == (96, 40)
+        np.testing.assert_allclose(result["heat_map"], wanted["heat_map"], atol=1e-6)
+        assert result["category"] is None
+
+
+def test_a_url(detector, by_hand, tmp_path):
+    PHOTOS[1].save(tmp_path / "photo.png")
+    quiet = {"log_message": lambda *_: None}
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), quiet)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: handler(*a, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        assert detector(f"{url}/photo.png")["score"] == pytest.approx(by_hand(PHOTOS[1])["score"], abs=1e-6)
+        with pytest.raises(UnreadableImageError, match="nothing.png cannot be fetched .*404"):
+            detector(f"{url}/nothing.png")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_lists_generators_data_sets_and_batches_agree(detector, by_hand, batch_size):
+    wanted = [by_hand(photo)["score"] for photo in PHOTOS]
+    listed = detector(PHOTOS, batch_size=batch_size)
+    assert isinstance(listed, list) and scores(listed) == pytest.approx(wanted, abs=1e-6)
+    assert [r["heat_map"].shape for r in listed] == [photo.size[::-1] for photo in PHOTOS]
+    assert scores(detector(tuple(PHOTOS), batch_size=batch_size)) == pytest.approx(wanted, abs=1e-6)
+    rows = datasets.Dataset.from_dict({"image": PHOTOS}, features=datasets.Features({"image": datasets.Image()}))
+    for stream in ((photo for photo in PHOTOS), iter(PHOTOS), rows):
+        found = detector(stream, batch_size=batch_size)
+        assert not isinstance(found, list)
+        assert scores(found) == pytest.approx(wanted, abs=1e-6)
+    assert detector([]) == []
+
+
+def test_a_stream_is_read_as_it_goes(detector):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield PHOTOS[0]
+
+    found = detector(endless())
+    stream = iter(found)
+    next(stream), next(stream)
+    assert len(taken) <= 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_category_routing(detector, by_hand, batch_size):
+    names = ["gear", "nut", "gear", "nut", "gear"]
+    wanted = [by_hand(photo, name) for photo, name in zip(PHOTOS, names, strict=True)]
+    found = detector(PHOTOS, category=names, batch_size=batch_size)
+    assert scores(found) == pytest.approx([w["score"] for w in wanted], abs=1e-6)
+    assert [r["category"] for r in found] == names
+    assert [r["threshold"] for r in found] == pytest.approx([w["threshold"] for w in wanted])
+    pairs = [{"image": photo, "category": name} for photo, name in zip(PHOTOS, names, strict=True)]
+    assert scores(detector(pairs, batch_size=batch_size)) == scores(found)
+    assert scores(detector(iter(PHOTOS), category=names, batch_size=batch_size)) == scores(found)
+    everywhere = detector(PHOTOS, category="nut", batch_size=batch_size)
+    assert {r["category"] for r in everywhere} == {"nut"}
+    assert everywhere[0]["score"] == pytest.approx(by_hand(PHOTOS[0], "nut")["score"], abs=1e-6)
+
+
+def test_a_data_set_is_routed_only_if_asked(detector, by_hand):
+    names = ["gear", "nut", "gear", "nut", "bolt"]
+    features = datasets.Features({"image": datasets.Image(), "category": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict({"image": PHOTOS, "category": names}, features=features)
+    assert scores(detector(rows)) == pytest.approx([by_hand(photo)["score"] for photo in PHOTOS], abs=1e-6)
+    known = rows.select(range(4))
+    wanted = [by_hand(photo, name)["score"] for photo, name in zip(PHOTOS[:4], names[:4], strict=True)]
+    assert scores(detector(known, category=known["category"], batch_size=2)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_category_mistakes(detector):
+    with pytest.raises(KeyError, match="unknown category 'bolt'; known: gear, nut"):
+        detector(PHOTOS[0], category="bolt")
+    with pytest.raises(ValueError, match="1 categories for 2 images"):
+        detector(PHOTOS[:2], category=["gear"])
+    with pytest.raises(ValueError, match="expected one name"):
+        detector(PHOTOS[0], category=["gear", "nut"])
+    with pytest.raises(ValueError, match="all or none"):
+        detector([{"image": PHOTOS[0], "category": "gear"}, PHOTOS[1]], batch_size=2)
+    with pytest.raises(TypeError, match=r"unknown arguments \['categorie'\]"):
+        detector(PHOTOS[0], categorie="gear")
+
+
+def test_memorize_teaches_and_calibrates(detector, tmp_path):
+    PHOTOS[4].save(tmp_path / "cap.png")
+    before = detector(PHOTOS[4], category="nut")["score"]
+    detector.memorize([tmp_path / "cap.png", draw(8)], category="cap", views=4)
+    assert detector.model.memory.categories == ["gear", "nut", "cap"]
+    assert detector.model.memory.references("cap")[0].name == str(tmp_path / "cap.png")
+    result = detector(PHOTOS[4], category="cap")
+    assert result["score"] < before and result["label"] == "normal"
+    assert result["normal_probability"] > 0.5
+    with pytest.raises(UnreadableImageError, match=r"gone\.png"):
+        detector.memorize(str(tmp_path / "gone.png"), category="cap")
+
+
+def test_label_mask_and_boxes_follow_the_thresholds(detector):
+    result = detector(PHOTOS[4], threshold=0.0, pixel_threshold=0.0)
+    assert result["label"] == "defective" and result["threshold"] == 0.0
+    assert np.asarray(result["mask"]).min() == 255  # every pixel is above 0
+    box = result["boxes"][0]
+    assert box["box"] == {"xmin": 0, "ymin": 0, "xmax": 96, "ymax": 40} and box["area"] == 96 * 40
+    assert box["score"] == pytest.approx(float(result["heat_map"].max()))
+    good = detector(PHOTOS[4], threshold=1.0)
+    assert good["label"] == "normal" and not np.asarray(good["mask"]).any() and good["boxes"] == []
+
+
+def test_without_thresholds_nothing_is_claimed(detector):
+    detector.model.config.calibration = None
+    result = detector(PHOTOS[4])
+    assert (result["label"], result["threshold"], result["normal_probability"]) == (None, None, None)
+    assert not np.asarray(result["mask"]).any()
+
+
+def test_a_branch_alone_has_no_probability(detector):
+    assert detector(PHOTOS[0], branch="memory")["normal_probability"] is None
+    assert detector(PHOTOS[0])["normal_probability"] is not None
+
+
+def test_saved_pipeline_loads_again(detector, tmp_path):
+    detector.save_pretrained(tmp_path)
+    again = pipeline(TASK, model=str(tmp_path))
+    assert type(again) is AnomalyDetectionPipeline and isinstance(again.processor, AnoPLeProcessor)
+    assert scores(again(PHOTOS)) == scores(detector(PHOTOS))
+    half = pipeline(TASK, model=str(tmp_path), dtype=torch.bfloat16)
+    assert scores(half(PHOTOS)) == pytest.approx(scores(detector(PHOTOS)), abs=0.05)
+
+
+def test_normal_probability_is_the_share_of_good_parts_beyond():
+    generator = np.random.default_rng(0)
+    known, new = generator.normal(size=400), generator.normal(size=4000)
+    found = Calibration.from_normals(known.tolist(), [1.0], 0.05, num_photos=400, exchangeable=True, method="")
+    found = found.to_dict()
+    values = np.array([normal_probability(score, found) for score in new])
+    for share in (0.05, 0.25, 0.5, 0.75):  # a p-value of normals is uniform
+        assert abs((values <= share).mean() - share) < 0.05
+    order = np.argsort(new)
+    assert (np.diff(values[order]) <= 0).all()
+    assert normal_probability(found["threshold"], found) == pytest.approx(0.05, abs=0.01)
+    assert normal_probability(100.0, found) == pytest.approx(1 / 401)
+    assert normal_probability(-100.0, found) == 1.0
+    assert normal_probability(0.0, {"threshold": 1.0}) is None  # a calibration of an earlier version
+
+
+def test_batches_of_arrays(original):
+    processor = original[1]
+    batch = np.stack([np.asarray(draw(seed, (SIDE, SIDE))) for seed in range(3)])
+    expected = processor(images=list(batch))["pixel_values"]
+    assert torch.equal(processor(images=batch)["pixel_values"], expected)
+    channels_first = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    assert torch.equal(processor(images=channels_first)["pixel_values"], expected)
+    assert torch.equal(processor(images=channels_first / 255)["pixel_values"], expected)
