@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, pstdev
 from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
@@ -122,8 +122,8 @@ def fill_card(
         categories={c: len(photos) for c, photos in references.items()},
         calibration=model.config.calibration or {},
         shared=SHARED,
-        learnt=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.")),
-        frozen=sum(p.numel() for n, p in model.named_parameters() if n.startswith("clip.")),
+        learnt=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.") or "lora_" in n),
+        frozen=sum(p.numel() for n, p in model.named_parameters() if n.startswith("clip.") and "lora_" not in n),
         training=training,
         shots=_read(run, "shots.json"),
         table=table,
@@ -174,7 +174,7 @@ def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, t
     for name in [*first["categories"], "mean"]:
         tables = [e["mean"] if name == "mean" else e["categories"][name] for e in evaluations]
         rows[name] = {
-            metric: (100 * mean(values), 100 * stdev(values) if len(values) > 1 else None)
+            metric: (100 * mean(values), 100 * pstdev(values) if len(values) > 1 else None)
             for metric in METRIC_NAMES
             if (values := [t[metric] for t in tables if t.get(metric) is not None])
         }
