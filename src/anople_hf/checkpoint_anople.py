@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedModel
 from transformers.utils import cached_file
 
-from .backbones import load_backbone
+from .backbones import HUB_OPTIONS, load_backbone
 from .configuration_anople import AnoPLeConfig
 from .decoder import PatchDecoder
 from .memory import BANK_FILE, MemoryBank
@@ -136,9 +136,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             ValueError: The backbone or the bank does not belong to this checkpoint.
         """
         source, config = pretrained_model_name_or_path, kwargs.pop("config", None)
-        where = {
-            key: kwargs[key] for key in ("cache_dir", "force_download", "local_files_only", "token") if key in kwargs
-        }
+        where = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         within = {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
         if source is None:  # transformers' own way of loading from a state dict
             return super().from_pretrained(None, *args, config=config, **kwargs)

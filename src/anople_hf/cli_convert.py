@@ -56,7 +56,7 @@ def convert(
     )
     compared = report["open_clip"]
     if compared:
-        largest = max(compared["max_abs_difference"].values())
+        largest = compared["largest difference"]
         typer.echo(f"largest difference to open_clip {compared['version']}: {largest:.1e} (see {REPORT_FILE})")
     else:
         typer.echo(f"not compared with open_clip, open_clip_torch is not installed (see {REPORT_FILE})")

@@ -27,6 +27,8 @@ class AnoPLeConfig(PreTrainedConfig):
         backbone: Id or folder of the frozen CLIP, as taken by `anople_hf.backbones.load_backbone`. None: the weights
             of the backbone travel inside the checkpoint.
         backbone_revision: Revision of `backbone` on the Hub.
+        input_size: Side of a view in pixels, a multiple of the backbone's patch, such as 448 or 672: its positions
+            are interpolated, the grids of memory and decoder follow. None: the side the backbone was trained on.
         num_text_prompts: C_t, learnable textual context vectors a layer (eq. 2); 4 is ours.
         num_visual_prompts: C_v, learnable visual context vectors a layer (eq. 4); 4 is ours.
         prompt_depth: J, how many layers get fresh prompts, the input one included (eq. 3, 5); 9 is ours (MaPLe's).
@@ -47,7 +49,7 @@ class AnoPLeConfig(PreTrainedConfig):
             2 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
             is then four times as large.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
-            PromptAD's 4 pixels at 400. The image score is taken before the blur.
+            PromptAD's 4 pixels at 400; scale it with `input_size` to keep that. The image score is taken before.
         class_names: Word used for each category in the text prompts; the key is the category.
         calibration: Thresholds learnt from normals alone, see `anople_hf.scoring.Calibration`.
         prompt_fingerprint: Digest of everything that shapes the remembered features; ties a bank to its model.
@@ -65,6 +67,7 @@ class AnoPLeConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     backbone: str | None = None
     backbone_revision: str | None = None
+    input_size: int | None = None
     num_text_prompts: int = 4
     num_visual_prompts: int = 4
     prompt_depth: int = 9
@@ -110,6 +113,13 @@ class AnoPLeConfig(PreTrainedConfig):
                 f"memory_layers={layers}: expected one or more 0-based layers of the {depth}-layer "
                 f"vision tower, that is 0 to {depth - 1}."
             )
+        patch = cast(int, self.vision_config.patch_size)
+        if self.input_size is not None and (self.input_size < patch or self.input_size % patch):
+            nearest = max(patch, round(self.input_size / patch) * patch)
+            raise ValueError(
+                f"input_size={self.input_size}: expected a multiple of the backbone's patch of {patch} pixels, for "
+                f"example {nearest}."
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: expected a number above 0, for example 0.07.")
         if self.decoder_upsample < 1 or self.decoder_kernel < 1 or self.decoder_kernel % 2 == 0:
@@ -131,8 +141,8 @@ class AnoPLeConfig(PreTrainedConfig):
 
     @property
     def image_size(self) -> int:
-        """Side of a view in pixels, the backbone's own."""
-        return cast(int, self.vision_config.image_size)
+        """Side of a view in pixels: `input_size`, or else the backbone's own."""
+        return self.input_size or cast(int, self.vision_config.image_size)
 
     @property
     def grid_size(self) -> int:

@@ -6,7 +6,6 @@ Every tensor is used exactly once. What differs beside the names: open_clip keep
 its two projections the other way round, and layer scales apart, which are multiplied into the layers before them.
 """
 
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator
@@ -80,15 +79,16 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file} is not a safetensors file, or it is cut off ({error}).") from error
+    file.open("rb").close()  # that a file is missing or may not be read is another matter than what follows
     try:
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # the unpickler meets what is no pickle with errors of any kind
         raise ValueError(
             f"{file} does not load safely, with weights_only=True: it is damaged, a TorchScript archive, or holds "
             "more than tensors, and such a file can run any code when it is loaded. Take the .safetensors file of the "
             "same weights (most open_clip models have one on the Hub), or, if you trust the file, load it in an "
             "environment you can throw away and write its state_dict with safetensors. "
-            f"({str(error).strip().splitlines()[0][:200]})"
+            f"({(str(error).strip() or repr(error)).splitlines()[0][:200]})"
         ) from error
     state = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
