@@ -1,27 +1,42 @@
-"""A frozen CLIP by name: the embedded tiny one, a transformers folder, or a Hub id.
+"""A frozen CLIP by name: the embedded tiny one, a transformers CLIP or an open_clip checkpoint, on disk or on the Hub.
 
-Where in the paper: sec. 4.1; the paper's ViT-B/16+ 240 is an open_clip checkpoint and has to be converted first.
+Where in the paper: sec. 4.1; the paper's ViT-B/16+ 240 is an open_clip checkpoint, converted in memory when loaded.
+
+Training, the command line and `from_pretrained` all come here. Nothing is fetched before one of these functions is
+called; revision, cache and offline mode are those of transformers.
 """
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers.utils import cached_file
+
+from .open_clip import CONFIG_FILE, OpenClipCheckpoint, from_config_file, from_file, split_name
+from .open_clip_processing import open_clip_processor, open_clip_tokenizer
+from .open_clip_weights import load_open_clip
 
 EMBEDDED = "embedded:tiny-clip"
 """Name of the backbone inside the package: drawn training data, for first runs, tests and edge CPUs."""
 
-_OPEN_CLIP = "Weights of open_clip have to be converted to a CLIPModel folder first."
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
+"""Keyword arguments that say how files come from the Hub."""
+
 _ASSETS = Path(__file__).parent / "assets"
-_MEAN, _STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+_EXPECTED = (
+    "Give a folder that CLIPModel.save_pretrained or `anople convert` wrote, an open_clip folder, a Hub id of either, "
+    f"open_clip:MODEL:FILE for a bare weights file, or {EMBEDDED!r}."
+)
 
 
 def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIPModel:
     """Load a CLIP in float32, for evaluation.
 
     Args:
-        name: `embedded:tiny-clip`, a folder that `CLIPModel.save_pretrained` wrote, or a Hub id.
+        name: `embedded:tiny-clip`; a folder or Hub id of a transformers CLIP; a folder or Hub id with an
+            `open_clip_config.json`; or `open_clip:MODEL:FILE`, a bare open_clip weights file and the model it is.
         revision: Branch, tag or commit on the Hub.
         hub: `cache_dir`, `token`, `local_files_only`, `force_download`, as in transformers.
 
@@ -29,28 +44,60 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
         The model; its weights are as they are on disk, gradients are up to the caller.
 
     Raises:
-        ValueError: The name means no CLIP; says what was found and what is expected.
+        ValueError: The name means no CLIP, or one that cannot be used; says what was found and what is expected.
         OSError: Not on disk and not on the Hub.
 
     Example:
         >>> load_backbone("embedded:tiny-clip").config.vision_config.image_size
         240
     """
-    source, hub = _locate(name), {"revision": revision, **hub} if revision else hub
+    hub = {"revision": revision, **hub} if revision else hub
+    found = find_backbone(name, **hub)
+    if isinstance(found, OpenClipCheckpoint):
+        return load_open_clip(found, **hub).eval()
+    return CLIPModel.from_pretrained(found, dtype=torch.float32, **hub).eval()
+
+
+def find_backbone(name: str, **hub: Any) -> str | OpenClipCheckpoint:
+    """What a name stands for: the folder or Hub id of a transformers CLIP, or an open_clip checkpoint.
+
+    A repository that holds both is read as a transformers CLIP.
+    """
+    source, model = split_name(name)
+    if model is not None:
+        return from_file(source, model)
+    if source.startswith("embedded:"):
+        return _embedded(source)
+    if Path(source).is_file():
+        raise ValueError(f"backbone {name!r} is a file; say which model it is: open_clip:ViT-B-16-plus-240:{source}.")
     try:
-        config = CLIPConfig.get_config_dict(source, **hub)[0]
+        config, open_clip = (
+            cached_file(source, file, _raise_exceptions_for_missing_entries=False, **hub)
+            for file in ("config.json", CONFIG_FILE)
+        )
+        if not (config or open_clip or Path(source).exists()):  # offline, a file outside the cache is just missing
+            raise OSError(f"no config.json or {CONFIG_FILE} there or, offline, in the cache")
     except OSError as error:
         raise OSError(
-            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). Give a folder "
-            f"that CLIPModel.save_pretrained wrote, a Hub id, or {EMBEDDED!r}. {_OPEN_CLIP}"
+            f"backbone {name!r} is not a folder here, and it could not be had from the Hub ({error}). {_EXPECTED}"
         ) from error
-    if config.get("model_type") != "clip":
-        raise ValueError(
-            f"backbone {name!r} is a {config.get('model_type') or 'model of unknown type'}; expected a transformers "
-            f"CLIP (model_type 'clip'). {_OPEN_CLIP}"
-        )
-    clip = CLIPModel.from_pretrained(source, dtype=torch.float32, **hub)
-    return clip.eval()
+    kind = json.loads(Path(config).read_text(encoding="utf-8")).get("model_type") if config else None
+    if kind == "clip":
+        return source
+    if open_clip:
+        return from_config_file(source, open_clip)
+    if config is None:
+        raise ValueError(f"backbone {name!r} has neither config.json nor {CONFIG_FILE}. {_EXPECTED}")
+    raise ValueError(f"backbone {name!r} is a {kind or 'model of unknown type'}; expected a CLIP. {_EXPECTED}")
+
+
+def _embedded(name: str) -> str:
+    if name != EMBEDDED:
+        raise ValueError(f"no embedded backbone {name!r}; there is {EMBEDDED!r}.")
+    folder = _ASSETS / "tiny_clip"
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{EMBEDDED!r} is part of the package anople_hf and not found here; install the package.")
+    return str(folder)
 
 
 def recommended_settings(name: str) -> dict[str, Any]:
@@ -63,50 +110,36 @@ def recommended_settings(name: str) -> dict[str, Any]:
     return {"memory_layers": [0], "memory_shifts": 4, "peak_share": 0.02} if name == EMBEDDED else {}
 
 
-def load_processor_parts(name: str, *, revision: str | None = None, **hub: Any) -> tuple[CLIPImageProcessorPil, Any]:
+def load_processor_parts(
+    name: str, *, revision: str | None = None, side: int | None = None, **hub: Any
+) -> tuple[CLIPImageProcessorPil, Any]:
     """The image processor and tokenizer of a backbone.
 
-    The image processor squeezes the whole photo to the tower's square: CLIP's usual centre crop would cut off defects
-    at the border. It is PIL's, so scores do not depend on whether torchvision is installed.
+    The image processor squeezes the whole photo to a square: CLIP's usual centre crop would cut off defects at the
+    border. It is PIL's, so scores do not depend on whether torchvision is installed.
 
     Args:
         name: As for `load_backbone`.
         revision: Branch, tag or commit on the Hub.
+        side: Of the square in pixels; None for the size the backbone was trained on.
         hub: As for `load_backbone`.
     """
-    source, hub = _locate(name), {"revision": revision, **hub} if revision else hub
-    config = CLIPConfig.from_pretrained(source, **hub)
-    side, longest = cast(int, config.vision_config.image_size), config.text_config.max_position_embeddings  # type: ignore[union-attr]  # always configs after loading
-    try:
-        stored = CLIPImageProcessorPil.get_image_processor_dict(source, **hub)[0]
-    except OSError:  # a bare CLIPModel folder
-        stored = {}
-    processor = CLIPImageProcessorPil(
-        size={"height": side, "width": side},
-        do_center_crop=False,
-        image_mean=stored.get("image_mean", _MEAN),
-        image_std=stored.get("image_std", _STD),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-    # Some tokenizers do not know how much their tower reads.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    hub = {"revision": revision, **hub} if revision else hub
+    found = find_backbone(name, **hub)
+    if isinstance(found, OpenClipCheckpoint):
+        config, stored = found.config, open_clip_processor(found).to_dict()
+        tokenizer = open_clip_tokenizer(found, **hub)
+    else:
+        config = CLIPConfig.from_pretrained(found, **hub)
+        try:
+            stored = CLIPImageProcessorPil.get_image_processor_dict(found, **hub)[0]
+        except OSError:  # a bare CLIPModel folder
+            stored = {}
+        tokenizer = AutoTokenizer.from_pretrained(found, **hub)
+        # Some tokenizers do not know how much their tower reads.
+        longest = config.text_config.max_position_embeddings  # type: ignore[union-attr]  # configs after loading
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    side = side or cast(int, config.vision_config.image_size)  # type: ignore[union-attr]
+    kept = {key: stored[key] for key in ("resample", "image_mean", "image_std") if stored.get(key) is not None}
+    processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False, **kept)
     return processor, tokenizer
-
-
-def _locate(name: str) -> str:
-    folder = Path(name)
-    if name.startswith(("hf-hub:", "local-dir:", "open_clip:")) or folder.is_file():
-        raise ValueError(f"backbone {name!r} names no CLIPModel folder or Hub id. {_OPEN_CLIP}")
-    if name.startswith("embedded:"):
-        if name != EMBEDDED:
-            raise ValueError(f"no embedded backbone {name!r}; there is {EMBEDDED!r}.")
-        folder = _ASSETS / "tiny_clip"
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{EMBEDDED!r} is part of the package anople_hf and not found here; install the package.")
-        return str(folder)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"backbone {name!r} has no config.json; expected a folder that CLIPModel.save_pretrained wrote. "
-            f"{_OPEN_CLIP}"
-        )
-    return name

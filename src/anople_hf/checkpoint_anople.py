@@ -20,7 +20,7 @@ from transformers import CLIPModel, PreTrainedModel
 from transformers.utils import cached_file, resolve_revision
 
 from .adaptation import add_lora, is_lora, set_learning
-from .backbones import load_backbone
+from .backbones import HUB_OPTIONS, load_backbone
 from .configuration_anople import AnoPLeConfig
 from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts
@@ -145,9 +145,7 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # 
         source, config = pretrained_model_name_or_path, kwargs.pop("config", None)
         if source is None:  # transformers' own way of loading from a state dict
             return super().from_pretrained(None, *args, config=config, **kwargs)
-        where: dict[str, Any] = {
-            key: kwargs[key] for key in ("cache_dir", "force_download", "local_files_only", "token") if key in kwargs
-        }
+        where: dict[str, Any] = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         found = {key: value for key, value in where.items() if key != "force_download"}
         # One commit for all files, even if somebody pushes meanwhile.
         kwargs["revision"] = resolve_revision(source, kwargs.get("revision"), **found)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_convert import convert
 from .cli_hub import card, push
 from .cli_options import Batch, Branch, Output, Overwrite, Quiet, Run, Seed, SkipBad, list_photos, load_run, quieten
 from .cli_train import preview_anomalies, train
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.command("train")(train)
+app.command("convert")(convert)
 app.command("preview-anomalies")(preview_anomalies)
 app.command("push")(push)
 app.command("card")(card)

@@ -77,8 +77,9 @@ def train(
     accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 5e-3,
     backbone: Annotated[
-        str, typer.Option(help="CLIP: the embedded one, a folder, or a Hub id.")
+        str, typer.Option(help="CLIP: the embedded one; folder or Hub id, also of open_clip; open_clip:MODEL:FILE.")
     ] = "embedded:tiny-clip",
+    backbone_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     init_from: Annotated[Path | None, typer.Option(help="Start from this trained detector, not from anew.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig, such as coupling=t2v. Repeatable.")
@@ -158,6 +159,7 @@ def train(
             splits["train"],
             plan,
             backbone=None if init_from else backbone,
+            backbone_revision=backbone_revision,
             init_from=init_from,
             class_names=json.loads(class_names.read_text()) if class_names else None,
             listed_shots=read_shots(shots_file) if shots_file else None,

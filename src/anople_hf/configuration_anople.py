@@ -30,6 +30,8 @@ class AnoPLeConfig(PreTrainedConfig):
             of the backbone travel inside the checkpoint.
         backbone_revision: Revision of `backbone` on the Hub; None takes its newest.
         backbone_fingerprint: Digest of the backbone's weights; another CLIP under the same name is refused.
+        input_size: Side of a view in pixels, a multiple of the backbone's patch, such as 448 or 672: its positions
+            are interpolated, the grids of memory and decoder follow. None: the side the backbone was trained on.
         num_text_prompts: C_t, learnable textual context vectors a layer (eq. 2); 4 is ours.
         num_visual_prompts: C_v, learnable visual context vectors a layer (eq. 4); 4 is ours.
         prompt_depth: J, how many layers get fresh prompts, the input one included (eq. 3, 5); 9 is ours (MaPLe's).
@@ -59,7 +61,7 @@ class AnoPLeConfig(PreTrainedConfig):
         peak_share: Share of the cells of the map, the highest, whose mean stands for max M_q in eq. 16; 0 takes the
             maximum, the paper's. 0.02 is set with the embedded backbone, whose single patches are noisy.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
-            PromptAD's 4 pixels at 400. The image score is taken before the blur.
+            PromptAD's 4 pixels at 400; scale it with `input_size` to keep that. The image score is taken before.
         lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
             prompts; 0, CLIP frozen, is the paper's.
         lora_alpha: Their scale is lora_alpha / lora_rank; 16 is ours (PEFT's usual one).
@@ -83,6 +85,7 @@ class AnoPLeConfig(PreTrainedConfig):
     backbone: str | None = None
     backbone_revision: str | None = None
     backbone_fingerprint: str | None = None
+    input_size: int | None = None
     num_text_prompts: int = 4
     num_visual_prompts: int = 4
     prompt_depth: int = 9
@@ -139,6 +142,13 @@ class AnoPLeConfig(PreTrainedConfig):
                 f"memory_layers={layers}: expected one or more 0-based layers of the {depth}-layer "
                 f"vision tower, that is 0 to {depth - 1}."
             )
+        patch = cast(int, self.vision_config.patch_size)
+        if self.input_size is not None and (self.input_size < patch or self.input_size % patch):
+            nearest = max(patch, round(self.input_size / patch) * patch)
+            raise ValueError(
+                f"input_size={self.input_size}: expected a multiple of the backbone's patch of {patch} pixels, for "
+                f"example {nearest}."
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: expected a number above 0, for example 0.07.")
         if self.decoder_upsample < 1 or self.decoder_kernel < 1 or self.decoder_kernel % 2 == 0:
@@ -166,8 +176,8 @@ class AnoPLeConfig(PreTrainedConfig):
 
     @property
     def image_size(self) -> int:
-        """Side of a view in pixels, the backbone's own."""
-        return cast(int, self.vision_config.image_size)
+        """Side of a view in pixels: `input_size`, or else the backbone's own."""
+        return self.input_size or cast(int, self.vision_config.image_size)
 
     @property
     def grid_size(self) -> int:

@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
 
 from .adaptation import add_lora
-from .backbones import load_backbone, recommended_settings
+from .backbones import HUB_OPTIONS, load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
@@ -79,9 +79,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         Args:
             backbone: Id or folder, see `anople_hf.backbones.load_backbone`.
             revision: Its revision on the Hub.
-            settings: Fields of `AnoPLeConfig`; they go before those recommended for the backbone.
+            settings: Fields of `AnoPLeConfig`; they go before those recommended for the backbone. And how the
+                backbone is fetched: `cache_dir`, `token`, `local_files_only`, `force_download`.
         """
-        clip = load_backbone(backbone, revision=revision)
+        hub = {name: settings.pop(name) for name in HUB_OPTIONS if name in settings}
+        clip = load_backbone(backbone, revision=revision, **hub)
         settings = recommended_settings(backbone) | settings
         config = AnoPLeConfig(
             backbone=backbone,
@@ -131,20 +133,28 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """One pass of the prompted vision tower (eq. 4-7).
 
         Args:
-            pixel_values: (B, 3, H, W) normalised views.
+            pixel_values: (B, 3, S, S) normalised views, S as in `config.image_size`.
             views: (B,) rows of the scale prefix; None for the global view.
             layers: 0-based encoder layers whose patch tokens are wanted, too.
 
         Returns:
             z_0 (B, d) projected and of unit length; the layer-normed last patch tokens (B, n, d_v); the tokens of
             `layers` as (B, L, n, d_v), or None.
+
+        Raises:
+            ValueError: Views of another size.
         """
+        side = self.config.image_size
+        if pixel_values.shape[-2:] != (side, side):
+            given = " x ".join(map(str, pixel_values.shape[-2:]))
+            raise ValueError(f"views of {given} pixels, expected {side} x {side}: use the processor of this model.")
         if views is None:
             views = pixel_values.new_full((pixel_values.shape[0],), LOCAL_VIEWS, dtype=torch.long)
         encoded = self.clip.vision_model(
             pixel_values,
             prompts=self.prompts.for_vision(),
             prefix=self.prompts.prefix(views),
+            interpolate_pos_encoding=self.config.input_size is not None,
             output_hidden_states=[layer + 1 for layer in layers] if layers else False,  # 0 is the encoder's input
         )
         patches = slice(1, 1 + self.config.grid_size**2)  # the prompts stand behind the patches

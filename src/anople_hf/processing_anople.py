@@ -55,9 +55,11 @@ class AnoPLeProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, **kwargs)
 
     @classmethod
-    def from_backbone(cls, backbone: str, config: AnoPLeConfig, *, revision: str | None = None) -> "AnoPLeProcessor":
-        """The processor that fits a backbone and a model configuration."""
-        image_processor, tokenizer = load_processor_parts(backbone, revision=revision)
+    def from_backbone(
+        cls, backbone: str, config: AnoPLeConfig, *, revision: str | None = None, **hub: Any
+    ) -> "AnoPLeProcessor":
+        """The processor that fits a backbone and a model configuration; `hub` as for `load_backbone`."""
+        image_processor, tokenizer = load_processor_parts(backbone, revision=revision, side=config.input_size, **hub)
         return cls(
             image_processor,
             tokenizer,
