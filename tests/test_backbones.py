@@ -1,6 +1,7 @@
 """Backbones by name: the embedded one, a folder, and clear refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from anople_hf import backbones
+from anople_hf import AnoPLeConfig, AnoPLeModel, AnoPLeProcessor, backbones
 from anople_hf.backbones import EMBEDDED, load_backbone, load_processor_parts
+
+OPEN_CLIP = Path(__file__).parent / "fixtures" / "open_clip"
 
 
 def test_embedded_backbone_has_the_papers_grid():
@@ -51,18 +54,69 @@ def test_folder(tiny_clip):
     assert image.size["height"] == 48 and not image.do_center_crop and tokenizer.model_max_length == 40
 
 
+def hub_cache(root, repository, commits):
+    """What a download leaves behind: one snapshot a commit, the last is main."""
+    store = root / f"models--{repository.replace('/', '--')}"
+    for number, folder in enumerate(commits):
+        commit = f"{number:040x}"
+        shutil.copytree(folder, store / "snapshots" / commit)
+        for name in ("main", f"v{number}"):
+            (store / "refs").mkdir(exist_ok=True)
+            (store / "refs" / name).write_text(commit)
+    return {"cache_dir": str(root), "local_files_only": True}
+
+
+def test_a_hub_id_of_open_clip_from_the_cache(tmp_path):
+    cached = hub_cache(tmp_path, "lab/clip", [OPEN_CLIP / "scaled", OPEN_CLIP / "quick"])
+    for name in ("lab/clip", "hf-hub:lab/clip"):
+        assert load_backbone(name, **cached).config.projection_dim == 12
+    assert load_backbone("lab/clip", revision="v0", **cached).config.projection_dim == 20
+    image, tokenizer = load_processor_parts("lab/clip", revision="v0", **cached)
+    assert image.size["height"] == 40 and tokenizer.model_max_length == 48
+    with pytest.raises(OSError, match=r"could not be had from the Hub"):
+        load_backbone("lab/clip", revision="v2", **cached)
+
+    model = AnoPLeModel.from_backbone("lab/clip", revision="v0", **cached)
+    model.save_pretrained(tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").stat().st_size < 200_000  # named, not copied
+    again = AnoPLeModel.from_pretrained(tmp_path / "run", **cached)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert (
+        AnoPLeProcessor.from_backbone("lab/clip", model.config, revision="v0", **cached).tokenizer.eos_token_id == 513
+    )
+
+
+def test_a_repository_that_holds_both_is_read_as_transformers_clip(tmp_path, tiny_clip):
+    both = shutil.copytree(tiny_clip, tmp_path / "both")
+    shutil.copy(OPEN_CLIP / "quick" / "open_clip_config.json", both)
+    assert load_backbone(str(both)).config.projection_dim == 24
+    # timm's repositories have a config.json of their own beside open_clip's.
+    of_timm = shutil.copytree(OPEN_CLIP / "quick", tmp_path / "timm")
+    (of_timm / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_224"}))
+    assert load_backbone(str(of_timm)).config.projection_dim == 12
+
+
+def test_nothing_is_fetched_before_it_is_asked_for(tmp_path, tiny_clip, monkeypatch):
+    def fetch(*args, **kwargs):
+        raise AssertionError("looked for a file")
+
+    config = AnoPLeConfig(backbone="lab/no-such-clip", backbone_config=load_backbone(tiny_clip).config.to_dict())
+    monkeypatch.setattr(backbones, "cached_file", fetch)
+    monkeypatch.setattr("transformers.utils.hub.cached_files", fetch)
+    AnoPLeModel(config)
+
+
 def test_refusals(tmp_path, tiny_clip):
     with pytest.raises(ValueError, match="embedded:tiny-clip"):
         load_backbone("embedded:huge-clip")
-    with pytest.raises(ValueError, match="have to be converted"):
-        load_backbone("hf-hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31")
     weights = tmp_path / "open_clip_model.safetensors"
     weights.touch()
-    with pytest.raises(ValueError, match="have to be converted"):
+    with pytest.raises(ValueError, match="say which model it is"):
         load_processor_parts(str(weights))
-    with pytest.raises(OSError, match="not a folder here"):
-        load_backbone("nobody/no-such-clip", cache_dir=str(tmp_path), local_files_only=True)
-    with pytest.raises(ValueError, match=r"no config\.json"):
+    for name in ("nobody/no-such-clip", "hf-hub:nobody/no-such-clip"):
+        with pytest.raises(OSError, match=r"not a folder here.*open_clip:MODEL:FILE"):
+            load_backbone(name, cache_dir=str(tmp_path), local_files_only=True)
+    with pytest.raises(ValueError, match=r"neither config\.json nor open_clip_config\.json"):
         load_backbone(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="is a bert"):
