@@ -5,10 +5,11 @@ in an environment of its own. CPU wheels of torchvision that fit are not everywh
 Python half is used:
 
     python -m venv reference && . reference/bin/activate
-    pip install torch==2.13.0 transformers==5.23.0 scipy ftfy timm && pip install --no-deps torchvision==0.28.0 open_clip_torch==3.3.0
+    pip install -c constraints.txt torch transformers pillow scipy ftfy
+    pip install --no-deps torchvision==0.28.0 timm open_clip_torch==3.3.0
     PYTHONPATH=src python scripts/open_clip_reference.py full --output docs/open_clip_parity.json
     PYTHONPATH=src python scripts/open_clip_reference.py fixture --output tests/fixtures/open_clip
-"""  # noqa: E501  # a command to copy
+"""
 
 import argparse
 import gzip

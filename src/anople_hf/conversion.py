@@ -69,7 +69,7 @@ def convert_open_clip(
     weights = to_transformers(state, checkpoint, progress=progress)
     clip = CLIPModel.from_pretrained(None, config=checkpoint.config, state_dict=weights, dtype=torch.float32).eval()
 
-    logger.info("writing %s", folder)
+    logger.info("writing in files of at most %s", max_shard_size)
     clip.save_pretrained(folder, max_shard_size=max_shard_size)
     image_processor.save_pretrained(folder)
     words.save_pretrained(folder)
