@@ -10,12 +10,11 @@ import torch
 import transformers
 from hub_server import TOKEN, HubServer
 from huggingface_hub import constants
+from sizes import SIDE
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.data.drawn import draw_dataset
-
-GRID, SIDE = 3, 48
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,11 +8,11 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-from conftest import SIDE
 from hub_server import READ_ONLY, start
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
+from sizes import SIDE
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.calibration import calibrate

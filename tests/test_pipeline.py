@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import SIDE
 from PIL import Image
+from sizes import SIDE
 from transformers import pipeline
 
 from anople_hf import AnomalyDetectionPipeline, AnoPLeModel, AnoPLeProcessor

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import SIDE
+from sizes import SIDE
 from transformers import AutoModel, CLIPConfig, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
