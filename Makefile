@@ -21,7 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## From nothing to a trained detector and its table, without network or GPU.
 	$(BIN)/anople demo-data $(OUT)/data --overwrite
 	$(BIN)/anople train $(OUT)/data --shots 4 --output $(OUT)/model --overwrite
-	$(BIN)/anople evaluate $(OUT)/model $(OUT)/data --json $(OUT)/table.json --sheet $(OUT)/contact_sheet.png
+	$(BIN)/anople calibrate $(OUT)/model $(OUT)/data
+	$(BIN)/anople evaluate $(OUT)/model $(OUT)/data --json $(OUT)/table.json
+	$(BIN)/anople evaluate $(OUT)/model $(OUT)/data --route --json $(OUT)/table_routed.json --sheet $(OUT)/contact_sheet.png
+	@echo "detector: $(OUT)/model"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
