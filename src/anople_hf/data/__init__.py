@@ -10,12 +10,13 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from ..images import UnreadableImageError, check_images
-from . import folder, mvtec
+from . import folder, mvtec, real_iad, visa
 from .few_shot import choose_shots, read_shots, write_shots
 from .schema import FEATURES, make_dataset
 
 logger = logging.getLogger(__name__)
 
+LAYOUT_READERS = {"visa": visa, "real_iad": real_iad, "mvtec": mvtec, "folder": folder}  # tried in this order
 LAYOUTS = (
     "<category>/train/good/*.png with test/<defect or good>/ and ground_truth/<defect>/ beside it (MVTec-AD), "
     "or <category>/*.png with good photos only"
@@ -23,7 +24,7 @@ LAYOUTS = (
 
 
 def load_inspection_data(
-    root: str | Path, *, categories: Sequence[str] | None = None, skip_bad: bool = False
+    root: str | Path, *, categories: Sequence[str] | None = None, skip_bad: bool = False, layout: str = "auto"
 ) -> DatasetDict:
     """Read a data set from disk; photos are decoded when a row is read.
 
@@ -33,27 +34,31 @@ def load_inspection_data(
         root: MVTec-AD layout or plain folders of good photos; may be a single category.
         categories: Only these.
         skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
+        layout: auto, or one of visa (raw), real_iad, mvtec (also BTAD, MPDD, reorganised VisA), folder.
 
     Returns:
         Split `train` (good photos) and, where the layout has one, `test`.
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: An empty folder, no photos in a category, or an unknown category.
+        ValueError: An unknown layout, an empty folder, no photos in a category, or an unknown category.
         UnreadableImageError: A bad test photo; names it.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}; expected {LAYOUTS}.")
-    layout = mvtec if mvtec.find_categories(root) else folder
-    found = layout.find_categories(root)
+    if layout not in ("auto", *LAYOUT_READERS):
+        raise ValueError(f"layout={layout!r}; expected auto or one of {', '.join(LAYOUT_READERS)}.")
+    for reader in LAYOUT_READERS.values() if layout == "auto" else [LAYOUT_READERS[layout]]:
+        if found := reader.find_categories(root):
+            break
     if not found:
         raise ValueError(f"{root} holds no photos in a known layout; expected {LAYOUTS}.")
     if unknown := sorted(set(categories or ()) - set(found)):
         raise ValueError(f"{root} has no category {', '.join(unknown)}; it has {', '.join(found)}.")
     rows = []
     for name in categories or found:
-        own = list(layout.iterate_rows(root, name, found[name]))
+        own = list(reader.iterate_rows(root, name, found[name]))
         if not any(row["split"] == "train" for row in own):
             raise ValueError(f"category {name!r} has no good photos in {found[name]}; expected {LAYOUTS}.")
         rows += own

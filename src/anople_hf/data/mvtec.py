@@ -1,6 +1,6 @@
 """The MVTec-AD layout: `<category>/train/good`, `test/<defect or good>`, `ground_truth/<defect>/<stem>_mask.png`.
 
-Where in the paper: sec. 4.1 (MVTec-AD [3]). MPDD and many factories' own sets look the same.
+Where in the paper: sec. 4.1 (MVTec-AD [3]). MPDD looks the same; BTAD calls good parts `ok`.
 """
 
 import logging
@@ -21,10 +21,10 @@ def find_categories(root: Path) -> dict[str, Path]:
     Args:
         root: An existing folder.
     """
-    if (root / "train" / "good").is_dir():
+    if _good_folder(root).is_dir():
         return {root.resolve().name: root}
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {path.name: path for path in folders if (path / "train" / "good").is_dir()}
+    found = {path.name: path for path in folders if _good_folder(path).is_dir()}
     if found and (others := [path.name for path in folders if path.name not in found]):
         logger.warning("%s: no train/good in %s; left out.", root, ", ".join(others))
     return found
@@ -41,7 +41,7 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
         category: Its name.
         folder: Its folder.
     """
-    for photo in find_images(folder / "train" / "good"):
+    for photo in find_images(_good_folder(folder)):
         yield _row(root, category, photo, defect="good", split="train")
     if not (folder / "test").is_dir():
         return
@@ -49,16 +49,17 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
     for kind in sorted(
         path for path in (folder / "test").iterdir() if path.is_dir() and not path.name.startswith(".")
     ):
+        defect = "good" if kind.name == "ok" else kind.name
         masks = {}
-        if kind.name != "good" and (folder / "ground_truth" / kind.name).is_dir():
+        if defect != "good" and (folder / "ground_truth" / kind.name).is_dir():
             masks = {
                 path.stem.removesuffix("_mask"): path for path in find_images(folder / "ground_truth" / kind.name)
             }
         for photo in find_images(kind):
             mask = masks.get(photo.stem)
-            if kind.name != "good" and mask is None:
+            if defect != "good" and mask is None:
                 missing.append(photo)
-            yield _row(root, category, photo, defect=kind.name, split="test", mask=mask)
+            yield _row(root, category, photo, defect=defect, split="test", mask=mask)
     if missing:
         logger.warning(
             "%s: %d defective test images have no mask (first: %s); pixel metrics are left out for this category.",
@@ -66,6 +67,10 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
             len(missing),
             missing[0],
         )
+
+
+def _good_folder(category: Path) -> Path:
+    return category / "train" / ("ok" if (category / "train" / "ok").is_dir() else "good")
 
 
 def _row(

@@ -1,0 +1,49 @@
+"""VisA as it is downloaded: `split_csv/1cls.csv` names every photo, its label and its mask.
+
+Where in the paper: sec. 4.1 (VisA [52]). The reorganised tree `1cls/<category>/train/good` is read by `mvtec.py`.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def find_categories(root: Path) -> dict[str, Path]:
+    """Categories named by the split file, sorted; empty if there is no such file.
+
+    Args:
+        root: The folder that holds `split_csv`.
+    """
+    return {name: root / name for name in sorted({line["object"] for line in _lines(root)})}
+
+
+def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of one category, sorted by path; masks hold class indices 1..9, so anything above 0 is defective.
+
+    Args:
+        root: The csv's paths are relative to it.
+        category: Its name.
+        folder: Its folder; not needed, the csv decides.
+    """
+    for line in sorted(_lines(root), key=lambda line: line["image"]):
+        if line["object"] != category:
+            continue
+        normal = line["label"] == "normal"
+        yield {
+            "image": str(root / line["image"]),
+            "mask": None if normal or not line["mask"] else str(root / line["mask"]),
+            "label": int(not normal),
+            "category": category,
+            "defect": "good" if normal else "bad",
+            "path": line["image"],
+            "split": line["split"],
+        }
+
+
+def _lines(root: Path) -> list[dict[str, str]]:
+    file = root / "split_csv" / "1cls.csv"
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        return list(csv.DictReader(lines))

@@ -1,0 +1,74 @@
+"""Published layouts and their traps, on small made trees: VisA, Real-IAD, BTAD."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anople_hf.data import load_inspection_data
+from anople_hf.images import read_mask
+
+
+def save(path, level=9):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((18, 24), level, np.uint8)).save(path)
+
+
+def test_visa_masks_of_class_indices_are_not_empty(tmp_path):
+    images = "candle/Data/Images"
+    for name in ("Normal/0000.JPG", "Normal/0001.JPG", "Anomaly/000.JPG"):
+        save(tmp_path / images / name)
+    save(tmp_path / "candle/Data/Masks/Anomaly/000.png", level=1)
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "split_csv" / "1cls.csv").write_text(
+        "object,split,label,image,mask\n"
+        f"candle,test,anomaly,{images}/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png\n"
+        f"candle,train,normal,{images}/Normal/0000.JPG,\ncandle,test,normal,{images}/Normal/0001.JPG,\n"
+    )
+    splits = load_inspection_data(tmp_path)
+    assert splits["train"]["path"][:] == [f"{images}/Normal/0000.JPG"]
+    assert splits["test"]["label"][:] == [1, 0]
+    assert read_mask(splits["test"][0]["mask"]).all() and splits["test"][1]["mask"] is None
+
+
+@pytest.mark.parametrize("lists", ["realiad_jsons", "realiad_jsons/realiad_jsons", "realiad_jsons_sv"])
+def test_real_iad_json_decides_not_the_folder(tmp_path, lists):
+    photos = tmp_path / "realiad_512" / "mint"
+    for name in ("OK/S1/a.jpg", "NG/QS/S2/b.jpg", "NG/QS/S2/c.jpg", "NG/QS/S2/c.png"):
+        save(photos / name)
+
+    def sample(path, kind, mask=None):
+        return {"category": "mint", "anomaly_class": kind, "image_path": path, "mask_path": mask}
+
+    content = {
+        "meta": {"prefix": "mint/", "normal_class": "OK"},
+        "train": [sample("OK/S1/a.jpg", "OK")],
+        "test": [sample("NG/QS/S2/c.jpg", "QS", "NG/QS/S2/c.png"), sample("NG/QS/S2/b.jpg", "OK")],
+    }
+    (tmp_path / lists).mkdir(parents=True)
+    (tmp_path / lists / "mint.json").write_text(json.dumps(content))
+    test = load_inspection_data(tmp_path)["test"]
+    assert [(row["path"][-5:], row["label"], row["defect"], row["mask"] is None) for row in test] == [
+        ("b.jpg", 0, "good", True),
+        ("c.jpg", 1, "QS", False),
+    ]
+
+
+def test_btad_ok_is_good_and_masks_match_whatever_their_suffix(tmp_path):
+    for name in ("train/ok/0.bmp", "test/ok/0.bmp", "test/ko/0.bmp", "ground_truth/ko/0.png"):
+        save(tmp_path / "01" / name)
+    splits = load_inspection_data(tmp_path)
+    rows = {row["path"]: row for row in splits["test"]}
+    assert rows["01/test/ok/0.bmp"]["label"] == 0 and rows["01/test/ok/0.bmp"]["defect"] == "good"
+    assert rows["01/test/ko/0.bmp"]["label"] == 1 and rows["01/test/ko/0.bmp"]["mask"].size == (24, 18)
+    assert set(splits["train"]["defect"]) == {"good"}
+
+
+def test_a_layout_can_be_asked_for_and_is_checked(tmp_path):
+    with pytest.raises(ValueError, match="layout='mvtc'; expected auto or one of visa"):
+        load_inspection_data(tmp_path, layout="mvtc")
+    save(tmp_path / "0.png")
+    assert len(load_inspection_data(tmp_path, layout="folder")["train"]) == 1
+    with pytest.raises(ValueError, match="no photos in a known layout"):
+        load_inspection_data(tmp_path, layout="visa")
