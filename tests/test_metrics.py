@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from anople_hf.metrics import ScoreAccumulator, aupro, aupro_200, auroc, average_precision, f1_max
+from anople_hf.metrics import (
+    ALL_METRICS,
+    ScoreAccumulator,
+    aupro,
+    aupro_200,
+    auroc,
+    average_precision,
+    f1_max,
+    trapezoid_aupr,
+)
+from anople_hf.ranking import Ranking
 
 
 def case_d():
@@ -62,6 +72,7 @@ def test_closed_form_two_regions():
     assert aupro_200(maps, masks) == pytest.approx(0.5, abs=1e-12)
     assert auroc(maps, masks) == pytest.approx(890 / 900, abs=1e-12)
     assert average_precision(maps, masks) == pytest.approx(0.95, abs=1e-12)
+    assert trapezoid_aupr(maps, masks) == pytest.approx(0.948684, abs=1e-6)
 
 
 def test_closed_form_perfect_constant_and_inverted_maps():
@@ -134,6 +145,7 @@ def test_image_metrics_agree_with_scikit_learn(rows):
     assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
     assert average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-6)
     assert f1_max(scores, labels) == pytest.approx(best, abs=1e-6)
+    assert trapezoid_aupr(scores, labels) == pytest.approx(auc(recall, precision), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float16, np.float32, np.float64])
@@ -162,7 +174,7 @@ def test_the_input_is_left_alone():
     np.testing.assert_array_equal(maps, before)
 
 
-@pytest.mark.parametrize("metric", [auroc, average_precision, f1_max])
+@pytest.mark.parametrize("metric", [auroc, average_precision, f1_max, trapezoid_aupr])
 def test_bad_scores_are_refused(metric):
     with pytest.raises(ValueError, match="expected the same"):
         metric([0.1, 0.2], [1])
@@ -203,7 +215,49 @@ def test_accumulator_gives_each_category_its_own_row():
     assert rows["gear"]["pixel_auroc"] == pytest.approx(auroc(*both))
     assert rows["gear"]["aupro"] == pytest.approx(aupro(*both))
     assert rows["gear"]["image_auroc"] == rows["gear"]["image_aupr"] == 1.0
-    assert rows["nut"] == {"image_auroc": 0.0, "image_aupr": 0.5, "pixel_auroc": None, "aupro": None}
+    assert rows["nut"]["image_auroc"] == 0.0 and rows["nut"]["image_aupr"] == 0.5
+    assert {rows["nut"][name] for name in ALL_METRICS if not name.startswith("image")} == {None}
+
+
+def test_accumulator_row_is_that_of_the_functions():
+    rng = np.random.default_rng(3)
+    masks = rng.random((6, 12, 12)) > 0.8
+    masks[:2] = False
+    maps = (rng.random(masks.shape) + 0.3 * masks).astype(np.float32)
+    labels, scores = masks.any(axis=(1, 2)).astype(int), maps.max(axis=(1, 2))
+    table = ScoreAccumulator(fpr_limit=0.2)
+    for score, label, values, mask in zip(scores, labels, maps, masks, strict=True):
+        table.add("gear", score=float(score), label=int(label), anomaly_map=values, mask=mask)
+    expected = {
+        "image_auroc": auroc(scores, labels),
+        "image_aupr": average_precision(scores, labels),
+        "image_aupr_trapezoid": trapezoid_aupr(scores, labels),
+        "image_f1_max": f1_max(scores, labels),
+        "pixel_auroc": auroc(maps, masks),
+        "pixel_aupr": average_precision(maps, masks),
+        "pixel_f1_max": f1_max(maps, masks),
+        "aupro": aupro(maps, masks, 0.2),
+        "aupro_200": aupro_200(maps, masks, 0.2),
+        "aupro_5": aupro(maps, masks, 0.05),
+    }
+    assert table.compute()["gear"] == pytest.approx(expected, abs=1e-12)
+    assert set(expected) == set(ALL_METRICS)
+
+
+def test_a_finished_category_lets_its_maps_go():
+    table, whole = filled(), filled()
+    row = table.finish("gear")
+    assert not table._maps
+    assert row == table.finish("gear") == table.compute()["gear"] == whole.compute()["gear"]
+    with pytest.raises(ValueError, match="gear was finished"):
+        table.add("gear", score=0.1, label=0)
+    with pytest.raises(KeyError):
+        table.finish("nut")
+
+
+def test_regions_need_maps():
+    with pytest.raises(ValueError, match="of_maps"):
+        Ranking.of_scores([0.1, 0.2], [0, 1]).aupro()
 
 
 def test_accumulator_keeps_half_precision_maps():

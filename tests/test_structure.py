@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "anople_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # Files that stand alone, so that each can be read, tested and replaced by itself.
-ALONE = ("decoder", "nearest", "scoring", "losses", "anomaly_shapes", "metrics")
+ALONE = ("decoder", "nearest", "scoring", "losses", "anomaly_shapes", "ranking")
 # Files that `trust_remote_code` copies to a Hub repository, with all they import: flat, with few dependencies.
 MODEL_ROOTS = (
     "configuration_anople",

@@ -143,6 +143,7 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) here.")] = None,
     branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
     route: Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")] = False,
+    more: Annotated[bool, typer.Option("--more", help="Show F1-max, pixel AUPR, AUPRO variants, too.")] = False,
     batch_size: Batch = 16,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
@@ -162,9 +163,13 @@ def evaluate(
         model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
     )
     typer.echo(result.table())
+    if more:
+        typer.echo(f"\n{result.table(more=True)}\n")
     known = "known" if route else "not given"
     typer.echo(
-        f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s"
+        f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s; "
+        f"maps and masks {result.protocol['mask_size']} px (masks {result.protocol['mask_rule']}), AUPRO "
+        f"{result.protocol['aupro']}"
     )
     if json_file:
         write_whole(json_file, json.dumps(result.to_dict(), indent=2) + "\n")

@@ -1,7 +1,6 @@
-"""Ranking metrics of anomaly detection, exact and fast, as plain functions on arrays.
+"""Ranking metrics of anomaly detection, exact and fast: plain functions on arrays, and an accumulator per category.
 
-Where in the paper: sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO). The definitions are those of the MVTec-AD
-benchmark: PRO over 8-connected regions, integrated up to a false-positive rate of 0.3 and divided by it.
+Where in the paper: sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO). How they are computed is in `ranking.py`.
 """
 
 import math
@@ -9,9 +8,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
+
+from .ranking import Ranking
 
 METRICS = ("image_auroc", "image_aupr", "pixel_auroc", "aupro")
+"""What the paper's tables hold."""
+MORE_METRICS = (
+    "image_aupr_trapezoid",
+    "image_f1_max",
+    "pixel_aupr",
+    "pixel_f1_max",
+    "aupro_5",
+    "aupro_200",
+)
+"""What others report: AUPRO up to a false-positive rate of 0.05, and by 200 thresholds; the rest is in the names."""
+ALL_METRICS = METRICS + MORE_METRICS
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -31,16 +42,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
         >>> auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         0.75
     """
-    values, truth = _checked(scores, labels)
-    positives, negatives = values[truth], values[~truth]
-    if not len(positives) or not len(negatives):
-        return math.nan
-    # Counting pairs needs no common order: two plain sorts are several times faster than one argsort.
-    positives.sort()
-    negatives.sort()
-    below = int(np.searchsorted(negatives, positives, side="left").sum())
-    not_above = int(np.searchsorted(negatives, positives, side="right").sum())
-    return (below + not_above) / (2 * len(positives) * len(negatives))
+    return Ranking.of_scores(scores, labels).auroc()
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -57,11 +59,26 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
         >>> round(average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 4)
         0.8333
     """
-    positives, negatives = _cumulated(scores, labels)
-    if positives[-1] == 0:
-        return math.nan
-    precision = positives[1:] / (positives[1:] + negatives[1:])
-    return float(np.sum(np.diff(positives) / positives[-1] * precision))
+    return Ranking.of_scores(scores, labels).average_precision()
+
+
+def trapezoid_aupr(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under precision over recall by the trapezoidal rule, as some tables have it; a little too hopeful.
+
+    Equal to `auc(recall, precision)` of scikit-learn's `precision_recall_curve`.
+
+    Args:
+        scores: Any shape, higher is more anomalous.
+        labels: Same shape, non-zero where anomalous.
+
+    Returns:
+        0..1, or NaN without positives.
+
+    Example:
+        >>> round(trapezoid_aupr([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 4)
+        0.7917
+    """
+    return Ranking.of_scores(scores, labels).trapezoid_aupr()
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -71,10 +88,7 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
         >>> f1_max([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         0.8
     """
-    positives, negatives = _cumulated(scores, labels)
-    if positives[-1] == 0:
-        return math.nan
-    return float(np.max(2 * positives[1:] / (positives[1:] + negatives[1:] + positives[-1])))
+    return Ranking.of_scores(scores, labels).f1_max()
 
 
 def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> float:
@@ -99,26 +113,7 @@ def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> 
         >>> aupro(masks, masks), round(aupro(np.zeros_like(masks), masks), 4)
         (1.0, 0.15)
     """
-    ranked = _ranked(anomaly_maps, masks, fpr_limit)
-    if ranked is None:
-        return math.nan
-    normal, thresholds, gains = ranked
-    # The overlap only changes at values of defect pixels, so these corners are the whole curve: at each one it runs
-    # from all that is above the value to all that is at or above it, and stays level up to the next.
-    above = len(normal) - np.searchsorted(normal, thresholds, side="right")
-    at_least = len(normal) - np.searchsorted(normal, thresholds, side="left")
-    reached = np.cumsum(gains)
-    rate = np.stack([above, at_least], axis=1).ravel() / len(normal)
-    overlap = np.stack([reached - gains, reached], axis=1).ravel()
-    rate, overlap = np.append(rate, 1.0), np.append(overlap, reached[-1])
-    end = int(np.searchsorted(rate, fpr_limit, side="right"))
-    if end < len(rate):
-        # The start is passed on its own: the first corner may lie beyond the limit already.
-        before = (rate[end - 1], overlap[end - 1]) if end else (0.0, 0.0)
-        at_limit = np.interp(fpr_limit, [before[0], rate[end]], [before[1], overlap[end]])
-        rate, overlap = np.append(rate[:end], fpr_limit), np.append(overlap[:end], at_limit)
-    rate, overlap = np.append(0.0, rate), np.append(0.0, overlap)
-    return float(np.clip(np.trapezoid(overlap, rate) / fpr_limit, 0.0, 1.0))
+    return Ranking.of_maps(anomaly_maps, masks).aupro(fpr_limit)
 
 
 def aupro_200(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> float:
@@ -131,30 +126,18 @@ def aupro_200(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3)
         masks: (N, H, W).
         fpr_limit: As for `aupro`.
     """
-    ranked = _ranked(anomaly_maps, masks, fpr_limit)
-    if ranked is None:
-        return math.nan
-    normal, levels, gains = ranked
-    low, high = (float(pick(normal[end], levels[other])) for pick, end, other in ((min, 0, -1), (max, -1, 0)))
-    thresholds = np.arange(low, high, (high - low) / 200) if high > low else np.array([low])
-    rate = 1 - np.searchsorted(normal, thresholds, side="right") / len(normal)
-    total = np.append(np.cumsum(gains)[::-1], 0.0)  # overlap from each level up, levels rising
-    overlap = total[np.searchsorted(levels[::-1], thresholds, side="right")]
-    kept = rate < fpr_limit
-    rate, overlap = rate[kept][::-1], overlap[kept][::-1]  # rising
-    if len(rate) < 2 or np.ptp(rate) == 0:
-        return math.nan
-    return float(np.trapezoid(overlap, (rate - rate.min()) / np.ptp(rate)))
+    return Ranking.of_maps(anomaly_maps, masks).aupro_200(fpr_limit)
 
 
 @dataclass
 class ScoreAccumulator:
     """Collects the scores of a test set image by image and gives the table per category.
 
-    Maps are kept in float32 (float16 stays float16) and masks as booleans until `compute`.
+    Maps are kept in float32 (float16 stays float16) and masks as booleans until the category's row is computed. Who
+    knows that a category is complete calls `finish`, and its maps are let go: memory stays that of one category.
 
     Args:
-        fpr_limit: Of AUPRO.
+        fpr_limit: Of `aupro` and `aupro_200`.
 
     Example:
         >>> table = ScoreAccumulator()
@@ -167,6 +150,7 @@ class ScoreAccumulator:
     fpr_limit: float = 0.3
     _rows: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     _maps: dict[str, list[tuple[NDArray, NDArray] | None]] = field(default_factory=dict)
+    _finished: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def add(
         self,
@@ -188,8 +172,11 @@ class ScoreAccumulator:
                 without pixel metrics.
 
         Raises:
-            ValueError: NaN, a label that is neither 0 nor 1, or a map and a mask that do not fit.
+            ValueError: NaN, a label that is neither 0 nor 1, a map and a mask that do not fit, or a category that was
+                finished.
         """
+        if category in self._finished:
+            raise ValueError(f"{category} was finished; add all its images before.")
         if label not in (0, 1) or math.isnan(score):
             raise ValueError(f"{category}: score {score}, label {label}; expected a number, and 0 (good) or 1.")
         pixels = None
@@ -206,80 +193,49 @@ class ScoreAccumulator:
         self._rows.setdefault(category, []).append((float(score), int(label)))
         self._maps.setdefault(category, []).append(pixels)
 
+    def finish(self, category: str) -> dict[str, float | None]:
+        """Compute a category's row and let its maps go.
+
+        Raises:
+            KeyError: No image of it was added.
+        """
+        if category not in self._finished:
+            self._finished[category] = self._of(category)
+            del self._maps[category]
+        return self._finished[category]
+
     def compute(self) -> dict[str, dict[str, float | None]]:
-        """`METRICS` by category, values in 0..1; None where the data do not define one."""
-        return {category: self._of(category) for category in self._rows}
+        """`ALL_METRICS` by category, values in 0..1; None where the data do not define one."""
+        return {category: self._finished.get(category) or self._of(category) for category in self._rows}
 
     def _of(self, category: str) -> dict[str, float | None]:
+        values = dict.fromkeys(ALL_METRICS, math.nan)
         scores, labels = (np.array(column) for column in zip(*self._rows[category], strict=True))
-        values = {"image_auroc": auroc(scores, labels), "image_aupr": math.nan}
+        images = Ranking.of_scores(scores, labels)
+        values["image_auroc"] = images.auroc()
         if labels.min() == 0:
-            values["image_aupr"] = average_precision(scores, labels)
-        values |= {"pixel_auroc": math.nan, "aupro": math.nan}
+            values["image_aupr"], values["image_aupr_trapezoid"] = images.average_precision(), images.trapezoid_aupr()
+            values["image_f1_max"] = images.f1_max()
         pairs = [pair for pair in self._maps[category] if pair is not None]
         if len(pairs) == len(self._rows[category]):
             maps, masks = (np.stack(part) for part in zip(*pairs, strict=True))
-            values["pixel_auroc"], values["aupro"] = auroc(maps, masks), aupro(maps, masks, self.fpr_limit)
+            pixels = Ranking.of_maps(maps, masks)
+            values["pixel_auroc"], values["pixel_aupr"] = pixels.auroc(), pixels.average_precision()
+            values["pixel_f1_max"] = pixels.f1_max()
+            values["aupro"], values["aupro_200"] = pixels.aupro(self.fpr_limit), pixels.aupro_200(self.fpr_limit)
+            values["aupro_5"] = pixels.aupro(0.05)
         return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _numbers(values: ArrayLike) -> NDArray:
-    """An array; float16 as float32, which numpy sorts many times faster."""
-    array = np.asarray(values)
-    return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Flat scores and whether each is a positive."""
-    values, truth = _numbers(scores), np.asarray(labels) != 0
-    if values.shape != truth.shape or not values.size:
-        raise ValueError(
-            f"scores of shape {values.shape} and labels of shape {truth.shape}: expected the same, not empty."
-        )
-    if np.isnan(values).any():
-        raise ValueError("a score is NaN; the model or its input is broken.")
-    return values.ravel(), truth.ravel()
-
-
-def _cumulated(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Positives and negatives at or above each distinct score, from the highest down, with a leading 0."""
-    values, truth = _checked(scores, labels)
-    order = np.argsort(values)[::-1]  # not argsort(-values): unsigned integers would wrap around
-    values, truth = values[order], truth[order]
-    last = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
-    positives = np.cumsum(truth)[last]
-    return np.append(0, positives), np.append(0, last + 1 - positives)
-
-
-def _ranked(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float) -> tuple[NDArray, NDArray, NDArray] | None:
-    """What PRO curves are made of; None without a defect or without a normal pixel.
-
-    Returns:
-        Values of all normal pixels, rising; the distinct values on defects, falling; and the mean overlap that is won
-        at each of these (they add up to 1).
-    """
-    maps, truth = _numbers(anomaly_maps), np.asarray(masks) != 0
-    if maps.ndim != 3 or maps.shape != truth.shape:
-        raise ValueError(f"maps of shape {maps.shape} and masks of shape {truth.shape}: expected (N, H, W) for both.")
-    if np.isnan(maps).any():
-        raise ValueError("an anomaly map holds NaN; the model or its input is broken.")
-    if not 0 < fpr_limit <= 1:
-        raise ValueError(f"fpr_limit={fpr_limit}: expected above 0 and at most 1, for example 0.3.")
-    values, weights, regions = [], [], 0
-    for values_of, mask in zip(maps, truth, strict=True):  # image by image: labels of one image are all that is held
-        if mask.any():
-            labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-            region = labelled[mask]
-            values.append(values_of[mask])
-            weights.append(1.0 / np.bincount(region)[region])
-            regions += count
-    normal = maps[~truth]
-    if not regions or not len(normal):
-        return None
-    normal.sort()
-    levels, level_of = np.unique(np.concatenate(values), return_inverse=True)
-    gains = np.bincount(level_of, weights=np.concatenate(weights)) / regions
-    return normal, levels[::-1], gains[::-1]
-
-
-__all__ = ["METRICS", "ScoreAccumulator", "aupro", "aupro_200", "auroc", "average_precision", "f1_max"]
+__all__ = [
+    "ALL_METRICS",
+    "METRICS",
+    "MORE_METRICS",
+    "ScoreAccumulator",
+    "aupro",
+    "aupro_200",
+    "auroc",
+    "average_precision",
+    "f1_max",
+    "trapezoid_aupr",
+]
