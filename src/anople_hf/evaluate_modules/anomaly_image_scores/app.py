@@ -1,0 +1,10 @@
+"""The Space of this module: a form to try it.
+
+Where in the paper: nowhere, this is ours.
+"""
+
+import evaluate
+from evaluate.utils import launch_gradio_widget
+
+if __name__ == "__main__":
+    launch_gradio_widget(evaluate.load("./anomaly_image_scores.py"))
