@@ -66,9 +66,36 @@ def test_btad_ok_is_good_and_masks_match_whatever_their_suffix(tmp_path):
 
 
 def test_a_layout_can_be_asked_for_and_is_checked(tmp_path):
-    with pytest.raises(ValueError, match="layout='mvtc'; expected auto or one of visa"):
+    with pytest.raises(ValueError, match="layout='mvtc'; expected auto, table or one of visa"):
         load_inspection_data(tmp_path, layout="mvtc")
     save(tmp_path / "0.png")
     assert len(load_inspection_data(tmp_path, layout="folder")["train"]) == 1
     with pytest.raises(ValueError, match="no photos in a known layout"):
         load_inspection_data(tmp_path, layout="visa")
+
+
+BMAD_LAYOUTS = {
+    "published": ("Brain_AD", "train/good/img", "test/good/img", "test/Ungood/img", "test/Ungood/anomaly_mask"),
+    "flat": ("Brain", "train/good", "test/good/img", "test/Ungood/img", "test/Ungood/label"),
+    "like mvtec": ("Brain", "train/good", "test/good", "test/Ungood", "ground_truth/Ungood"),
+}
+
+
+@pytest.mark.parametrize("layout", BMAD_LAYOUTS)
+def test_bmad_in_its_layouts(tmp_path, layout):
+    root = tmp_path / "img of brains"  # "img" in the root must not disturb the pairing
+    category, train, good, bad, masks = BMAD_LAYOUTS[layout]
+    for index in range(2):
+        save(root / category / train / f"{index}.png", level=index)
+    save(root / category / good / "7.png")
+    save(root / category / bad / "8.png")
+    save(root / category / masks / "8.png", level=255)
+    save(root / category / "valid" / "Ungood" / "img" / "9.png")
+    splits = load_inspection_data(root)
+    assert splits["train"]["category"][:] == ["Brain", "Brain"]
+    rows = {row["path"].rsplit("/", 1)[-1]: row for row in splits["test"]}
+    assert set(rows) == {"7.png", "8.png"}  # valid/ is for tuning
+    assert rows["8.png"]["label"] == 1 and read_mask(rows["8.png"]["mask"]).all()
+    assert rows["7.png"]["label"] == 0 and rows["7.png"]["mask"] is None
+    single = load_inspection_data(root / category)
+    assert single["train"]["category"][:] == ["Brain", "Brain"] and len(single["test"]) == 2

@@ -6,20 +6,22 @@ Where in the paper: sec. 4.1.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from datasets import DatasetDict
 
 from ..images import UnreadableImageError, check_images
-from . import folder, mvtec, real_iad, visa
+from . import bmad, folder, mvtec, real_iad, visa
 from .few_shot import choose_shots, read_shots, write_shots
+from .hub import PREFIX, HubSource, find_table, load_hub_data
 from .schema import FEATURES, make_dataset
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_READERS = {"visa": visa, "real_iad": real_iad, "mvtec": mvtec, "folder": folder}  # tried in this order
+LAYOUT_READERS = {"visa": visa, "real_iad": real_iad, "bmad": bmad, "mvtec": mvtec, "folder": folder}  # in this order
 LAYOUTS = (
     "<category>/train/good/*.png with test/<defect or good>/ and ground_truth/<defect>/ beside it (MVTec-AD), "
-    "or <category>/*.png with good photos only"
+    "or <category>/*.png with good photos only; or hub:OWNER/NAME on the Hub"
 )
 
 
@@ -31,10 +33,11 @@ def load_inspection_data(
     Test photos and their masks are decoded once beforehand, so a bad file is found before an hour of work, not after.
 
     Args:
-        root: MVTec-AD layout or plain folders of good photos; may be a single category.
+        root: A folder, also of a single category; or `hub:OWNER/NAME`, see `anople_hf.data.hub`.
         categories: Only these.
         skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
-        layout: auto, or one of visa (raw), real_iad, mvtec (also BTAD, MPDD, reorganised VisA), folder.
+        layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganised VisA), folder, table
+            (Parquet, or `imagefolder` with metadata).
 
     Returns:
         Split `train` (good photos) and, where the layout has one, `test`.
@@ -44,11 +47,17 @@ def load_inspection_data(
         ValueError: An unknown layout, an empty folder, no photos in a category, or an unknown category.
         UnreadableImageError: A bad test photo; names it.
     """
+    if str(root).startswith(PREFIX):
+        return cast(DatasetDict, load_hub_data(str(root), categories=categories))
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}; expected {LAYOUTS}.")
-    if layout not in ("auto", *LAYOUT_READERS):
-        raise ValueError(f"layout={layout!r}; expected auto or one of {', '.join(LAYOUT_READERS)}.")
+    if layout not in ("auto", "table", *LAYOUT_READERS):
+        raise ValueError(f"layout={layout!r}; expected auto, table or one of {', '.join(LAYOUT_READERS)}.")
+    if layout in ("auto", "table") and (table := find_table(root)):
+        return cast(DatasetDict, load_hub_data(table, categories=categories))
+    if layout == "table":
+        raise ValueError(f"{root} holds neither Parquet files nor metadata.csv or .jsonl beside photos.")
     for reader in LAYOUT_READERS.values() if layout == "auto" else [LAYOUT_READERS[layout]]:
         if found := reader.find_categories(root):
             break
@@ -77,8 +86,10 @@ def load_inspection_data(
 
 __all__ = [
     "FEATURES",
+    "HubSource",
     "UnreadableImageError",
     "choose_shots",
+    "load_hub_data",
     "load_inspection_data",
     "make_dataset",
     "read_shots",

@@ -1,0 +1,77 @@
+"""BMAD's three tasks with masks (Brain MRI, Liver CT, Retinal OCT), in the layouts in which they are passed around.
+
+Where in the paper: sec. 4.2 and Table 5 (BMAD [2]). `valid/` is for tuning and is never read.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import find_images
+
+MASKS = ("anomaly_mask", "label", "ground_truth")
+
+
+def find_categories(root: Path) -> dict[str, Path]:
+    """Folders that look like BMAD, by name (`Brain_AD` is Brain), sorted; `root` may itself be one; else empty.
+
+    Recognised by a folder `test/Ungood`, or photos in `train/good/img`. What is arranged like MVTec-AD is left to that
+    reader.
+
+    Args:
+        root: An existing folder.
+    """
+    if _is_one(root):
+        return {_name(root.resolve()): root}
+    return {_name(path): path for path in sorted(root.iterdir()) if path.is_dir() and _is_one(path)}
+
+
+def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of one category, train before test, every listing sorted; masks are paired by stem.
+
+    Args:
+        root: Paths in the table are relative to it.
+        category: Its name.
+        folder: Its folder.
+    """
+    for photo in _photos(folder / "train" / "good"):
+        yield _row(root, category, photo, None, good=True, split="train")
+    for kind in sorted(path for path in (folder / "test").glob("*") if path.is_dir()):
+        good = kind.name.lower() == "good"
+        masks: dict[str, Path] = {}
+        if not good:
+            places = [kind / name for name in MASKS] + [folder / "ground_truth" / kind.name]
+            found = next((place for place in places if place.is_dir()), None)
+            masks = {path.stem.removesuffix("_mask"): path for path in find_images(found)} if found else {}
+        for photo in _photos(kind):
+            yield _row(root, category, photo, masks.get(photo.stem), good=good, split="test")
+
+
+def _is_one(folder: Path) -> bool:
+    return (folder / "train" / "good").is_dir() and (
+        _ungood(folder) is not None or (folder / "train" / "good" / "img").is_dir()
+    )
+
+
+def _ungood(folder: Path) -> Path | None:
+    return next((path for path in (folder / "test").glob("*") if path.name.lower() == "ungood"), None)
+
+
+def _name(folder: Path) -> str:
+    return folder.name.removesuffix("_AD")
+
+
+def _photos(folder: Path) -> list[Path]:
+    return find_images(folder / "img" if (folder / "img").is_dir() else folder)
+
+
+def _row(root: Path, category: str, photo: Path, mask: Path | None, *, good: bool, split: str) -> dict[str, Any]:
+    return {
+        "image": str(photo),
+        "mask": str(mask) if mask else None,
+        "label": int(not good),
+        "category": category,
+        "defect": "good" if good else "anomaly",
+        "path": photo.relative_to(root).as_posix(),
+        "split": split,
+    }

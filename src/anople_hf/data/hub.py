@@ -1,0 +1,201 @@
+"""Any data set that the `datasets` library reads, columns mapped by name: on the Hub, Parquet, `imagefolder`.
+
+Where in the paper: nowhere; it is how data sets are shared today.
+
+    hub:owner/name                                      a data set of ours, as `anople data push` writes it
+    hub:owner/name@v1.0?image=photo&mask=ground_truth   a revision of another's, its columns named
+    hub:owner/name?label=state&good=fine&config=small   what counts as good, and a configuration
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from datasets import DatasetDict, Image, IterableDataset, load_dataset
+
+from .schema import FEATURES
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "hub:"
+COLUMNS = ("image", "mask", "label", "category", "defect", "path")
+GOOD = ("good", "normal", "ok", "0", "false")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A data set by its address.
+
+    Attributes:
+        repo: `owner/name` on the Hub, or what `load_dataset` takes: a folder, `parquet`, `imagefolder`.
+        revision: Branch, tag or commit.
+        config: Configuration of the data set.
+        columns: Our column names to theirs, out of `COLUMNS`; a column that is not named is taken if it is there.
+        good: Values of the label (else of the defect) column that mean good; compared as lower-case text.
+        folders: For `imagefolder`: the folder of each split.
+    """
+
+    repo: str
+    revision: str | None = None
+    config: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    good: tuple[str, ...] = GOOD
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, address: str) -> "HubSource":
+        """Read an address such as `hub:owner/name@v1?mask=ground_truth&good=ok,fine`.
+
+        Raises:
+            ValueError: Not such an address, or an unknown key.
+
+        Example:
+            >>> HubSource.parse("hub:me/parts@v1?image=photo").columns
+            {'image': 'photo'}
+        """
+        place, _, query = address.removeprefix(PREFIX).partition("?")
+        repo, _, revision = place.partition("@")
+        values = dict(parse_qsl(query))
+        columns = {name: values.pop(name) for name in COLUMNS if name in values}
+        good = tuple(word.strip().lower() for word in values.pop("good", ",".join(GOOD)).split(","))
+        config = values.pop("config", None)
+        if not repo or values:
+            raise ValueError(
+                f"{address}: {'unknown ' + ', '.join(values) if values else 'no data set'}; expected "
+                f"hub:OWNER/NAME[@REVISION][?KEY=VALUE&...] with keys out of {', '.join(COLUMNS)}, good, config."
+            )
+        return cls(repo, revision or None, config, columns, good)
+
+
+def load_hub_data(
+    source: HubSource | str, *, categories: Sequence[str] | None = None, streaming: bool = False, **options: Any
+) -> DatasetDict | dict[str, IterableDataset]:
+    """Load a data set into the package's schema; photos are decoded when a row is read.
+
+    Without a category column, the data set's name is the category. Split `train` gives the good photos; every other
+    split (`test`, `validation`) is test, unless there is a split named `test`: then only that.
+
+    Args:
+        source: Or its address.
+        categories: Only these.
+        streaming: Read rows as they are needed; gives `IterableDataset`s.
+        options: Passed to `load_dataset`: `cache_dir`, `token`, ...
+
+    Returns:
+        `train` and, where there is one, `test`.
+
+    Raises:
+        ValueError: No image column, no label and no defect column, or a category that is not there.
+        FileNotFoundError, datasets.exceptions.DatasetNotFoundError: As of `load_dataset`.
+    """
+    source = HubSource.parse(source) if isinstance(source, str) else source
+    given = {"revision": source.revision, "streaming": streaming, **options}
+    if source.folders:  # one by one: their metadata may have different columns, such as masks in test alone
+        found = {
+            split: load_dataset(source.repo, data_dir=str(folder), split="train", **given)
+            for split, folder in source.folders.items()
+        }
+    else:
+        found = load_dataset(source.repo, source.config, **given)
+    if "train" not in found:
+        raise ValueError(f"{source.repo} has the splits {', '.join(found)}; expected one named train, of good photos.")
+    tests = ["test"] if "test" in found else [name for name in found if name != "train"][:1]
+    splits = {"train": _arrange(found["train"], source, "train", categories)}
+    for name in tests:
+        splits["test"] = _arrange(found[name], source, "test", categories)
+    return splits if streaming else DatasetDict(splits)
+
+
+def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str] | None) -> Any:
+    """One split into the package's schema."""
+    theirs = {name: source.columns.get(name, name) for name in COLUMNS}
+    if unknown := sorted(set(source.columns.values()) - set(table.column_names)):
+        raise ValueError(
+            f"{source.repo} has no column {', '.join(unknown)}; it has {', '.join(table.column_names)}. Name them as "
+            "hub:OWNER/NAME?image=THEIRS&mask=THEIRS."
+        )
+    if theirs["image"] not in table.column_names or not {theirs["label"], theirs["defect"]} & set(table.column_names):
+        raise ValueError(
+            f"{source.repo} has the columns {', '.join(table.column_names)}; expected image, and label or defect. "
+            "Name them as hub:OWNER/NAME?image=THEIRS&label=THEIRS."
+        )
+    present = {ours: name for ours, name in theirs.items() if name in table.column_names}
+    words = {ours: getattr(table.features[name], "int2str", None) for ours, name in present.items()}
+
+    def values_of(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """The row without its pictures, in our words."""
+        word = {ours: row[present[ours]] for ours in ("label", "defect", "category", "path") if ours in present}
+        word = {k: words[k](v) if words[k] and v is not None else v for k, v in word.items()}  # type: ignore[misc]
+        good = str(word["label" if word.get("label") is not None else "defect"]).lower() in source.good
+        photo = row[present["image"]]
+        path = word.get("path") or (photo or {}).get("path") or f"{split}/{index:06}"
+        return {
+            "label": int(not good),
+            "category": str(word.get("category") or source.repo.rstrip("/").rsplit("/", 1)[-1]),
+            "defect": "good" if good else str(word.get("defect") or "anomaly"),
+            "path": str(path),
+            "split": split,
+        }
+
+    pictures = {ours: present[ours] for ours in ("image", "mask") if ours in present}
+    plain = table
+    for name in pictures.values():
+        plain = plain.cast_column(name, Image(decode=False))
+    if isinstance(table, IterableDataset):
+        arranged = plain.map(
+            lambda row, index: {
+                "image": row[pictures["image"]],
+                "mask": row[pictures["mask"]] if "mask" in pictures else None,
+                **values_of(row, index),
+            },
+            with_indices=True,
+            remove_columns=table.column_names,
+            features=FEATURES,
+        )
+        wanted = arranged.filter(
+            lambda row: (
+                (categories is None or row["category"] in categories) and (split == "test" or row["label"] == 0)
+            )
+        )
+        return wanted.cast(FEATURES)  # a filter leaves pictures undecoded
+    # Names of photos are read from the photos only where no column has them: that touches every byte.
+    others = [name for name in plain.column_names if name not in pictures.values()]
+    others += [] if "path" in present else [pictures["image"]]
+    rows = [
+        values_of({pictures["image"]: None, **row}, index) for index, row in enumerate(plain.select_columns(others))
+    ]
+    known = sorted({row["category"] for row in rows})
+    if unknown := sorted(set(categories or ()) - set(known)):
+        raise ValueError(f"{source.repo} has no category {', '.join(unknown)}; it has {', '.join(known)}.")
+    if split == "train" and (left := sum(row["label"] for row in rows)):
+        logger.warning("%s: %d defective photos in train left out; detectors learn from good ones.", source.repo, left)
+    kept = [
+        index
+        for index, row in enumerate(rows)
+        if (categories is None or row["category"] in categories) and (split == "test" or row["label"] == 0)
+    ]
+    arranged = table.select_columns(list(pictures.values())).rename_columns({v: k for k, v in pictures.items()})
+    for name, feature in FEATURES.items():
+        if name in pictures:
+            arranged = arranged.cast_column(name, feature)
+        else:
+            arranged = arranged.add_column(name, [row.get(name) for row in rows], feature=feature)
+    return arranged.select_columns(list(FEATURES)).select(kept)
+
+
+def find_table(root: Path) -> HubSource | None:
+    """A folder on disk that `datasets` reads: Parquet, or `imagefolder` with metadata; else None.
+
+    Args:
+        root: An existing folder.
+    """
+    if any(root.glob("*/metadata.*")) or any(root.glob("metadata.*")):
+        folders = {path.name: path for path in sorted(root.iterdir()) if any(path.glob("metadata.*"))}
+        return HubSource("imagefolder", folders=folders or {"train": root})
+    return HubSource(str(root)) if any(root.rglob("*.parquet")) else None
+
+
+__all__ = ["HubSource", "find_table", "load_hub_data"]
