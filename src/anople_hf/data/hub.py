@@ -8,7 +8,7 @@ Where in the paper: nowhere; it is how data sets are shared today.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,22 +145,16 @@ def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str
     for name in pictures.values():
         plain = plain.cast_column(name, Image(decode=False))
     if isinstance(table, IterableDataset):
-        arranged = plain.map(
-            lambda row, index: {
-                "image": row[pictures["image"]],
-                "mask": row[pictures["mask"]] if "mask" in pictures else None,
-                **values_of(row, index),
-            },
-            with_indices=True,
-            remove_columns=table.column_names,
-            features=FEATURES,
-        )
-        wanted = arranged.filter(
-            lambda row: (
-                (categories is None or row["category"] in categories) and (split == "test" or row["label"] == 0)
-            )
-        )
-        return wanted.cast(FEATURES)  # a filter leaves pictures undecoded
+
+        def generate() -> Iterator[dict[str, Any]]:
+            for index, row in enumerate(plain):
+                values = values_of(row, index)
+                if (categories is None or values["category"] in categories) and (
+                    split == "test" or not values["label"]
+                ):
+                    yield {"mask": None} | {ours: row[name] for ours, name in pictures.items()} | values
+
+        return IterableDataset.from_generator(generate, features=FEATURES)
     # Names of photos are read from the photos only where no column has them: that touches every byte.
     others = [name for name in plain.column_names if name not in pictures.values()]
     others += [] if "path" in present else [pictures["image"]]
