@@ -15,7 +15,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -114,11 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._validate()
         if match := re.fullmatch(r"/(?:cdn|lfs)/([0-9a-f]{64})", path):
             return self._blob(match[1])
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.+))?)?", path):
+        if match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.+))?)?", path):
             return self._api(match[1], match[2], match[3])
-        if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+        if match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             return self._batch(match[1])
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path):
+        if match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path):
             return self._resolve(match[1], match[2], match[3])
         return self._send(404, {"error": f"no route {self.command} {path}"})
 
@@ -267,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "files": [
                         {
                             "path": f["path"],
-                            "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
+                            "uploadMode": "lfs" if f["path"].endswith((".safetensors", ".parquet")) else "regular",
                             "shouldIgnore": False,
                         }
                         for f in files
@@ -277,19 +277,24 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "commit":
             return self._commit(repo_id, rest)
         tree = repository.commits[oid]
+        if verb == "paths-info":
+            wanted = (
+                parse_qs(self.body.decode()).get("paths", []) if b"=" in self.body else json.loads(self.body)["paths"]
+            )
+            return self._send(200, [_entry(path, tree[path]) for path in wanted if path in tree])
         if verb == "tree":
             inside = {
                 path: content for path, content in tree.items() if path.startswith(f"{folder}/" if folder else "")
             }
             if not inside:
                 return self._error(404, "EntryNotFound", f"{folder} does not exist on {rest}")
-            return self._send(
-                200,
-                [
-                    {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                    for path, content in inside.items()
-                ],
-            )
+            if "recursive=true" in self.path.lower():
+                return self._send(200, [_entry(path, content) for path, content in inside.items()])
+            start = len(folder) + 1 if folder else 0
+            here = [_entry(path, content) for path, content in inside.items() if "/" not in path[start:]]
+            names = sorted({path[: path.index("/", start)] for path in inside if "/" in path[start:]})
+            folders = [{"type": "directory", "path": name, "size": 0, "oid": _sha(name.encode())} for name in names]
+            return self._send(200, here + folders)
         if verb in (None, "revision"):
             about = {"id": repo_id, "sha": oid, "private": repository.private, "gated": repository.gated, "tags": []}
             return self._send(200, about | {"siblings": [{"rfilename": path} for path in tree]})
@@ -313,6 +318,14 @@ class _Handler(BaseHTTPRequestHandler):
         blob = hashlib.sha256(content).hexdigest()
         linked = {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": str(len(content))}
         self._send(302, b"", headers | linked | {"Location": f"{self.hub.cdn}/cdn/{blob}"})
+
+
+def _entry(path, content):
+    return {"type": "file", "path": path, "size": len(content), "oid": _sha(content)}
+
+
+def _sha(content):
+    return hashlib.sha1(content).hexdigest()
 
 
 def start(code, hub, tmp_path, *, installed=True, **variables):

@@ -4,10 +4,12 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import yaml
-from hub_server import start
+from hub_server import HubServer, start
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from anople_hf.cards import snippets
 from anople_hf.cli import main
@@ -116,3 +118,34 @@ def test_mistakes_end_with_one_line(run, anople, hub, tmp_path):
     code, said = anople("push", run, REPO)
     assert code == 1 and "You have no rights here" in said.err and "Traceback" not in said.err
     assert hub.repositories == {}
+
+
+def test_a_data_set_is_pushed_and_loads_back_equal(tmp_path):
+    """Photos, masks and every column, through the HTTP API and Parquet."""
+    rng = np.random.default_rng(0)
+    for name in ("train/good/0.png", "train/good/1.png", "test/good/0.png", "test/bent/0.png"):
+        path = tmp_path / "line" / "nut" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(path)
+    truth = tmp_path / "line/nut/ground_truth/bent/0_mask.png"
+    truth.parent.mkdir(parents=True)
+    Image.fromarray(np.eye(20, 24, dtype=np.uint8) * 3).save(truth)
+    code = """
+import numpy as np
+from anople_hf.cli import app
+from anople_hf.data import load_inspection_data
+app(["data", "push", "line", "me/parts", "--private"], standalone_mode=False)
+ours, theirs = load_inspection_data("line"), load_inspection_data("hub:me/parts")
+assert set(ours) == set(theirs) == {"train", "test"}
+for split in ours:
+    for a, b in zip(ours[split], theirs[split], strict=True):
+        for part in ("image", "mask"):
+            a[part], b[part] = (None if row[part] is None else np.asarray(row[part]).tolist() for row in (a, b))
+        assert a == b
+print("equal")
+"""
+    with HubServer() as hub:
+        out = start(code, hub, tmp_path)
+        assert "pushed: me/parts, 2 train, 2 test" in out and "equal" in out
+        assert hub.repositories["me/parts"].private
+        assert any(path.endswith(".parquet") for path in hub.files("me/parts"))

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .cli_convert import convert
+from .cli_data import data_app
 from .cli_hub import card, push
 from .cli_options import Batch, Branch, Output, Overwrite, Quiet, Run, Seed, SkipBad, list_photos, load_run, quieten
 from .cli_train import preview_anomalies, train
@@ -30,6 +31,7 @@ app.command("convert")(convert)
 app.command("preview-anomalies")(preview_anomalies)
 app.command("push")(push)
 app.command("card")(card)
+app.add_typer(data_app, name="data")
 
 
 @app.command()

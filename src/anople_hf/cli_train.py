@@ -71,6 +71,8 @@ def train(
         ),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
+    shot_mode: Annotated[str, typer.Option(help="seeded, or first_k: the first photos by name.")] = "seeded",
+    nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
     seed: Seed = 0,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
@@ -101,7 +103,7 @@ def train(
     keep_checkpoints: Annotated[int, typer.Option(min=1, help="Saved states kept.")] = 2,
     report_to: Annotated[str, typer.Option(help="tensorboard, trackio, wandb; separated by commas.")] = "",
     categories: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
-    shots_file: Annotated[Path | None, typer.Option(help="Take the photos listed in this shots.json.")] = None,
+    shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
     class_names: Annotated[Path | None, typer.Option(help="JSON of words for the prompts, by category.")] = None,
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
@@ -116,7 +118,7 @@ def train(
     from accelerate import PartialState
 
     from .data import load_inspection_data
-    from .data.few_shot import read_shots
+    from .data.few_shot import read_index_files, read_shots
     from .outputs import check_output, whole_folder
     from .training import TrainingConfig, on_cpu
     from .training import train as learn
@@ -125,6 +127,8 @@ def train(
     check_output(output, overwrite=overwrite)
     plan = TrainingConfig(
         shots=shots,
+        shot_mode=shot_mode,  # type: ignore[arg-type]  # checked there
+        nested_shots=nested_shots,
         seed=seed,
         max_steps=max_steps,
         batch_size=batch_size,
@@ -150,6 +154,10 @@ def train(
     )
     work = output.with_name(f"{output.name}.training")
     splits = load_inspection_data(data, categories=_split(categories) or None, skip_bad=skip_bad)
+    listed = None
+    if shots_file:
+        by_index = shots_file.is_dir()
+        listed = read_index_files(shots_file, splits["train"], shots) if by_index else read_shots(shots_file)
     processes = PartialState(cpu=on_cpu())
     main = processes.is_main_process
     if main and not resume:
@@ -162,7 +170,7 @@ def train(
             backbone_revision=backbone_revision,
             init_from=init_from,
             class_names=json.loads(class_names.read_text()) if class_names else None,
-            listed_shots=read_shots(shots_file) if shots_file else None,
+            listed_shots=listed,
             skip_bad=skip_bad,
             work_folder=work,
             resume=resume,

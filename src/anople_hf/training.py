@@ -113,7 +113,15 @@ def train(
         # One global batch is split over the processes, so their number does not change what a step sees.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    chosen = choose_shots(data, config.shots, seed=config.seed, listed=listed_shots, skip_bad=skip_bad)
+    chosen = choose_shots(
+        data,
+        config.shots,
+        seed=config.seed,
+        mode=config.shot_mode,
+        nested=config.nested_shots,
+        listed=listed_shots,
+        skip_bad=skip_bad,
+    )
     names = class_names_for(chosen, class_names)
     shots = data.select([index for indices in chosen.values() for index in indices])
 

@@ -15,6 +15,8 @@ class TrainingConfig:
 
     Attributes:
         shots: k, good photos per category; the paper's tables have 1, 2 and 4.
+        shot_mode: `seeded`, or `first_k`: the first photos by name.
+        nested_shots: Whether the 1-shot choice of a seed is part of its 2-shot choice.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
         max_steps: Optimiser steps. Ours.
         batch_size: Good photos a step, over all processes; each becomes 2 x 5 views. Ours.
@@ -44,6 +46,8 @@ class TrainingConfig:
     """
 
     shots: int = 4
+    shot_mode: Literal["seeded", "first_k"] = "seeded"
+    nested_shots: bool = True
     seed: int = 0
     max_steps: int = 200
     batch_size: int = 2

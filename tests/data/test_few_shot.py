@@ -14,6 +14,7 @@ from anople_hf.data import (
     read_shots,
     write_shots,
 )
+from anople_hf.data.few_shot import read_index_files
 
 
 @pytest.fixture
@@ -22,6 +23,15 @@ def line(tmp_path, photo):
         for index in range(8):
             photo(tmp_path / "line" / category / f"{index}.png")
     return tmp_path / "line"
+
+
+@pytest.fixture
+def many(line):
+    return load_inspection_data(line)["train"]
+
+
+def paths_of(train, category):
+    return [path for path, name in zip(train["path"], train["category"], strict=True) if name == category]
 
 
 def paths(train, chosen):
@@ -161,3 +171,44 @@ def test_a_file_that_lists_no_shots_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"shots\.json lists no shots"):
         read_shots(path)
+
+
+def test_first_k_is_by_name_whatever_the_seed(many):
+    for seed in (0, 1):
+        chosen = choose_shots(many, 3, seed=seed, mode="first_k")
+        assert all([many[i]["path"] for i in rows] == sorted(paths_of(many, c))[:3] for c, rows in chosen.items())
+
+
+def test_choices_of_one_seed_are_nested_unless_asked_otherwise(many):
+    def chosen(shots, nested, seed):
+        return {c: set(rows) for c, rows in choose_shots(many, shots, seed=seed, nested=nested).items()}
+
+    for seed in range(5):
+        one, two, four = (chosen(shots, True, seed) for shots in (1, 2, 4))
+        assert all(one[c] < two[c] < four[c] for c in one)
+    loose = [(chosen(1, False, seed), chosen(2, False, seed)) for seed in range(5)]
+    assert any(not one[c] <= two[c] for one, two in loose for c in one)
+    assert loose[0][0] == chosen(1, False, 0)
+
+
+def test_unknown_mode_is_refused(many):
+    with pytest.raises(ValueError, match="shot mode 'random': expected one of seeded, first_k"):
+        choose_shots(many, 1, mode="random")
+
+
+def test_index_files_count_the_photos_by_name(many, tmp_path):
+    for category in ("bolt", "gear", "nut"):
+        (tmp_path / category).mkdir()
+        (tmp_path / category / "selected_samples_per_run.txt").write_text("#1: 2\n#2: 5 0\n")
+    listed = read_index_files(tmp_path, many, 2)
+    assert listed["gear"] == [sorted(paths_of(many, "gear"))[i] for i in (5, 0)]
+    chosen = choose_shots(many, 2, listed=listed)
+    assert [many[i]["path"] for i in chosen["gear"]] == listed["gear"]
+    with pytest.raises(ValueError, match=r"no line '#4: i j ...' for 4 shots"):
+        read_index_files(tmp_path, many, 4)
+    (tmp_path / "gear" / "selected_samples_per_run.txt").write_text("#1: 99\n")
+    with pytest.raises(ValueError, match="index 99 for 8 good photos of 'gear'"):
+        read_index_files(tmp_path, many, 1)
+    (tmp_path / "nut" / "selected_samples_per_run.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="expected one such file for each category"):
+        read_index_files(tmp_path, many.filter(lambda row: row["category"] == "nut"), 1)

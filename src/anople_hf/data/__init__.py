@@ -26,7 +26,12 @@ LAYOUTS = (
 
 
 def load_inspection_data(
-    root: str | Path, *, categories: Sequence[str] | None = None, skip_bad: bool = False, layout: str = "auto"
+    root: str | Path,
+    *,
+    categories: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    layout: str = "auto",
+    check: bool = True,
 ) -> DatasetDict:
     """Read a data set from disk; photos are decoded when a row is read.
 
@@ -38,6 +43,7 @@ def load_inspection_data(
         skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
         layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganised VisA), folder, table
             (Parquet, or `imagefolder` with metadata).
+        check: Decode test photos and masks beforehand.
 
     Returns:
         Split `train` (good photos) and, where the layout has one, `test`.
@@ -73,7 +79,8 @@ def load_inspection_data(
         rows += own
     train = [row for row in rows if row["split"] == "train"]
     test = [row for row in rows if row["split"] == "test"]
-    good, bad = check_images([Path(row[part]) for row in test for part in ("image", "mask") if row[part]], skip_bad)
+    files = [Path(row[part]) for row in test for part in ("image", "mask") if row[part]] if check else []
+    good, bad = check_images(files, skip_bad)
     if bad:
         logger.warning("%d unreadable test photos or masks skipped:\n%s", len(bad), "\n".join(bad))
         readable = {None, *map(str, good)}  # a photo whose mask is broken goes, too

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from datasets import Dataset, Image
@@ -16,12 +17,16 @@ from ..images import UnreadableImageError, why_unusable
 
 logger = logging.getLogger(__name__)
 
+ShotMode = Literal["seeded", "first_k"]
+
 
 def choose_shots(
     train: Dataset,
     shots: int,
     *,
     seed: int = 0,
+    mode: ShotMode = "seeded",
+    nested: bool = True,
     listed: Mapping[str, list[str]] | None = None,
     skip_bad: bool = False,
 ) -> dict[str, list[int]]:
@@ -33,7 +38,10 @@ def choose_shots(
     Args:
         train: Good photos in the package's schema.
         shots: k.
-        seed: Which order.
+        seed: Which order; `first_k` has none.
+        mode: `seeded`; or `first_k`: the first k photos by name, as some published code takes them.
+        nested: Whether the 1-shot choice is part of the 2-shot choice. If not, each k has an order of its own, as in
+            PromptAD's lists.
         listed: Take exactly these photos instead (`path` values by category), and only of these categories.
         skip_bad: Take the next photo of the order for one that cannot be read; of listed photos, leave it out.
 
@@ -41,11 +49,14 @@ def choose_shots(
         Row numbers of `train` by category, categories sorted.
 
     Raises:
-        ValueError: Fewer than one shot asked for, too few photos, or a listed one is not there or there twice.
+        ValueError: Fewer than one shot asked for, an unknown mode, too few photos, or a listed one is not there or
+            there twice.
         UnreadableImageError: A chosen photo cannot be read.
     """
     if shots < 1:
         raise ValueError(f"shots={shots}: expected at least 1 good photo per category.")
+    if mode not in get_args(ShotMode):
+        raise ValueError(f"shot mode {mode!r}: expected one of {', '.join(get_args(ShotMode))}.")
     rows: dict[str, dict[str, int]] = {}
     for index, (category, path, label) in enumerate(
         zip(train["category"], train["path"], train["label"], strict=True)
@@ -68,9 +79,10 @@ def choose_shots(
                 f"category {category!r} has {len(paths)} good photos, {shots} shots were asked for: add photos, "
                 f"or ask for at most {len(paths)}."
             )
-        taken = _readable(
-            train, [rows[category][paths[i]] for i in _order(seed, category, len(paths))], shots, skip_bad
+        order = (
+            range(len(paths)) if mode == "first_k" else _order(seed, category, len(paths), None if nested else shots)
         )
+        taken = _readable(train, [rows[category][paths[i]] for i in order], shots, skip_bad)
         if len(taken) < shots:
             raise ValueError(
                 f"category {category!r} has only {len(taken)} readable good photos, {shots} shots were asked for: "
@@ -101,9 +113,49 @@ def read_shots(path: str | Path) -> dict[str, list[str]]:
         raise ValueError(f'{path} lists no shots; expected {{"categories": {{"name": ["path", ...]}}}}.') from error
 
 
-def _order(seed: int, category: str, count: int) -> np.ndarray:
+def read_index_files(folder: str | Path, train: Dataset, shots: int) -> dict[str, list[str]]:
+    """Photos named by index files as PromptAD publishes them: `<category>/selected_samples_per_run.txt`.
+
+    Their lines read `#k: i j ...`. The indices count the files of a folder in the order in which its file system lists
+    them, which nobody else can know; here they count the photos sorted by name, so the same lists give the same photos
+    everywhere.
+
+    Args:
+        folder: Holds one folder per category.
+        train: Good photos in the package's schema.
+        shots: k.
+
+    Returns:
+        `path` values by category, for `choose_shots(listed=...)`.
+
+    Raises:
+        FileNotFoundError: No file for a category.
+        ValueError: No line for k, or an index that no photo has.
+    """
+    chosen = {}
+    for category in sorted(set(train["category"])):
+        file = Path(folder) / category / "selected_samples_per_run.txt"
+        if not file.is_file():
+            raise FileNotFoundError(f"no {file}; expected one such file for each category.")
+        lines = dict(line.split(":", 1) for line in file.read_text(encoding="utf-8").splitlines() if ":" in line)
+        try:
+            indices = [int(index) for index in lines[f"#{shots}"].split()]
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{file} has no line '#{shots}: i j ...' for {shots} shots.") from error
+        paths = sorted(
+            path
+            for path, name, label in zip(train["path"], train["category"], train["label"], strict=True)
+            if name == category and label == 0
+        )
+        if outside := [index for index in indices if not 0 <= index < len(paths)]:
+            raise ValueError(f"{file}: index {outside[0]} for {len(paths)} good photos of {category!r}.")
+        chosen[category] = [paths[index] for index in indices]
+    return chosen
+
+
+def _order(seed: int, category: str, count: int, shots: int | None) -> np.ndarray:
     own = int.from_bytes(hashlib.sha256(category.encode()).digest()[:8], "big")  # hash() differs from run to run
-    return np.random.default_rng([seed, own]).permutation(count)
+    return np.random.default_rng([seed, own] if shots is None else [seed, own, shots]).permutation(count)
 
 
 def _readable(train: Dataset, order: list[int], shots: int, skip_bad: bool) -> list[int]:

@@ -1,0 +1,153 @@
+"""`check_data()`: what a data set holds, category by category, and every problem by its file, before hours are spent.
+
+Where in the paper: nowhere; the traps are those of the data sets of sec. 4.1.
+"""
+
+import hashlib
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Image
+from PIL import Image as PillowImage
+
+from ..images import read_mask, why_unusable
+from . import published
+from .hub import PREFIX
+
+COLUMNS = ("category", "train", "good", "defective", "masks", "kinds", "sizes", "published")
+
+
+@dataclass
+class DataReport:
+    """What was found.
+
+    Attributes:
+        dataset: The published data set it seems to be, or None.
+        categories: One row per category: photos to train, good and defective ones to test, masks, kinds of defects,
+            sizes, and the published counts ("as published", how they differ, or "").
+        problems: Files that will not do or will spoil numbers, each with the reason.
+        remarks: What is only worth knowing, such as counts that differ from the published ones.
+    """
+
+    dataset: str | None
+    categories: list[dict[str, Any]]
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The rows as text, columns aligned."""
+        rows = [COLUMNS, *([str(row[name]) for name in COLUMNS] for row in self.categories)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+        return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
+def check_data(data: str | Path | DatasetDict) -> DataReport:
+    """Look at every photo and mask of a data set.
+
+    Args:
+        data: What `load_inspection_data` takes, or what it gave.
+
+    Raises:
+        FileNotFoundError, ValueError: Nothing there that could be read as a data set.
+    """
+    if isinstance(data, DatasetDict):
+        splits = data
+    else:
+        from . import load_inspection_data
+
+        root = data if str(data).startswith(PREFIX) else Path(data)
+        splits = load_inspection_data(root, check=False)
+    report = DataReport(published.recognise(sorted(set(splits["train"]["category"]))), [])
+    digests: dict[str, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for split, table in splits.items():
+        _look(table, split, rows, digests, report)
+    report.categories = [_summary(name, row) for name, row in sorted(rows.items())]
+    _compare(report)
+    return report
+
+
+def _look(
+    table: Dataset, split: str, rows: dict[str, dict[str, Any]], digests: dict[str, str], report: DataReport
+) -> None:
+    """Count one split into `rows` and note its problems."""
+    for column in ("image", "mask"):
+        table = table.cast_column(column, Image(decode=False))
+    for row in table:
+        assert isinstance(row, dict)
+        own = rows.setdefault(row["category"], {"train": 0, "good": 0, "defective": 0, "masks": 0, "kinds": Counter(),
+                                                "sizes": Counter()})  # fmt: skip
+        own["train" if split == "train" else ("defective" if row["label"] else "good")] += 1
+        own["kinds"].update([row["defect"]] if row["label"] else [])
+        where = row["path"]
+        source = row["image"]["bytes"] if row["image"]["bytes"] is not None else row["image"]["path"]
+        if reason := why_unusable(row["image"] if row["image"]["bytes"] is not None else source):
+            report.problems.append(f"{where}: {reason}")
+            continue
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with PillowImage.open(BytesIO(content)) as photo:
+            size = photo.size
+        own["sizes"].update(["{}x{}".format(*size)])
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in digests:
+            report.problems.append(f"{where}: the same file as {digests[digest]}; remove one of them.")
+        digests.setdefault(digest, where)
+        if row["label"]:
+            _look_at_mask(row, size, own, report)
+
+
+def _look_at_mask(row: dict[str, Any], size: tuple[int, int], own: dict[str, Any], report: DataReport) -> None:
+    """Count a defective photo's mask and note what is wrong with it."""
+    if row["mask"] is None:
+        report.problems.append(f"{row['path']}: defective and without a mask; its category gets no pixel metrics.")
+        return
+    try:
+        mask = read_mask(row["mask"]["path"] if row["mask"]["bytes"] is None else BytesIO(row["mask"]["bytes"]))
+    except (ValueError, OSError) as error:
+        report.problems.append(f"{row['path']}: its mask cannot be read ({error}).")
+        return
+    own["masks"] += 1
+    if not np.any(mask):
+        report.problems.append(f"{row['path']}: its mask {row['mask']['path'] or ''} is empty.")
+    if mask.shape != size[::-1]:
+        report.problems.append(
+            f"{row['path']}: the photo has {size[0]}x{size[1]} pixels, its mask {mask.shape[1]}x{mask.shape[0]}."
+        )
+
+
+def _summary(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    sizes = [size for size, _ in row["sizes"].most_common()]
+    shown = ", ".join(sizes[:2]) + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else "")
+    return {"category": name, **row, "kinds": len(row["kinds"]), "sizes": shown, "published": ""}
+
+
+def _compare(report: DataReport) -> None:
+    """Fill in the column `published`, and say what differs."""
+    if report.dataset is None:
+        return
+    counts = published.PUBLISHED.get(report.dataset, {})
+    for row in report.categories:
+        if expected := counts.get(row["category"]):
+            found = row["train"], row["good"], row["defective"]
+            row["published"] = "as published" if found == expected else "published {} / {} / {}".format(*expected)
+    names = set(counts) or set(published.REAL_IAD)
+    if missing := sorted(names - {row["category"] for row in report.categories}):
+        report.remarks.append(f"{report.dataset} has {len(missing)} more categories: {', '.join(missing)}.")
+    differing = [row["category"] for row in report.categories if row["published"].startswith("published")]
+    if differing:
+        report.remarks.append(f"other counts than the published ones: {', '.join(differing)}.")
+    if totals := published.TOTALS.get(report.dataset):
+        sums = tuple(sum(row[part] for row in report.categories) for part in ("train", "good", "defective"))
+        if not missing and sums not in totals:
+            report.remarks.append(f"train / good / defective {sums}; published {' or '.join(map(str, totals))}.")
+
+
+__all__ = ["DataReport", "check_data"]

@@ -1,0 +1,89 @@
+"""The report on a data set: counts, published counts, and every problem by its file."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from anople_hf.cli import app
+from anople_hf.data import load_inspection_data, published
+from anople_hf.data.checking import check_data
+
+
+@pytest.fixture
+def tidy(tmp_path):
+    """One category without any problem."""
+    rng = np.random.default_rng(0)
+
+    def save(name, content):
+        path = tmp_path / "zipper" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(content).save(path)
+
+    for name in ("train/good/0.png", "train/good/1.png", "test/good/0.png", "test/split/0.png"):
+        save(name, rng.integers(0, 255, (20, 30, 3), np.uint8))
+    save("ground_truth/split/0_mask.png", np.eye(20, 30, dtype=np.uint8) * 255)
+    return tmp_path
+
+
+def test_a_tidy_set_is_counted_and_has_no_problems(tidy):
+    report = check_data(tidy)
+    assert report.problems == [] and report.dataset == "MVTec-AD"
+    (row,) = report.categories
+    assert {key: row[key] for key in ("train", "good", "defective", "masks", "kinds")} == {
+        "train": 2, "good": 1, "defective": 1, "masks": 1, "kinds": 1,
+    }  # fmt: skip
+    assert row["sizes"] == "30x20" and row["published"] == "published 240 / 32 / 119"
+    assert "14 more categories: bottle" in report.remarks[0] and "zipper" in report.remarks[1]
+    assert check_data(load_inspection_data(tidy)) == report
+
+
+def test_every_problem_is_named_by_its_file(tidy, truncate):
+    root = tidy / "zipper"
+    shutil.copy(root / "train/good/0.png", root / "test/good/9.png")  # a test photo that was learnt
+    shutil.copy(root / "test/split/0.png", root / "test/split/2.png")  # and one without a mask
+    Image.new("RGB", (30, 20), 7).save(root / "test/split/3.png")
+    Image.new("L", (30, 20), 0).save(root / "ground_truth/split/3_mask.png")
+    Image.new("RGB", (30, 20), 9).save(root / "test/split/4.png")
+    Image.new("L", (20, 30), 1).save(root / "ground_truth/split/4_mask.png")
+    truncate(root / "train/good/1.png")
+    problems = "\n".join(check_data(tidy).problems)
+    for expected in (
+        "test/good/9.png: the same file as zipper/train/good/0.png",
+        "test/split/2.png: defective and without a mask",
+        "test/split/3.png: its mask",
+        "test/split/4.png: the photo has 30x20 pixels, its mask 20x30",
+        "train/good/1.png: ",
+    ):
+        assert f"zipper/{expected}" in problems
+    assert len(problems.splitlines()) == 6  # 2.png is a copy, too
+
+
+def test_the_command_prints_the_table_and_fails_on_problems(tidy):
+    done = CliRunner().invoke(app, ["data", "check", str(tidy)])
+    assert done.exit_code == 0 and "zipper" in done.stdout and "0 problems" in done.stdout
+    Image.new("L", (30, 20), 0).save(tidy / "zipper/ground_truth/split/0_mask.png")
+    done = CliRunner().invoke(app, ["data", "check", str(tidy), "--json"])
+    assert done.exit_code == 1 and len(json.loads(done.stdout)["problems"]) == 1
+
+
+def test_published_counts_add_up_to_the_published_sums():
+    def sums(name):
+        return tuple(map(sum, zip(*published.PUBLISHED[name].values(), strict=True)))
+
+    assert sums("MVTec-AD") == (3629, 467, 1258)
+    assert sums("VisA") == (8659, 962, 1200)
+    assert sums("MPDD") == (888, 176, 282)
+    assert sums("BTAD") == (1799, 451, 290)
+    assert len(published.REAL_IAD) == 30
+
+
+def test_a_complete_set_is_as_published(tmp_path, photo, monkeypatch):
+    monkeypatch.setitem(published.PUBLISHED, "MVTec-AD", {"zipper": (1, 1, 0)})
+    photo(tmp_path / "zipper/train/good/0.png", 1)
+    photo(tmp_path / "zipper/test/good/0.png", 2)
+    report = check_data(tmp_path)
+    assert report.categories[0]["published"] == "as published" and report.remarks == []
