@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -17,10 +17,28 @@ from transformers.utils.logging import tqdm
 
 from .images import read_mask
 from .metrics import ALL_METRICS, METRICS, MORE_METRICS, ScoreAccumulator
-from .modeling_anople import AnoPLeModel, Branch
+from .modeling_anople import Branch
 from .processing_anople import AnoPLeProcessor
 
 FPR_LIMIT = 0.3
+
+
+class Detector(Protocol):
+    """What `evaluate()` asks of a detector: `AnoPLeModel`, or one of `anople_hf.baselines`."""
+
+    config: Any
+    memory: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes with."""
+
+    def __call__(self, pixel_values: torch.Tensor, category: Any = None, branch: Any = "both") -> Any:
+        """Scores and maps, as in `AnoPLeOutput`."""
 
 
 @dataclass
@@ -59,7 +77,7 @@ class EvaluationResult:
 
 @torch.inference_mode()
 def evaluate(
-    model: AnoPLeModel,
+    model: Detector,
     processor: AnoPLeProcessor,
     test: datasets.Dataset,
     *,
@@ -71,7 +89,7 @@ def evaluate(
     """Score a test set and measure.
 
     Args:
-        model: Trained, with memory.
+        model: Trained, with memory; or a baseline.
         processor: Its processor.
         test: Images in the package's schema, the test split.
         branch: `both` is the paper's; `prompt` and `memory` are its parts alone.

@@ -1,0 +1,51 @@
+"""SPADE (Cohen and Hoshen, 2020): distance to the nearest photos, then to the patches of just these photos.
+
+Where in the paper: a row of Table 1; here with the tokens of CLIP in the place of a ResNet's pyramid.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .frozen import Features, FrozenDetector
+
+
+class Spade(FrozenDetector):
+    """Image score: mean distance of the image feature to its K nearest photos. Map: distance to their nearest patch.
+
+    Args:
+        neighbours: K; None takes as many as one product has photos: the original's K = 50 is for whole data sets.
+        others: As of `FrozenDetector`.
+    """
+
+    title: ClassVar[str] = "SPADE"
+
+    def __init__(self, *args, neighbours: int | None = None, **others) -> None:
+        super().__init__(*args, **others)
+        if neighbours is not None and neighbours < 1:
+            raise ValueError(f"neighbours={neighbours}: expected at least 1.")
+        self.neighbours = neighbours
+
+    def encode(self, pixel_values: Tensor) -> Features:
+        """`image` (B, d) of unit length, `patches` (B, n, L d): tokens of all layers, each of unit length, joined."""
+        tokens = [F.normalize(found, dim=-1) for found in self.tokens(pixel_values, self.layers)]
+        image = self.clip.get_image_features(pixel_values=pixel_values).pooler_output.float()
+        return {"image": F.normalize(image, dim=-1), "patches": torch.cat(tokens, dim=-1)}
+
+    def compare(self, queries: Features, gallery: Features, category: str | None) -> tuple[Tensor, Tensor]:
+        """As the class says."""
+        far = torch.cdist(queries["image"], gallery["image"], compute_mode="donot_use_mm_for_euclid_dist")
+        counts = [len(self.memory.references(name)) for name in self.memory.categories]
+        nearest = far.topk(min(self.neighbours or max(counts), far.shape[1]), dim=1, largest=False)
+        maps = []
+        for patches, photos in zip(queries["patches"], nearest.indices, strict=True):
+            rows = gallery["patches"][photos].flatten(0, 1)
+            nearest_rows = rows[torch.cdist(patches, rows).argmin(dim=1)]
+            maps.append((patches - nearest_rows).norm(dim=1))  # found by a fast product, measured exactly
+        grid = self.config.grid_size
+        return nearest.values.mean(dim=1), torch.stack(maps).unflatten(1, (grid, grid))
+
+
+__all__ = ["Spade"]

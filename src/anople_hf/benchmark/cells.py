@@ -1,0 +1,180 @@
+"""`Cell`: the smallest piece of a table that is computed at once - one method, one data set, k shots, one seed.
+
+Where in the paper: sec. 4.1. A cell knows everything its numbers depend on, and its key is made of that: the same key
+means the same numbers, so a table that was interrupted goes on where it stopped.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import datasets
+import torch
+
+from ..data import choose_shots, load_inspection_data
+from ..evaluation import EvaluationResult, evaluate
+from ..modeling_anople import Branch
+from ..training import TrainingConfig, train
+
+BRANCHES: dict[str, Branch] = {"AnoPLe": "both", "AnoPLe, prompts alone": "prompt", "AnoPLe, memory alone": "memory"}
+"""The parts of AnoPLe that one training gives."""
+PACKAGES = ("anople-hf", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work.
+
+    Attributes:
+        dataset: Name of the data set.
+        root: Where it lies; not part of the key.
+        method: `anople` or a name of `baselines.METHODS`.
+        shots: k.
+        seed: Of shots and training.
+        backbone: As for `load_backbone`.
+        row: The table's row, such as one of Table 4.
+        held_out: A category that is not trained on and has no memory, but is tested.
+        categories: Only these; empty for all.
+        branches: For `anople`, which parts are measured: keys of `BRANCHES`.
+        training: Fields of `TrainingConfig` that differ.
+        settings: Fields of `AnoPLeConfig`, or arguments of a baseline, that differ.
+        shot_mode: As for `choose_shots`.
+        route: Tell each image's category.
+    """
+
+    dataset: str
+    root: str
+    method: str
+    shots: int
+    seed: int
+    backbone: str
+    row: str = ""
+    held_out: str = ""
+    categories: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ("AnoPLe",)
+    training: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    shot_mode: str = "seeded"
+    route: bool = False
+
+    @property
+    def key(self) -> str:
+        """File name of the result: readable, and different for every setting."""
+        content = asdict(self) | {"root": "", "row": "", "photos": _fingerprint(self.root)}
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.dataset}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "_")
+
+
+@dataclass
+class CellResult:
+    """What a cell gave.
+
+    Attributes:
+        cell: The work, as plain values.
+        rows: One per method or branch and category, with all metrics.
+        images: One per method or branch and test image: path, category, defect, label, score.
+        shots: Paths of the photos learnt from, by category.
+        protocol: How the numbers came about, versions included.
+        images_per_second: By method or branch; differs from run to run, so it stands apart from the numbers.
+    """
+
+    cell: dict[str, Any]
+    rows: list[dict[str, Any]]
+    images: list[dict[str, Any]]
+    shots: dict[str, list[str]]
+    protocol: dict[str, Any]
+    images_per_second: dict[str, float]
+
+
+@lru_cache(maxsize=4)
+def load(root: str) -> datasets.DatasetDict:
+    """A data set, read once for all its cells.
+
+    Raises:
+        ValueError: It has no test split.
+    """
+    splits = load_inspection_data(root)
+    if "test" not in splits:
+        raise ValueError(f"{root} has no test photos, so it cannot be measured on.")
+    return splits
+
+
+@lru_cache(maxsize=16)
+def _fingerprint(root: str) -> str:
+    """Names and labels of all photos: another data set under the same name is other work."""
+    digest = hashlib.sha256()
+    for _, table in sorted(load(root).items()):
+        for row in zip(table["path"], table["category"], table["label"], strict=True):
+            digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def measure(cell: Cell) -> CellResult:
+    """Train or teach, then evaluate.
+
+    Args:
+        cell: The work.
+
+    Raises:
+        ValueError, KeyError: Too few photos, unknown names, or a category that is not there.
+    """
+    splits = load(cell.root)
+    wanted = set(cell.categories or splits["train"]["category"])
+    if unknown := sorted({*wanted, *filter(None, [cell.held_out])} - set(splits["train"]["category"])):
+        raise ValueError(f"{cell.dataset} has no category {', '.join(unknown)}.")
+    pick = {name: [i for i, c in enumerate(table["category"]) if c in wanted] for name, table in splits.items()}
+    train_split, test = splits["train"].select(pick["train"]), splits["test"].select(pick["test"])
+    if cell.held_out:
+        train_split = train_split.select([i for i, c in enumerate(train_split["category"]) if c != cell.held_out])
+    chosen = choose_shots(train_split, cell.shots, seed=cell.seed, mode=cell.shot_mode)  # type: ignore[arg-type]
+    shots = {name: [train_split[index]["path"] for index in rows] for name, rows in chosen.items()}
+    results = _anople(cell, train_split, test, shots) if cell.method == "anople" else _baseline(
+        cell, train_split, test, chosen
+    )  # fmt: skip
+    first = next(iter(results.values()))
+    protocol = first.protocol | {"versions": {name: version(name) for name in PACKAGES}}
+    protocol.pop("branch", None)
+    rows, images = [], []
+    for name, result in results.items():
+        own = {"dataset": cell.dataset, "method": name, "row": cell.row, "shots": cell.shots, "seed": cell.seed}
+        own["held_out"] = cell.held_out
+        for category, values in result.categories.items():
+            rows.append({**own, "category": category, **values})
+        images += [{**own, **image} for image in result.images]
+    speed = {name: result.images_per_second for name, result in results.items()}
+    return CellResult(asdict(cell), rows, images, shots, protocol, speed)
+
+
+def _anople(
+    cell: Cell, train_split: datasets.Dataset, test: datasets.Dataset, shots: dict[str, list[str]]
+) -> dict[str, EvaluationResult]:
+    config = TrainingConfig(**{"shots": cell.shots, "seed": cell.seed, "settings": cell.settings, **cell.training})
+    run = train(train_split, config, backbone=cell.backbone, listed_shots=shots, progress=False)
+    run.model.eval()
+    return {
+        name: evaluate(run.model, run.processor, test, branch=BRANCHES[name], route=cell.route, progress=False)
+        for name in cell.branches
+    }
+
+
+def _baseline(
+    cell: Cell, train_split: datasets.Dataset, test: datasets.Dataset, chosen: dict[str, list[int]]
+) -> dict[str, EvaluationResult]:
+    from ..baselines import METHODS
+    from ..processing_anople import AnoPLeProcessor
+
+    torch.manual_seed(cell.seed)
+    detector = METHODS[cell.method].from_backbone(cell.backbone, **cell.settings)
+    processor = AnoPLeProcessor.from_backbone(cell.backbone, detector.config)
+    for category, indices in chosen.items():
+        rows = train_split.select(indices)
+        pixels = processor(images=list(rows["image"]))["pixel_values"]
+        detector.memorize(pixels, category, names=list(rows["path"]))
+    result = evaluate(detector, processor, test, route=cell.route, progress=False)
+    return {METHODS[cell.method].title: result}
+
+
+__all__ = ["BRANCHES", "Cell", "CellResult", "load", "measure"]

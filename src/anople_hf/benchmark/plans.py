@@ -1,0 +1,208 @@
+"""Which cells a table of the paper is made of, and which lines are drawn from them.
+
+Where in the paper: Table 1 (methods x shots), 2 (a category held out), 3 (unseen anomaly types), 4 (ablations),
+5 (medical), Figure 1b (speed).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import quoted
+from .cells import Cell, load
+
+ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "full model": ({}, {}),
+    "a: text prompts alone": ({}, {"coupling": "text"}),
+    "a: visual prompts alone": ({}, {"coupling": "visual"}),
+    "a: both, independent": ({}, {"coupling": "independent"}),
+    "a: text to vision": ({}, {"coupling": "t2v"}),
+    "a: vision to text": ({}, {"coupling": "v2t"}),
+    "b: no alignment": ({"alignment": "none"}, {}),
+    "b: mean alignment": ({"alignment": "mean"}, {}),
+    "c: global view alone": ({"multi_scale": False}, {"scale_prefix": False}),
+    "c: crops without prefix": ({}, {"scale_prefix": False}),
+    "c: prefix without crops": ({"multi_scale": False}, {}),
+    "d: object prompts": ({}, {"prompt_type": "object"}),
+    "ours: anomalies on the product": ({"anomalies_on_product": True}, {}),
+    "ours: cut-paste and scars": ({"anomaly_kinds": ["cutpaste", "scar"]}, {}),
+    "ours: LoRA of rank 4": ({}, {"lora_rank": 4}),
+}
+"""Changes of `TrainingConfig` and of `AnoPLeConfig` for each row of Table 4; the paper's rows, then our own."""
+PAPER_METHODS = ("spade", "patchcore", "winclip", "anople")
+UNSEEN = ("screw", "bottle", "macaroni2", "pcb4")
+"""Table 3's categories."""
+
+
+@dataclass
+class Plan:
+    """A table's work.
+
+    Attributes:
+        table: `table1` ... `table5`, `figure1b`, or `compare`.
+        cells: The work, in the table's order.
+        counts: Photos per data set and category: good to train, good and defective to test.
+        notes: What the paper leaves open about this table, and how it is settled here.
+    """
+
+    table: str
+    cells: list[Cell]
+    counts: dict[str, dict[str, tuple[int, int, int]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+Common = Mapping[str, Any]
+
+
+def _table1(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
+            common: Common) -> list[Cell]:  # fmt: skip
+    return [
+        Cell(name, root, method, k, seed, **common)
+        for name, root in sources.items()
+        for k in shots
+        for method in methods
+        for seed in seeds
+    ]
+
+
+def _table2(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
+            common: Common, held_out: Sequence[str] = ()) -> list[Cell]:  # fmt: skip
+    return [
+        Cell(name, root, method, k, seed, held_out=category, **common)
+        for name, root in sources.items()
+        for k in shots
+        for category in (held_out or sorted(set(load(root)["train"]["category"])))
+        for method in methods
+        for seed in seeds
+    ]
+
+
+def _table4(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
+            common: Common, rows: Sequence[str] = ()) -> list[Cell]:  # fmt: skip
+    if unknown := sorted(set(rows) - set(ABLATIONS)):
+        raise ValueError(f"Table 4 has no rows {unknown}; it has {', '.join(ABLATIONS)}.")
+    plain = {key: value for key, value in common.items() if key not in ("training", "settings")}
+    return [
+        Cell(
+            name,
+            root,
+            "anople",
+            k,
+            seed,
+            row=row,
+            training={**common.get("training", {}), **ABLATIONS[row][0]},
+            settings={**common.get("settings", {}), **ABLATIONS[row][1]},
+            **plain,
+        )
+        for name, root in sources.items()
+        for k in shots
+        for row in (rows or ABLATIONS)
+        for seed in seeds
+    ]
+
+
+TABLES: dict[str, tuple[Callable[..., list[Cell]], tuple[int, ...], tuple[str, ...], str]] = {
+    "table1": (_table1, (1, 2, 4), PAPER_METHODS, ""),
+    "table2": (_table2, (1,), ("anople",), "The paper does not say how many shots Table 2 has; 1 is ours. Text "
+               "vectors are the mean over the trained categories, and the held-out one has no memory."),
+    "table3": (_table1, (1,), ("winclip", "anople"), "The paper does not say how many shots Table 3 has; 1 is ours. "
+               "All categories are trained on; those of the paper are shown if they are there."),
+    "table4": (_table4, (1,), ("anople",), "Rows that begin with 'ours' are not in the paper."),
+    "table5": (_table1, (4,), ("patchcore", "winclip", "anople"), "One model for all tasks; the paper does not say "
+               "whether it has three."),
+    "figure1b": (_table1, (1,), PAPER_METHODS, "Images per second on this machine, reading the files included; only "
+                 "ratios within one run mean anything. The paper's are those of its own GPU."),
+    "compare": (_table1, (4,), PAPER_METHODS, ""),
+}  # fmt: skip
+"""For each table: how its cells are made, shots, methods, and what the paper leaves open."""
+
+
+def name_source(given: str) -> tuple[str, str]:
+    """`NAME=FOLDER`, or a folder whose name in the paper is found by its categories, else by its own.
+
+    Raises:
+        FileNotFoundError, ValueError: No data set there, or one without test photos.
+    """
+    name, equals, root = given.partition("=")
+    if not equals:
+        name, root = "", given
+    categories = sorted(set(load(root)["train"]["category"]))
+    return name or quoted.recognise(categories) or Path(root).resolve().name, root
+
+
+def make_plan(
+    table: str,
+    data: Sequence[str],
+    *,
+    backbone: str,
+    seeds: Sequence[int] = (0, 1, 2),
+    shots: Sequence[int] = (),
+    methods: Sequence[str] = (),
+    training: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Plan:
+    """The cells of a table.
+
+    Args:
+        table: A key of `TABLES`.
+        data: Folders, or `NAME=FOLDER`.
+        backbone: As for `load_backbone`.
+        seeds: Of shots and training.
+        shots: Instead of the table's.
+        methods: Instead of the table's.
+        training: Fields of `TrainingConfig`, for every cell.
+        settings: Fields of `AnoPLeConfig`, for AnoPLe's cells.
+        more: `held_out` (categories, Table 2), `rows` (Table 4), and fields of `Cell` for all: `branches`, `route`,
+            `shot_mode`.
+
+    Raises:
+        ValueError: Unknown table, method, row or category, data without test photos, or fewer good photos than shots.
+    """
+    from ..baselines import METHODS
+
+    if table not in TABLES:
+        raise ValueError(f"no table {table!r}; there are {', '.join(TABLES)}.")
+    make, own_shots, own_methods, note = TABLES[table]
+    methods = tuple(methods or own_methods)
+    if unknown := sorted(set(methods) - {"anople", *METHODS}):
+        raise ValueError(f"unknown methods {', '.join(unknown)}; expected anople, {', '.join(METHODS)}.")
+    sources = dict(map(name_source, data))
+    special = {key: more.pop(key) for key in ("held_out", "rows") if key in more}
+    common: dict[str, Any] = {"backbone": backbone, "training": dict(training or {}), **more}
+    cells = make(
+        sources, tuple(shots or own_shots), seeds, methods, {**common, "settings": dict(settings or {})}, **special
+    )
+    cells = [_for_method(cell) for cell in cells]
+    counts = {name: count_photos(root) for name, root in sources.items()}
+    for cell in cells:
+        for category, (train, _, _) in counts[cell.dataset].items():
+            if train < cell.shots and category != cell.held_out:
+                raise ValueError(
+                    f"{cell.dataset}: {category!r} has {train} good photos, {cell.shots} shots are planned."
+                )
+        if cell.held_out and cell.held_out not in counts[cell.dataset]:
+            raise ValueError(f"{cell.dataset} has no category {cell.held_out!r}.")
+    return Plan(table, cells, counts, [note] if note else [])
+
+
+def count_photos(root: str) -> dict[str, tuple[int, int, int]]:
+    """Good photos to train, good and defective ones to test, by category."""
+    splits = load(root)
+    found: dict[str, list[int]] = {}
+    for split, table in splits.items():
+        for category, label in zip(table["category"], table["label"], strict=True):
+            place = 0 if split == "train" else 1 + label
+            found.setdefault(category, [0, 0, 0])[place] += 1
+    return {name: (train, good, bad) for name, (train, good, bad) in sorted(found.items())}
+
+
+def _for_method(cell: Cell) -> Cell:
+    """Baselines are not trained; what only AnoPLe knows is no part of their key."""
+    if cell.method == "anople":
+        return cell
+    return Cell(**{**vars(cell), "training": {}, "settings": {}, "branches": ()})
+
+
+__all__ = ["ABLATIONS", "TABLES", "UNSEEN", "Plan", "count_photos", "make_plan", "name_source"]

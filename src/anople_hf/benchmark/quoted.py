@@ -1,0 +1,76 @@
+"""The paper's published figures, marked as quoted, and how a protocol of ours differs from the paper's.
+
+Where in the paper: Tables 1 to 5, Figure 1b. Nothing here was measured with this package.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ..data import published
+from .cells import Cell
+
+METHODS = {"SPADE": "SPADE", "PatchCore": "PatchCore", "WinCLIP": "WinCLIP", "AnoPLe": "AnoPLe"}
+"""Methods that are here and in the paper: our name to the paper's."""
+PAPER_BACKBONE = ("plus-240", "plus_clip_240")
+PAPER_SHOTS = {"table1": (1, 2, 4), "table2": (1,), "table3": (1,), "table4": (1,), "table5": (4,)}
+BMAD = ("Brain", "Liver", "Retina")
+
+
+@cache
+def figures() -> dict[str, Any]:
+    """All figures in per cent, by table, then as the tables nest."""
+    return json.loads((files("anople_hf") / "assets" / "paper_figures.json").read_text(encoding="utf-8"))
+
+
+def find(table: str, *path: str) -> dict[str, float] | None:
+    """The paper's figures under a path, or None.
+
+    Example:
+        >>> find("table1", "MVTec-AD", "4", "AnoPLe")["aupro"]
+        91.3
+    """
+    found: Any = figures().get(table, {})
+    for step in path:
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
+
+
+def recognise(categories: list[str]) -> str | None:
+    """The data set's name in the paper, by its categories; BMAD's three included."""
+    if categories and all(any(name.lower().startswith(task.lower()) for task in BMAD) for name in categories):
+        return "BMAD"
+    return published.recognise(categories)
+
+
+def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]]) -> list[str]:
+    """What in a cell's protocol is known to differ from the paper's; what the paper leaves open cannot be in it.
+
+    Args:
+        table: Such as `table1`.
+        cell: The work.
+        counts: Good photos to train, good and defective ones to test, by category, as they are in the data set.
+    """
+    found = []
+    if not any(mark in cell.backbone.replace("_", "-").lower().replace("plus-clip", "plus_clip").replace(
+        "plus_clip-240", "plus_clip_240") for mark in PAPER_BACKBONE):  # fmt: skip
+        found.append(f"backbone {cell.backbone.rstrip('/').rsplit('/', 1)[-1]}")
+    expected = published.PUBLISHED.get(cell.dataset)
+    if cell.dataset not in (*published.PUBLISHED, "Real-IAD", "BMAD"):
+        found.append("data set")
+    elif expected:
+        if len(counts) < len(expected):
+            found.append(f"{len(counts)} of {len(expected)} categories")
+        if any(counts[name] != expected[name] for name in counts if name in expected):
+            found.append("number of photos")
+    elif cell.dataset == "Real-IAD" and len(counts) < len(published.REAL_IAD):
+        found.append(f"{len(counts)} of {len(published.REAL_IAD)} categories")
+    if cell.shots not in PAPER_SHOTS.get(table, (cell.shots,)):
+        found.append(f"{cell.shots} shots")
+    if cell.route:
+        found.append("category told")
+    return found
+
+
+__all__ = ["differences", "figures", "find", "recognise"]
