@@ -10,7 +10,10 @@ Where in the paper: Tables 1 to 5 and Figure 1b.
 The paper's backbone: `anople convert timm/vit_base_patch16_plus_clip_240.laion400m_e31 --output CONVERTED`.
 """
 
-from anople_hf.cli_benchmark import reproduce_main
+import sys
+
+from anople_hf.cli import main
 
 if __name__ == "__main__":
-    reproduce_main()
+    sys.argv.insert(1, "reproduce")
+    main()

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_benchmark import compare, reproduce
 from .cli_convert import convert
 from .cli_data import data_app
 from .cli_hub import card, push
@@ -31,6 +32,8 @@ app.command("convert")(convert)
 app.command("preview-anomalies")(preview_anomalies)
 app.command("push")(push)
 app.command("card")(card)
+app.command("compare")(compare)
+app.command("reproduce")(reproduce)
 app.add_typer(data_app, name="data")
 
 

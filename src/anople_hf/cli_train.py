@@ -42,8 +42,12 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
     return file
 
 
-def _parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` into fields of `AnoPLeConfig`; values are JSON, or else words."""
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` into fields of `AnoPLeConfig`; values are JSON, or else words.
+
+    Raises:
+        ValueError: No such field.
+    """
     from .configuration_anople import AnoPLeConfig
 
     known = {field.name for field in fields(AnoPLeConfig)} - {"backbone", "backbone_config", "backbone_revision"}
@@ -150,7 +154,7 @@ def train(
         keep_checkpoints=keep_checkpoints,
         report_to=_split(report_to),
         false_alarm_rate=false_alarm_rate,
-        settings=_parse_settings(settings or []),
+        settings=parse_settings(settings or []),
     )
     work = output.with_name(f"{output.name}.training")
     splits = load_inspection_data(data, categories=_split(categories) or None, skip_bad=skip_bad)

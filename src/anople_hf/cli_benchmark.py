@@ -1,0 +1,129 @@
+"""The verbs `anople compare` and `anople reproduce`: methods against each other on your data, and the paper's tables.
+
+Where in the paper: sec. 4, Tables 1 to 5, Figure 1b.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_options import Quiet, quieten
+
+Data = Annotated[list[str], typer.Argument(help="Data sets: folders, or NAME=FOLDER. With test photos.")]
+Folder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of results; what stands there is not done again.")
+]
+Shots = Annotated[list[int] | None, typer.Option(min=1, help="Good photos per category. Repeatable.")]
+Seeds = Annotated[str, typer.Option(help="Seeds of shots and training, separated by commas.")]
+Method = Annotated[
+    list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
+]
+Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps of AnoPLe's training.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig. Repeatable.")]
+Parts = Annotated[bool, typer.Option("--parts", help="AnoPLe's two branches alone, too.")]
+Route = Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")]
+Mode = Annotated[str, typer.Option(help="How shots are chosen: seeded, or first_k.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of each process; other numbers round differently.")]
+
+
+def compare(
+    data: Data,
+    output: Folder,
+    shots: Shots = None,
+    seeds: Seeds = "0,1,2",
+    method: Method = None,
+    backbone: Backbone = "embedded:tiny-clip",
+    max_steps: MaxSteps = None,
+    settings: Settings = None,
+    parts: Parts = False,
+    route: Route = False,
+    shot_mode: Mode = "seeded",
+    threads: Threads = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Measure AnoPLe against other methods on your data: same backbone, same shots, same metrics.
+
+    Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Goes on where it was interrupted;
+    `torchrun` or `accelerate launch` spread it over processes.
+    """
+    _run("compare", data, output, shots, seeds, method, backbone, max_steps, settings, threads, quiet,
+         route=route, shot_mode=shot_mode, parts=parts)  # fmt: skip
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table5 or figure1b.")],
+    data: Data,
+    output: Folder,
+    shots: Shots = None,
+    seeds: Seeds = "0,1,2",
+    method: Method = None,
+    held_out: Annotated[list[str] | None, typer.Option(help="Table 2: only this category. Repeatable.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Table 4: only this row. Repeatable.")] = None,
+    backbone: Backbone = "embedded:tiny-clip",
+    max_steps: MaxSteps = None,
+    settings: Settings = None,
+    parts: Parts = False,
+    shot_mode: Mode = "seeded",
+    threads: Threads = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Run one of the paper's tables on your data, the paper's figures beside; what differs is said in the row.
+
+    Goes on where it was interrupted; `torchrun` or `accelerate launch` spread it over processes.
+    """
+    special: dict[str, Any] = {"held_out": held_out} if held_out else {}
+    special |= {"rows": row} if row else {}
+    _run(table, data, output, shots, seeds, method, backbone, max_steps, settings, threads, quiet,
+         shot_mode=shot_mode, parts=parts, **special)  # fmt: skip
+
+
+def _run(
+    table: str,
+    data: list[str],
+    output: Path,
+    shots: list[int] | None,
+    seeds: str,
+    method: list[str] | None,
+    backbone: str,
+    max_steps: int | None,
+    settings: list[str] | None,
+    threads: int,
+    quiet: bool,
+    *,
+    parts: bool,
+    **more: Any,
+) -> None:
+    quieten(quiet)
+    import torch
+    from accelerate import PartialState
+
+    from .benchmark import make_plan, render, run_plan
+    from .benchmark.cells import BRANCHES
+    from .cli_train import parse_settings
+
+    torch.set_num_threads(threads)
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--seeds {seeds}: expected whole numbers, separated by commas.") from error
+    plan = make_plan(
+        table,
+        data,
+        backbone=backbone,
+        seeds=numbers,
+        shots=shots or (),
+        methods=method or (),
+        training={"max_steps": max_steps} if max_steps else {},
+        settings=parse_settings(settings or []),
+        branches=tuple(BRANCHES) if parts else ("AnoPLe",),
+        **more,
+    )
+    results = run_plan(plan, output, progress=not quiet)
+    if PartialState().is_main_process:
+        typer.echo(render(plan, results, output))
+        typer.echo(f"saved: {output}")
+
+
+__all__ = ["compare", "reproduce"]
