@@ -34,7 +34,7 @@ def find(table: str, *path: str) -> dict[str, float] | None:
     found: Any = figures().get(table, {})
     for step in path:
         found = found.get(step) if isinstance(found, dict) else None
-    return found
+    return found or None
 
 
 def recognise(categories: list[str]) -> str | None:

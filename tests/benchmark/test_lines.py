@@ -1,0 +1,81 @@
+"""How cells become lines: averages in the paper's order, what is quoted, and what differs."""
+
+import pytest
+
+from anople_hf.benchmark.cells import Cell, CellResult
+from anople_hf.benchmark.lines import make_lines
+from anople_hf.benchmark.plans import Plan
+from anople_hf.benchmark.quoted import differences, figures, find
+from anople_hf.data.published import PUBLISHED
+from anople_hf.metrics import ALL_METRICS
+
+PAPERS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
+
+
+def cell(seed=0, dataset="MVTec-AD", **fields):
+    return Cell(dataset, "somewhere", "anople", fields.pop("shots", 1), seed, fields.pop("backbone", PAPERS), **fields)
+
+
+def result(values, method="AnoPLe"):
+    rows = [
+        {"method": method, "category": name, **dict.fromkeys(ALL_METRICS), "image_auroc": value, "pixel_auroc": value}
+        for name, value in values.items()
+    ]
+    return CellResult({}, rows, [], {}, {}, {method: 10.0})
+
+
+COUNTS = {"MVTec-AD": PUBLISHED["MVTec-AD"]}
+
+
+def test_mean_over_categories_then_one_value_a_seed():
+    plan = Plan("table1", [cell(0), cell(1)], COUNTS)
+    line, *quoted = make_lines(plan, [result({"a": 0.5, "b": 0.7}), result({"a": 0.9, "b": 0.9})])
+    assert line.values["image_auroc"] == pytest.approx([60.0, 90.0]) and line.values["aupro"] == []
+    assert line.paper == find("table1", "MVTec-AD", "1", "AnoPLe") and line.differs == []
+    assert [other.label for other in quoted] == [
+        "SPADE", "PatchCore", "WinCLIP", "PromptAD", "IIPAD", "INP-Former",
+    ]  # fmt: skip
+    assert all(other.quoted for other in quoted)
+
+
+def test_held_out_is_averaged_apart():
+    plan = Plan("table2", [cell(0, held_out="a"), cell(0, held_out="b")], COUNTS)
+    lines = make_lines(plan, [result({"a": 0.2, "b": 0.8, "c": 0.6}), result({"a": 0.9, "b": 0.4, "c": 0.7})])
+    found = {line.group: line.values["image_auroc"] for line in lines if not line.quoted}
+    assert found["train, 1-shot"] == pytest.approx([75.0])  # (80, 60), (90, 70)
+    assert found["held-out, 1-shot"] == pytest.approx([30.0])
+    assert found["without a"] == pytest.approx([20.0]) and found["without b"] == pytest.approx([40.0])
+
+
+def test_unseen_anomalies_and_medical_tasks_are_lines_of_their_own():
+    plan = Plan("table3", [cell()], COUNTS)
+    lines = [line for line in make_lines(plan, [result({"screw": 0.5, "tile": 0.9})]) if not line.quoted]
+    assert [(line.group, line.paper) for line in lines] == [("screw, 1-shot", {"image_auroc": 53.9})]
+    plan = Plan("table5", [cell(dataset="BMAD", shots=4)], {"BMAD": {"Retina_RESC": (4, 1, 1)}})
+    line = make_lines(plan, [result({"Retina_RESC": 0.5})])[0]
+    assert line.paper == {"image_auroc": 91.4, "pixel_auroc": 97.0} and line.differs == []
+
+
+def test_speed_is_not_in_per_cent():
+    (line,) = make_lines(Plan("figure1b", [cell()], COUNTS), [result({"a": 0.5})])
+    assert line.values == {"images_per_second": [10.0]} and line.paper == {"images_per_second": 27.92}
+
+
+def test_differences_are_named():
+    some = {"bottle": (24, 20, 63)}
+    assert differences("table1", cell(), COUNTS["MVTec-AD"]) == []
+    assert differences("table1", cell(backbone="openai/clip-vit-base-patch16", route=True, shots=8), some) == [
+        "backbone clip-vit-base-patch16", "1 of 15 categories", "number of photos", "8 shots", "category told",
+    ]  # fmt: skip
+    assert differences("table1", cell(dataset="mine", backbone="ViT-B-16-plus-240"), some) == ["data set"]
+    assert differences("table5", cell(dataset="BMAD"), {}) == ["1 shots"]
+    assert differences("table1", cell(dataset="Real-IAD"), {"mint": (1, 1, 1)}) == ["1 of 30 categories"]
+
+
+def test_quoted_figures_are_the_papers():
+    assert find("table1", "Real-IAD", "1", "AnoPLe") == {
+        "image_auroc": 81.2, "image_aupr": 80.1, "pixel_auroc": 96.7, "aupro": 88.0,
+    }  # fmt: skip
+    assert find("table1", "Real-IAD", "1", "IIPAD") is None and find("table9") is None
+    assert find("table4", "VisA", "d: object prompts") == {"image_auroc": 84.3, "pixel_auroc": 95.8}
+    assert "Quoted, not measured" in figures()["source"]
