@@ -17,8 +17,8 @@ from transformers.utils.logging import tqdm
 
 from .images import read_image
 from .modeling_anople import SHARED, AnoPLeModel
+from .overlays import heat_map_overlay
 from .processing_anople import AnoPLeProcessor
-from .visualization import heat_map_overlay
 
 COLUMNS = ("path", "category", "score", "threshold", "label", "regions", "heat_map", "mask")
 
