@@ -159,13 +159,13 @@ def draw_category_bars(
     return figure
 
 
-def write_plots(result: Any, folder: Path, thresholds: Mapping[str, float] | None = None) -> list[Path]:
+def write_plots(result: Any, folder: Path, thresholds: Mapping[str, float | None] | None = None) -> list[Path]:
     """Draw what `evaluate()` found: `scores.png`, `roc.png`, `precision_recall.png`, `categories.png`.
 
     Args:
         result: An `EvaluationResult`.
         folder: Is made if needed.
-        thresholds: By category, the detector's own.
+        thresholds: By category, the detector's own; None where it has none.
 
     Returns:
         The four paths.
