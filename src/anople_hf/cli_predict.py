@@ -87,7 +87,7 @@ def predict(
     from .results import check_results, fingerprint, growing_results, partial_of
     from .tables import check_formats
 
-    chosen: list[Format] = formats or ["csv"]
+    chosen = formats or [Format.CSV]
     check_formats(chosen)
     check_results(output, resume=resume, overwrite=overwrite)
     model, processor = load_run(run, quiet=quiet)
@@ -129,7 +129,7 @@ def predict(
             if not results.rows:
                 raise ValueError("no photo came." if watch else f"none of the {len(paths)} photos can be read.")
             results.write_tables(chosen, scale, entry.get("pixel_threshold"))
-            if report:
+            if report or (results.folder / "report.html").exists():
                 title = f"Judged by {run.resolve().name}"
                 write_report(results.rows, results.folder, title=title, scale=scale)
     except KeyboardInterrupt:

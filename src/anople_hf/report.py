@@ -116,18 +116,18 @@ def _card(row: Row, folder: Path) -> str:
         f'<img alt="{what}" src="{source}">' if source else f"<small>the {what} is gone</small>"
         for what, source in (("photo", _thumbnail(row["path"])), ("heat map", _thumbnail(folder / row["heat_map"])))
     )
-    limit = "" if row["threshold"] is None else f", threshold {row['threshold']:.4g}"
+    limit = "" if row["threshold"] is None else f", threshold {row['threshold']:#.4g}"
     return (
-        f"<figure><div>{pictures}</div><figcaption>{_decision(row)} score {row['score']:.4g}{limit}<br>"
+        f"<figure><div>{pictures}</div><figcaption>{_decision(row)} score {row['score']:#.4g}{limit}<br>"
         f"{escape(row['path'])}</figcaption></figure>"
     )
 
 
 def _table_row(row: Row) -> str:
-    limit = "" if row["threshold"] is None else f"{row['threshold']:.4g}"
+    limit = "" if row["threshold"] is None else f"{row['threshold']:#.4g}"
     return (
-        f"<tr><td>{escape(row['path'])}<td>{escape(row['category'])}<td>{_decision(row)}<td class=n>{row['score']:.4g}"
-        f"<td class=n>{limit}<td class=n>{len(row['regions'])}</tr>\n"
+        f"<tr><td>{escape(row['path'])}<td>{escape(row['category'])}<td>{_decision(row)}"
+        f"<td class=n>{row['score']:#.4g}<td class=n>{limit}<td class=n>{len(row['regions'])}</tr>\n"
     )
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from .outputs import MARK, check_output, write_whole
 from .overlays import heat_map_overlay, write_legend
 from .prediction import Prediction
-from .tables import Row, json_line, read_lines, write_table
+from .tables import Format, Row, json_line, read_lines, write_table
 
 ROWS, JOB = ".rows.jsonl", ".job.json"
 
@@ -89,7 +89,8 @@ class Results:
 
     def write_tables(self, formats: Iterable[str], scale: tuple[float, float], threshold: float | None) -> None:
         """Write `scores.<format>` for each format, and `heat_maps.png`, the legend of the heat maps."""
-        for name in dict.fromkeys(formats):
+        earlier = [name for name in Format if (self.folder / f"scores.{name}").exists()]  # they must not fall behind
+        for name in dict.fromkeys([*formats, *earlier]):
             write_table(self.rows, self.folder / f"scores.{name}")
         write_legend(self.folder / "heat_maps.png", scale, threshold)
 

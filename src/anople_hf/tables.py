@@ -8,10 +8,19 @@ Every format holds the same columns and every digit of the scores: read back, th
 import csv
 import json
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Format = Literal["csv", "parquet", "jsonl"]
+
+class Format(StrEnum):
+    """What a table can be written as; its value is the file's ending."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+
+
 Row = dict[str, Any]
 """`path` and `category` (str; "" if not told), `score` (float), `threshold` (float or None), `label` ("normal",
 "defective", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and `mask` (paths within
@@ -27,9 +36,9 @@ def check_formats(formats: Iterable[str]) -> None:
         ValueError: An unknown one, or Parquet without pyarrow.
     """
     for name in formats:
-        if name not in ("csv", "parquet", "jsonl"):
-            raise ValueError(f"unknown format {name!r}; expected csv, parquet or jsonl.")
-        if name == "parquet":
+        if name not in list(Format):
+            raise ValueError(f"unknown format {name!r}; expected {', '.join(Format)}.")
+        if name == Format.PARQUET:
             try:
                 import pyarrow.parquet  # noqa: F401
             except ImportError as error:
