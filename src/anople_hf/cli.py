@@ -219,7 +219,7 @@ def demo_data(
 def main() -> None:
     """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
     try:
-        app()
+        app(prog_name="anople")  # also under python -m and the scripts: help and completion name it
     except (ValueError, KeyError, OSError, FloatingPointError) as error:
         if os.environ.get("ANOPLE_DEBUG"):
             traceback.print_exc()
