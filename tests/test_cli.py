@@ -68,7 +68,7 @@ def test_predict_remember_and_forget(trained, drawn, tmp_path):
 
     anople("remove", run, "biscuit")
     again = anople("predict", run, good, "--category", "biscuit", "--output", tmp_path / "c", check=False)
-    assert again.returncode == 1 and "known: brass_gear, capsule" in again.stderr
+    assert again.returncode == 2 and "known: brass_gear, capsule" in again.stderr
     assert not (tmp_path / "c").exists()
 
 
@@ -81,7 +81,7 @@ def test_calibrate_takes_new_photos_alone(trained, drawn, tmp_path):
     stored = json.loads((run / "config.json").read_text())["calibration"]["capsule"]
     assert stored["guaranteed"] and stored["num_photos"] == 3
     wrong = anople("calibrate", run, drawn / "biscuit", check=False)
-    assert wrong.returncode == 1 and "known: brass_gear, capsule" in wrong.stderr
+    assert wrong.returncode == 2 and "known: brass_gear, capsule" in wrong.stderr
 
 
 def test_same_seed_gives_the_same_scores(trained, drawn, tiny_clip, tmp_path):
@@ -122,7 +122,7 @@ def test_bad_files_are_named_or_skipped(trained, drawn, tmp_path):
     victim = broken(drawn, tmp_path / "data")
     where = [tmp_path / "data/capsule/test/good", "--output", tmp_path / "out", "--quiet"]
     refused = anople("predict", trained, *where, check=False)
-    assert refused.returncode == 1 and str(victim) in refused.stderr and "--skip-bad" in refused.stderr
+    assert refused.returncode == 2 and str(victim) in refused.stderr and "--skip-bad" in refused.stderr
     assert "Traceback" not in refused.stderr and not (tmp_path / "out").exists()
     skipped = anople("predict", trained, *where, "--skip-bad")
     assert str(victim) in skipped.stderr and len(rows_of(tmp_path / "out")) == 2
@@ -149,7 +149,7 @@ def test_clear_errors_and_nothing_half_written(arguments, said, trained, drawn, 
     (tmp_path / "full/kept.txt").write_text("kept")
     places = {"data": drawn, "run": trained, **{n: tmp_path / n for n in ("empty", "full", "out")}}
     done = anople(*(places.get(a, a) if i else a for i, a in enumerate(arguments)), check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists() and (tmp_path / "full/kept.txt").read_text() == "kept"
     assert not list(tmp_path.glob(".*partial"))
@@ -159,7 +159,7 @@ def test_checkpoint_without_bank(trained, drawn, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run/memory_bank.safetensors").unlink()
     done = anople("predict", tmp_path / "run", drawn / "capsule/test/good", "--output", tmp_path / "out", check=False)
-    assert done.returncode == 1 and "no memory bank" in done.stderr
+    assert done.returncode == 2 and "no memory bank" in done.stderr
 
 
 def test_wrong_usage_is_exit_code_2_and_help_teaches():

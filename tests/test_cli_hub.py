@@ -113,10 +113,10 @@ def test_mistakes_end_with_one_line(run, anople, hub, tmp_path):
         (["--evaluation", tmp_path / "table.json"], "table.json lacks ['categories', 'mean', 'protocol']"),
     ):
         code, said = anople("push", run, REPO, *arguments)
-        assert code == 1 and message in said.err and "Traceback" not in said.err
+        assert code == 2 and message in said.err and "Traceback" not in said.err
     hub.fail("POST", "/api/repos/create", 403, headers={"X-Error-Message": "You have no rights here"})
     code, said = anople("push", run, REPO)
-    assert code == 1 and "You have no rights here" in said.err and "Traceback" not in said.err
+    assert code == 2 and "You have no rights here" in said.err and "Traceback" not in said.err
     assert hub.repositories == {}
 
 

@@ -1,12 +1,11 @@
-"""Predictions as files: exact scores, no name lost."""
-
-import csv
+"""Predictions of photos from disk: one batch at a time, the same scores however they are cut."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anople_hf.prediction import COLUMNS, colour_scale, predict, write_predictions
+from anople_hf.images import read_image
+from anople_hf.prediction import colour_scale, judge, predict
 
 
 @pytest.fixture
@@ -17,32 +16,36 @@ def taught(make_model, photos):
     return model
 
 
-def test_files(taught, processor, tmp_path):
-    paths = []
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        for name in ("1.png", "2.png"):
-            paths.append(tmp_path / folder / name)
-            noise = np.random.default_rng(len(paths)).integers(0, 255, (40, 60, 3), np.uint8)
-            Image.fromarray(noise).save(paths[-1])
-    (tmp_path / "out").mkdir()
-    judged = list(predict(taught, processor, paths, category="gear", batch_size=3, progress=False))
-    counts = write_predictions(iter(judged), tmp_path / "out", scale=colour_scale(taught, "gear"))
-    assert counts == {"defective": 4}
-    with open(tmp_path / "out/scores.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS and [row["path"] for row in rows] == [str(path) for path in paths]
-    assert [float(row["score"]) for row in rows] == [p.result["score"] for p in judged]
-    assert len({row["heat_map"] for row in rows}) == 4
-    for row in rows:
-        assert Image.open(tmp_path / "out" / row["heat_map"]).size == (60, 40)
-        assert np.asarray(Image.open(tmp_path / "out" / row["mask"])).any()
+@pytest.fixture
+def paths(tmp_path):
+    made = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(made):
+        noise = np.random.default_rng(number).integers(0, 255, (40, 60, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return made
 
 
-def test_unknown_category(taught, processor, tmp_path):
-    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+def test_batches_do_not_change_the_scores(taught, processor, paths):
+    found = list(predict(taught, processor, paths, category="gear", batch_size=3, progress=False))
+    assert [p.path for p in found] == paths and {p.category for p in found} == {"gear"}
+    alone = [judge(taught, processor, [(path, read_image(path))], "gear")[0] for path in paths]
+    assert [p.result["score"] for p in found] == pytest.approx([p.result["score"] for p in alone], rel=1e-5)
+    assert len({p.result["score"] for p in found}) == 4
+    for prediction in found:
+        assert prediction.photo.size == (60, 40) and prediction.result["heat_map"].shape == (40, 60)
+
+
+def test_the_bar_counts_photos_and_tells_the_time_left(taught, processor, paths, capsys):
+    list(predict(taught, processor, paths, batch_size=3, progress=False))
+    assert capsys.readouterr().err == ""
+    list(predict(taught, processor, paths, batch_size=3))
+    said = capsys.readouterr().err
+    assert "4/4" in said and "photo/s" in said and "<" in said  # elapsed < left
+
+
+def test_unknown_category(taught, processor, paths):
     with pytest.raises(KeyError, match="known: gear"):
-        list(predict(taught, processor, [tmp_path / "a.png"], category="bolt", progress=False))
+        list(predict(taught, processor, paths, category="bolt", progress=False))
 
 
 def test_colours_do_not_depend_on_the_photo(taught):

@@ -1,16 +1,16 @@
-"""Overlays and contact sheets: what is painted where, and on which scale.
+"""Contact sheets: rows, wrong decisions, and files that appear whole.
 
 Where in the paper: sec. 4.4, fig. 3.
 """
 
 import sys
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from anople_hf.visualization import DETECTED, SheetRow, contact_sheet, draw_contour, heat_map_overlay
+from anople_hf.palette import DETECTED
+from anople_hf.visualization import SheetRow, contact_sheet
 
 
 def photo(shape=(60, 80), level=90):
@@ -23,75 +23,9 @@ def spot(shape=(60, 80), value=1.0):
     return values
 
 
-def test_map_at_the_bottom_leaves_the_photo_alone():
-    values = np.random.default_rng(0).uniform(-1, 0.2, (15, 15))
-    assert np.array_equal(heat_map_overlay(photo(), values, scale=(0.2, 1.0)), photo())
-
-
-def test_top_of_the_scale_shows_the_top_colour():
-    overlay = heat_map_overlay(photo(), spot(), alpha=1.0)
-    top = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255)
-    assert np.array_equal(overlay[25, 50], top)
-    assert np.array_equal(overlay[5, 5], photo()[5, 5])
-
-
-def test_alpha_blends_photo_and_colour():
-    full, half = (heat_map_overlay(photo(), spot(), alpha=alpha)[25, 50].astype(float) for alpha in (1.0, 0.5))
-    assert np.abs(half - (full + 90) / 2).max() <= 1
-
-
-def test_colours_depend_on_the_value_and_not_on_the_rest_of_the_map():
-    weak = spot(value=0.5)
-    both = weak.copy()
-    both[0, 0] = 1.0
-    assert np.array_equal(heat_map_overlay(photo(), weak)[25, 50], heat_map_overlay(photo(), both)[25, 50])
-    assert not np.array_equal(heat_map_overlay(photo(), weak), heat_map_overlay(photo(), spot()))
-
-
-def test_threshold_contour_surrounds_what_lies_above():
-    overlay = heat_map_overlay(photo(), spot(), threshold=0.5)
-    line = (overlay == DETECTED).all(axis=2)
-    expected = np.zeros((60, 80), np.bool_)
-    expected[20:30, 40:60] = True
-    expected[21:29, 41:59] = False
-    assert np.array_equal(line, expected)
-    above = heat_map_overlay(photo(), spot(), threshold=1.0)
-    assert not (above == DETECTED).all(axis=2).any()  # strictly above, as the decision is
-
-
-def test_contour_of_one_pixel_and_of_the_whole_frame():
-    one = np.zeros((60, 80), np.bool_)
-    one[3, 4] = True
-    assert np.array_equal((draw_contour(photo(), one, DETECTED) == DETECTED).all(axis=2), one)
-    whole = draw_contour(photo(), np.ones((60, 80), np.bool_), DETECTED)
-    assert np.array_equal(whole, photo())  # the frame is no border of the region
-
-
-def test_contour_leaves_its_input_alone():
-    image = photo()
-    draw_contour(image, spot() > 0, DETECTED)
-    assert np.array_equal(image, photo())
-
-
-def test_pil_images_and_small_maps_are_taken():
-    grey = Image.fromarray(photo()[..., 0])
-    values = np.zeros((6, 8))
-    values[2, 5] = 1
-    overlay = heat_map_overlay(grey, values)
-    assert overlay.shape == (60, 80, 3)
-    changed = np.argwhere((overlay != 90).any(axis=2))
-    assert np.allclose(changed.mean(axis=0), (24.5, 54.5), atol=1)
-
-
-def test_errors_say_what_was_expected():
-    with pytest.raises(ValueError, match="low < high"):
-        heat_map_overlay(photo(), spot(), scale=(1.0, 1.0))
-    with pytest.raises(ValueError, match="one image of the batch"):
-        heat_map_overlay(photo(), spot()[None])
-    with pytest.raises(ValueError, match="float64"):
-        heat_map_overlay(photo() / 255.0, spot())
+def test_no_rows_are_no_sheet(tmp_path):
     with pytest.raises(ValueError, match="at least one row"):
-        contact_sheet([], "sheet.png")
+        contact_sheet([], tmp_path / "sheet.png")
 
 
 def rows():
@@ -167,6 +101,6 @@ def test_flat_maps_and_negative_scores_make_a_sheet(tmp_path):
 def test_no_pyplot_state():
     import subprocess
 
-    code = "import sys, anople_hf.visualization; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, anople_hf.visualization, anople_hf.charts; sys.exit('matplotlib.pyplot' in sys.modules)"
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

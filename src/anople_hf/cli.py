@@ -2,12 +2,15 @@
 
 Where in the paper: `train` is sec. 3.3, `memorize` and `predict` sec. 3.4, `evaluate` sec. 4.1.
 
-Exit codes: 0 done, 1 the input cannot be used (the message says what to do), 2 wrong usage.
+Exit codes, like those of grep and diff: 0 done; 1 an anomaly was found, only from `predict --fail-on-anomaly`;
+2 trouble: wrong usage, input that cannot be used (the message says what to do), or a defect of this program;
+130 stopped by Ctrl-C.
 """
 
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +20,24 @@ from .cli_benchmark import compare, reproduce
 from .cli_convert import convert
 from .cli_data import data_app
 from .cli_hub import card, push
-from .cli_options import Batch, Branch, Output, Overwrite, Quiet, Run, Seed, SkipBad, list_photos, load_run, quieten
+from .cli_options import (
+    Batch,
+    Branch,
+    Json,
+    Overwrite,
+    Quiet,
+    Run,
+    Seed,
+    SkipBad,
+    list_photos,
+    load_run,
+    quieten,
+    tell,
+)
+from .cli_predict import predict
 from .cli_train import preview_anomalies, train
+
+TROUBLE, STOPPED = 2, 130
 
 app = typer.Typer(
     help="Few-shot multi-class visual anomaly detection: teach products with a few good photos, find defective parts.",
@@ -27,23 +46,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("train")(train)
-app.command("convert")(convert)
-app.command("preview-anomalies")(preview_anomalies)
-app.command("push")(push)
-app.command("card")(card)
-app.command("compare")(compare)
-app.command("reproduce")(reproduce)
+app.command("train", epilog="Example: anople train photos/ --shots 4 --output runs/line1")(train)
+app.command("predict", epilog="Example: anople predict runs/line1 'incoming/*.png' --output judged --report")(predict)
+app.command("convert", epilog="Example: anople convert you/some-open-clip --output clip")(convert)
+app.command("preview-anomalies", epilog="Example: anople preview-anomalies photos/ --output anomalies.png")(
+    preview_anomalies
+)
+app.command("push", epilog="Example: anople push runs/line1 you/line1 --private")(push)
+app.command("card", epilog="Example: anople card runs/line1 you/line1 --evaluation table.json")(card)
+app.command("compare", epilog="Example: anople compare photos/ --output runs/compare --shots 4 --parts")(compare)
+app.command("reproduce", epilog="Example: anople reproduce table1 data/mvtec --output runs/table1")(reproduce)
 app.add_typer(data_app, name="data")
 
 
-@app.command()
+@app.command(epilog="Example: anople memorize runs/line1 gear photos/gear/ 'more/*.png'")
 def memorize(
     run: Run,
     category: Annotated[str, typer.Argument(help="Name of the product, new or known.")],
-    photos: Annotated[list[Path], typer.Argument(help="Good photos: files or folders.")],
+    photos: Annotated[list[str], typer.Argument(help="Good photos: files, folders, patterns, or - for stdin.")],
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Teach a product, or more photos of a known one, without training."""
@@ -55,17 +78,23 @@ def memorize(
     pixels = processor(images=paths)["pixel_values"]
     before = len(model.memory)
     model.memorize(pixels, category, names=[str(path) for path in paths])
-    calibrate(model, {category: pixels}, false_alarm_rate=false_alarm_rate)
+    found = calibrate(model, {category: pixels}, false_alarm_rate=false_alarm_rate)
     model.save_memory(run)
-    typer.echo(f"{category}: {len(model.memory) - before} photos added; known: {', '.join(model.memory.categories)}")
+    added, known = len(model.memory) - before, list(model.memory.categories)
+    tell(
+        as_json,
+        {"category": category, "added": added, "threshold": found[category].threshold, "known": known},
+        f"{category}: {added} photos added; known: {', '.join(known)}",
+    )
 
 
-@app.command("calibrate")
+@app.command("calibrate", epilog="Example: anople calibrate runs/line1 photos/ --false-alarm-rate 0.01")
 def calibrate_verb(
     run: Run,
     data: Annotated[Path, typer.Argument(help="More good photos, laid out as for train.")],
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Set the thresholds from good photos that the detector has not seen: then the false-alarm rate is a promise.
@@ -80,72 +109,58 @@ def calibrate_verb(
 
     model, processor = load_run(run)
     split = load_inspection_data(data, skip_bad=skip_bad)["train"]
-    photos = {}
+    photos, lines = {}, []
     for category in dict.fromkeys(split["category"]):
         known = {reference.digest for reference in model.memory.references(category)}
         rows = split.filter(lambda name, wanted=category: name == wanted, input_columns="category")
         pixels = processor(images=list_photos([data / path for path in rows["path"]], skip_bad))["pixel_values"]
         photos[category] = pixels[[image_digest(image) not in known for image in pixels]]
-        typer.echo(f"{category}: {len(photos[category])} new photos, {len(pixels) - len(photos[category])} known ones")
+        lines.append(
+            f"{category}: {len(photos[category])} new photos, {len(pixels) - len(photos[category])} known ones"
+        )
     photos = {category: pixels for category, pixels in photos.items() if len(pixels)}
     if not photos:
         raise ValueError(f"{data} holds only photos that are in the memory; thresholds need new ones.")
-    for name, found in calibrate_on_new(model, photos, false_alarm_rate=false_alarm_rate).items():
+    thresholds = calibrate_on_new(model, photos, false_alarm_rate=false_alarm_rate)
+    for name, found in thresholds.items():
         whom = "any category" if name == SHARED else name
         promise = "promised" if found.guaranteed else f"not promised by {found.num_photos} photos"
-        typer.echo(f"{whom}: threshold {found.threshold:.4f}, {false_alarm_rate:.1%} false alarms {promise}")
+        lines.append(f"{whom}: threshold {found.threshold:.4f}, {false_alarm_rate:.1%} false alarms {promise}")
     model.save_memory(run)
+    tell(as_json, {"thresholds": {name: found.to_dict() for name, found in thresholds.items()}}, *lines)
 
 
-@app.command()
+@app.command(epilog="Example: anople remove runs/line1 gear --photo photos/gear/003.png")
 def remove(
     run: Run,
     category: Annotated[str, typer.Argument(help="Product to forget.")],
     photo: Annotated[str | None, typer.Option(help="Only this photo of it, by its name.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Take a product, or one of its photos, out of a detector's memory."""
     quieten(True)
     model, _ = load_run(run)
     model.forget(category, photo)
     model.save_memory(run)
-    typer.echo(f"{photo or category} removed; known: {', '.join(model.memory.categories) or 'none'}")
+    known = list(model.memory.categories)
+    tell(
+        as_json,
+        {"category": category, "photo": photo, "known": known},
+        f"{photo or category} removed; known: {', '.join(known) or 'none'}",
+    )
 
 
-@app.command()
-def predict(
-    run: Run,
-    photos: Annotated[list[Path], typer.Argument(help="Photos to judge: files or folders (searched recursively).")],
-    output: Output,
-    category: Annotated[str | None, typer.Option(help="The product, if known: better and faster.")] = None,
-    batch_size: Batch = 16,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
-    """Judge photos: scores.csv, heat maps and masks."""
-    quieten(quiet)
-    from .outputs import check_output, whole_folder
-    from .prediction import colour_scale, write_predictions
-    from .prediction import predict as judge
-
-    check_output(output, overwrite=overwrite)
-    model, processor = load_run(run)
-    if category is not None:
-        model.memory.references(category)  # an unknown one ends here, before any work
-    paths = list_photos(photos, skip_bad)
-    with whole_folder(output, overwrite=overwrite) as folder:
-        predictions = judge(model, processor, paths, category=category, batch_size=batch_size, progress=not quiet)
-        counts = write_predictions(predictions, folder, scale=colour_scale(model, category))
-    typer.echo(", ".join(f"{count} {label or 'without a threshold'}" for label, count in sorted(counts.items())))
-    typer.echo(f"saved: {output}")
-
-
-@app.command()
+@app.command(epilog="Example: anople evaluate runs/line1 data/ --json table.json --plots plots/")
 def evaluate(
     run: Run,
     data: Annotated[Path, typer.Argument(help="Data set in the MVTec-AD layout, with a test split.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here, too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the table here, too; - prints it alone.")
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) here.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Write histograms, ROC and precision-recall curves, and bars (PNG) here.")
+    ] = None,
     branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
     route: Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")] = False,
     more: Annotated[bool, typer.Option("--more", help="Show F1-max, pixel AUPR, AUPRO variants, too.")] = False,
@@ -155,35 +170,46 @@ def evaluate(
 ) -> None:
     """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and mean."""
     quieten(quiet)
+    from .charts import write_plots
     from .data import load_inspection_data
     from .evaluation import evaluate as measure
+    from .modeling_anople import SHARED
     from .outputs import write_whole
     from .sheets import write_sheet
 
-    model, processor = load_run(run)
+    as_json = json_file == Path("-")
+    model, processor = load_run(run, quiet=quiet)
     splits = load_inspection_data(data, skip_bad=skip_bad)
     if "test" not in splits:
         raise ValueError(f"{data} has no test split: expected {data}/<category>/test/<defect or good>/*.png.")
     result = measure(
         model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
     )
-    typer.echo(result.table())
-    if more:
-        typer.echo(f"\n{result.table(more=True)}\n")
     known = "known" if route else "not given"
-    typer.echo(
+    tell(
+        as_json,
+        result.to_dict(),
+        result.table(),
+        *([f"\n{result.table(more=True)}\n"] if more else []),
         f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s; "
         f"maps and masks {result.protocol['mask_size']} px (masks {result.protocol['mask_rule']}), AUPRO "
-        f"{result.protocol['aupro']}"
+        f"{result.protocol['aupro']}",
     )
-    if json_file:
+    written: list[Path] = []
+    if json_file and not as_json:
         write_whole(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
-        typer.echo(f"saved: {json_file}")
+        written.append(json_file)
     if sheet:
-        typer.echo(f"saved: {write_sheet(model, processor, splits['test'], sheet, route=route)}")
+        written.append(write_sheet(model, processor, splits["test"], sheet, route=route))
+    if plots:
+        entries = model.config.calibration or {}
+        limits = {name: entries.get(name if route else SHARED, {}).get("threshold") for name in result.categories}
+        written += write_plots(result, plots, limits if branch == "both" else None)
+    for path in written:
+        typer.echo(f"saved: {path}", err=as_json)
 
 
-@app.command("demo-data")
+@app.command("demo-data", epilog="Example: anople demo-data data/")
 def demo_data(
     output: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
     seed: Seed = 0,
@@ -200,15 +226,22 @@ def demo_data(
 
 
 def main() -> None:
-    """Entry point: mistakes in the input end with one clear line and exit code 1, not with a traceback."""
+    """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
     try:
-        app()
+        app(prog_name="anople")  # also under python -m and the scripts: help and completion name it
     except (ValueError, KeyError, OSError, FloatingPointError) as error:
         if os.environ.get("ANOPLE_DEBUG"):
-            raise
+            traceback.print_exc()
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"anople: {message}", err=True)
-        sys.exit(1)
+        sys.exit(TROUBLE)
+    except Exception:  # Python would end with 1, and that means a defective part here
+        traceback.print_exc()
+        sys.exit(TROUBLE)
+    except SystemExit as done:
+        if done.code == STOPPED:
+            typer.echo("anople: stopped.", err=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 Where in the paper: nowhere, this is ours.
 """
 
+import glob
+import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +22,8 @@ Run = Annotated[Path, typer.Argument(help="Folder of a trained detector, as writ
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable photos and count them.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no notes; results and errors stay.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
 Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
 Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
 
@@ -40,8 +44,20 @@ def quieten(quiet: bool) -> None:
     datasets.disable_progress_bars()
 
 
-def load_run(run: Path) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
-    """Model and processor of a trained detector; a clear error if the folder holds none."""
+def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
+    """Print what a verb found: for programs as one JSON object, for people as lines."""
+    typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
+
+
+def load_run(run: Path, *, quiet: bool = True) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
+    """Model and processor of a trained detector; a clear error if the folder holds none.
+
+    Args:
+        run: Folder of `anople train`.
+        quiet: False shows the bars of what comes after the loading; `quieten` took them all away.
+    """
+    from transformers.utils.logging import enable_progress_bar
+
     from .modeling_anople import AnoPLeModel
     from .processing_anople import AnoPLeProcessor
 
@@ -49,24 +65,65 @@ def load_run(run: Path) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
         raise FileNotFoundError(
             f"{run} is not a trained detector (no config.json); expected a folder of `anople train`."
         )
-    return AnoPLeModel.from_pretrained(run).eval(), AnoPLeProcessor.from_pretrained(run)
+    model, processor = AnoPLeModel.from_pretrained(run).eval(), AnoPLeProcessor.from_pretrained(run)
+    if not quiet:
+        enable_progress_bar()
+    return model, processor
 
 
-def list_photos(sources: list[Path], skip_bad: bool) -> list[Path]:
-    """All photos under files and folders, checked before any work starts."""
-    from .images import check_images, find_images
+def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[Path]:
+    """All files under files, folders and patterns, each once; - stands for a list of paths on stdin.
+
+    Args:
+        sources: A path that exists is that path, whatever signs are in it; else *, ? and [ make it a pattern, in which
+            ** stands for any number of folders.
+        empty: A folder or pattern may hold nothing yet.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: A folder, or stdin, without a photo.
+    """
+    from .images import find_images
 
     paths: list[Path] = []
-    for source in sources:
-        if not source.exists():
-            raise FileNotFoundError(f"no such file or folder: {source}")
-        found = find_images(source, recursive=True) if source.is_dir() else [source]
-        if not found:
-            raise ValueError(f"{source} holds no photos; expected .png, .jpg, .bmp, .tif or .webp files.")
-        paths.extend(found)
+    for source in map(str, sources):
+        if source == "-":
+            listed = [line.strip() for line in sys.stdin if line.strip()]
+            if not listed:
+                raise ValueError("stdin holds no paths; expected one a line, as `find` prints them.")
+            paths += find_photos([line for line in listed if line != "-"])
+            continue
+        is_pattern = not Path(source).exists() and glob.has_magic(source)
+        matches = sorted(map(Path, glob.glob(source, recursive=True))) if is_pattern else [Path(source)]
+        if not matches and not empty:
+            raise FileNotFoundError(f"no file or folder matches the pattern {source!r}")
+        for match in matches:
+            if match.is_dir():
+                found = find_images(match, recursive=True)
+                if not found and not empty and not is_pattern:
+                    raise ValueError(f"{match} holds no photos; expected .png, .jpg, .bmp, .tif or .webp files.")
+                paths += found
+            elif match.exists():
+                paths.append(match)
+            elif not is_pattern:  # what a pattern found may be gone again
+                raise FileNotFoundError(f"no such file or folder: {match}")
+    return list(dict.fromkeys(paths))
+
+
+def keep_readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
+    """The photos that can be read, checked before any work starts, and a line for each that cannot; they are told."""
+    from .images import check_images
+
     good, bad = check_images(paths, skip_bad=skip_bad)
     for reason in bad:
         typer.echo(f"skipped: {reason}", err=True)
+    return good, bad
+
+
+def list_photos(sources: Sequence[str | Path], skip_bad: bool) -> list[Path]:
+    """All readable photos under `sources`, see `find_photos`; at least one."""
+    paths = find_photos(sources)
+    good, _ = keep_readable(paths, skip_bad)
     if not good:
         raise ValueError(f"none of the {len(paths)} photos can be read.")
     return good

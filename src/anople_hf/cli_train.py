@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from .cli_options import Output, Overwrite, Quiet, Seed, SkipBad, quieten
+from .cli_options import Json, Output, Overwrite, Quiet, Seed, SkipBad, quieten, tell
 
 Source = Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")]
 Kinds = Annotated[str, typer.Option(help="Out of texture, cutpaste, scar; separated by commas.")]
@@ -112,11 +112,13 @@ def train(
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn a detector for all categories from a few good photos each, build its memory, set its thresholds.
 
     Until it is done, states to --resume from and logs stand beside the output, in OUTPUT.training; logs stay there.
+    Stopped by Ctrl-C or otherwise, the same command with --resume goes on.
     """
     quieten(quiet)
     from accelerate import PartialState
@@ -186,9 +188,13 @@ def train(
     if not main:
         return
     drop_states(work)
-    for name, entry in (run.model.config.calibration or {}).items():
-        typer.echo(f"{'any category' if name == '*' else name}: threshold {entry['threshold']:.4f}")
-    typer.echo(f"saved: {output}")
+    entries = run.model.config.calibration or {}
+    tell(
+        as_json,
+        {"output": str(output), "thresholds": entries},
+        *(f"{'any category' if name == '*' else name}: threshold {e['threshold']:.4f}" for name, e in entries.items()),
+        f"saved: {output}",
+    )
 
 
 def preview_anomalies(

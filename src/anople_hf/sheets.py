@@ -13,13 +13,12 @@ from PIL import Image
 
 from .images import read_image, read_mask
 from .modeling_anople import AnoPLeModel
+from .overlays import draw_contour
 from .pairs import AnomalyPairs
+from .palette import TRUTH
 from .prediction import colour_scale
 from .processing_anople import AnoPLeProcessor
-from .visualization import SheetRow, contact_sheet, draw_contour
-
-CONTOUR = (230, 60, 20)
-"""Colour of an outlined pseudo anomaly."""
+from .visualization import SheetRow, contact_sheet
 
 
 def pick_rows(test: datasets.Dataset, per_category: int = 3) -> list[int]:
@@ -101,7 +100,7 @@ def write_pairs(pairs: AnomalyPairs, path: Path) -> Path:
     sheet = Image.new("RGB", (columns * (side + gap) + gap, height), "white")
     for number in range(len(pairs)):
         photo, twin, mask, _ = pairs.draw(number)
-        for column, picture in enumerate((photo, twin, draw_contour(twin, mask, CONTOUR))):
+        for column, picture in enumerate((photo, twin, draw_contour(twin, mask, TRUTH))):
             x = (number % 2 * 3 + column) * (side + gap) + gap
             sheet.paste(Image.fromarray(picture).resize((side, side)), (x, number // 2 * (side + gap) + gap))
     path.parent.mkdir(parents=True, exist_ok=True)
