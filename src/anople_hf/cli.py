@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_benchmark import compare, reproduce
+from .cli_benchmark import compare, figures, reproduce
 from .cli_convert import convert
 from .cli_data import data_app
 from .cli_hub import card, push
@@ -56,6 +56,7 @@ app.command("push", epilog="Example: anople push runs/line1 you/line1 --private"
 app.command("card", epilog="Example: anople card runs/line1 you/line1 --evaluation table.json")(card)
 app.command("compare", epilog="Example: anople compare photos/ --output runs/compare --shots 4 --parts")(compare)
 app.command("reproduce", epilog="Example: anople reproduce table1 data/mvtec --output runs/table1")(reproduce)
+app.command("figures", epilog="Example: anople figures runs/line1 photos/ --output figures/")(figures)
 app.add_typer(data_app, name="data")
 
 

@@ -1,6 +1,6 @@
-"""The verbs `anople compare` and `anople reproduce`: methods against each other on your data, and the paper's tables.
+"""The verbs `anople compare`, `reproduce` and `figures`: methods side by side, the paper's tables and figures.
 
-Where in the paper: sec. 4, Tables 1 to 5, Figure 1b.
+Where in the paper: sec. 4, Tables 1 to 5, Figures 1, 3, 4 and 5.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import Quiet, quieten
+from .cli_options import Quiet, Run, SkipBad, load_run, quieten
 
 Data = Annotated[list[str], typer.Argument(help="Data sets: folders, or NAME=FOLDER. With test photos.")]
 Folder = Annotated[
@@ -79,6 +79,31 @@ def reproduce(
          shot_mode=shot_mode, parts=parts, **special)  # fmt: skip
 
 
+def figures(
+    run: Run,
+    data: Annotated[Path, typer.Argument(help="Data set with a test split.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    tsne: Annotated[bool, typer.Option(help="t-SNE beside PCA; needs scikit-learn.")] = True,
+    route: Route = False,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the paper's figures of a detector: heat maps (3), features by PCA and t-SNE (1c, 4), attention (5)."""
+    quieten(quiet)
+    from .data import load_inspection_data
+    from .figures import write_figures
+    from .sheets import write_sheet
+
+    model, processor = load_run(run)
+    splits = load_inspection_data(data, skip_bad=skip_bad)
+    if "test" not in splits:
+        raise ValueError(f"{data} has no test split; the figures show test photos.")
+    written = [write_sheet(model, processor, splits["test"], output / "heat_maps.png", route=route)]
+    written += write_figures(model, processor, splits["test"], output, methods=("pca", "tsne") if tsne else ("pca",))
+    for path in written:
+        typer.echo(f"saved: {path}")
+
+
 def _run(
     table: str,
     data: list[str],
@@ -126,4 +151,4 @@ def _run(
         typer.echo(f"saved: {output}")
 
 
-__all__ = ["compare", "reproduce"]
+__all__ = ["compare", "figures", "reproduce"]
