@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_app import app as start_app
 from .cli_benchmark import compare, figures, reproduce
 from .cli_convert import convert
 from .cli_data import data_app
@@ -57,6 +58,7 @@ app.command("card", epilog="Example: anople card runs/line1 you/line1 --evaluati
 app.command("compare", epilog="Example: anople compare photos/ --output runs/compare --shots 4 --parts")(compare)
 app.command("reproduce", epilog="Example: anople reproduce table1 data/mvtec --output runs/table1")(reproduce)
 app.command("figures", epilog="Example: anople figures runs/line1 photos/ --output figures/")(figures)
+app.command("app", epilog="Example: anople app runs/line1")(start_app)
 app.add_typer(data_app, name="data")
 
 

@@ -1,0 +1,174 @@
+"""The app in a real headless Chromium, served by a real process: what visitors click, and see of each other."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from anople_hf.data.drawn import draw_dataset
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]  # fmt: skip
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium found: install it, for example apt-get chromium"
+)
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="module")
+def url():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "anople_hf.cli", "app", "--port", str(port)]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert server.poll() is None, "the app ended at once"
+            try:
+                urllib.request.urlopen(address, timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parts")
+    draw_dataset(root, categories=["circuit_board"], train=3, test_good=1, test_defective=1, size=128, seed=4)
+    return root / "circuit_board"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as tools:
+        chromium = tools.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url):
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    opened = context.new_page()
+    opened.goto(url)
+    opened.get_by_role("tab", name="Teach").wait_for(timeout=PATIENCE)
+    yield opened
+    context.close()
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def teach(page, name, files):
+    open_tab(page, "Teach")
+    page.locator("#name textarea, #name input").fill(name)
+    page.locator("#good-files input[type=file]").set_input_files(files)
+    page.wait_for_timeout(800)
+    page.locator("#teach").click()
+
+
+def products_of(page):
+    open_tab(page, "Check a photo")
+    page.locator("#check-product input").click()
+    names = page.locator("[role=option]").all_inner_texts()
+    page.keyboard.press("Escape")
+    return [name.replace("✓", "").strip() for name in names]
+
+
+@needs_browser
+def test_the_first_click_works_and_opacity_repaints(page):
+    page.locator(".gallery-item, table tr.tr-body").nth(5).click()
+    page.wait_for_timeout(1000)
+    page.locator("#check").click()
+    expect(page.locator("#verdict .defective")).to_have_text("defective", timeout=PATIENCE)
+    picture = page.locator("#overlay img")
+    expect(picture).to_be_visible(timeout=PATIENCE)
+    before = picture.get_attribute("src")
+    slider = page.get_by_label(re.compile("Opacity")).first
+    slider.fill("0.1")
+    slider.press("Tab")
+    expect(picture).not_to_have_attribute("src", before, timeout=PATIENCE)
+
+
+@needs_browser
+def test_teach_check_threshold_and_two_visitors(page, browser, url, parts):
+    teach(page, "board", sorted(map(str, (parts / "train/good").iterdir())))
+    expect(page.locator("#told")).to_contain_text("board: 3 good photos known", timeout=PATIENCE)
+    assert "board" in products_of(page)
+    with browser.new_context() as other:
+        second = other.new_page()
+        second.goto(url)
+        second.get_by_role("tab", name="Teach").wait_for(timeout=PATIENCE)
+        assert "board" not in products_of(second) and "capsule" in products_of(second)
+    open_tab(page, "Threshold")
+    page.locator("#show-threshold").click()
+    expect(page.locator("#alarms")).to_contain_text("0 of 3 views of the taught good photos", timeout=PATIENCE)
+    open_tab(page, "Teach")
+    page.locator("#forget").click()
+    expect(page.locator("#told")).to_contain_text("board is forgotten", timeout=PATIENCE)
+    assert "board" not in products_of(page)
+
+
+@needs_browser
+def test_many_at_once(page, parts):
+    open_tab(page, "Check many")
+    files = sorted(map(str, (parts / "test").rglob("*.png")))
+    page.locator("#batch-files input[type=file]").set_input_files(files)
+    page.wait_for_timeout(800)
+    page.locator("#batch").click()
+    expect(page.get_by_text("overlays.zip", exact=False).last).to_be_visible(timeout=PATIENCE)
+    with page.expect_download(timeout=PATIENCE) as waiting:
+        page.locator("a[download='scores.csv'], a[href*='scores.csv']").first.click()
+    lines = open(waiting.value.path()).read().splitlines()  # noqa: SIM115
+    assert lines[0].startswith("file,product,label") and len(lines) == 1 + len(files)
+
+
+@needs_browser
+def test_a_wrong_file_is_refused_with_its_name(page, tmp_path):
+    wrong = tmp_path / "notes.txt"
+    wrong.write_text("no photo")
+    teach(page, "cup", [str(wrong)])
+    expect(page.get_by_text("notes.txt is not an image file", exact=False)).to_be_visible(timeout=PATIENCE)
+    assert "cup" not in products_of(page)
+
+
+@needs_browser
+def test_phone_and_dark_mode_fit(browser, url):
+    with browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark") as phone:
+        page = phone.new_page()
+        page.goto(f"{url}?__theme=dark")
+        page.locator("#check").wait_for(timeout=PATIENCE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.locator("body.dark, .dark").count() > 0
+
+
+def test_the_api_of_a_program(url, parts):
+    client, other = Client(url, verbose=False), Client(url, verbose=False)
+    photos = [handle_file(str(path)) for path in sorted((parts / "train/good").iterdir())]
+    told = client.predict("board", photos, api_name="/teach")
+    assert "3 good photos known" in str(told)
+    photo = handle_file(str(parts / "test/good/000.png"))
+    verdict, overlay = client.predict(photo, "board", 0.6, api_name="/check")[:2]
+    assert "threshold" in verdict and "(board)" in verdict
+    with Image.open(overlay if isinstance(overlay, str) else overlay["path"]) as picture:
+        assert picture.size == (128, 128)
+    with pytest.raises(Exception, match="Unknown product 'board'"):
+        other.predict(photo, "board", 0.6, api_name="/check")
