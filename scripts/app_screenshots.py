@@ -42,7 +42,7 @@ def main() -> None:
         ):
             page = browser.new_page(viewport={"width": size[0], "height": size[1]})
             page.goto(f"{url}?__theme={'dark' if dark else 'light'}")
-            page.locator(".gallery-item, table tr.tr-body").nth(2).click(timeout=60_000)
+            page.locator(".gallery-item, table tr.tr-body").nth(5).click(timeout=60_000)  # the first defective cloth
             page.wait_for_timeout(1500)
             page.locator("#check").click()
             page.locator("#verdict .defective, #verdict .normal").wait_for(timeout=60_000)

@@ -170,5 +170,5 @@ def test_the_api_of_a_program(url, parts):
     assert "threshold" in verdict and "(board)" in verdict
     with Image.open(overlay if isinstance(overlay, str) else overlay["path"]) as picture:
         assert picture.size == (128, 128)
-    with pytest.raises(Exception, match="Unknown product 'board'"):
+    with pytest.raises(Exception, match="board is not in the list of choices"):
         other.predict(photo, "board", 0.6, api_name="/check")

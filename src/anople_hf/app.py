@@ -186,8 +186,8 @@ def build(run: str | None = None) -> Any:
         with gr.Tab("About"):
             gr.Markdown(ABOUT)
         menus = [product, batch_product, known, whose]
-        taught.click(teach, [state, name, good], [state, told, *menus], api_name="teach")
-        forget.click(remove, [state, known], [state, told, *menus], api_name="remove")
+        taught.click(teach, [state, name, good], [state, told, *menus], api_name="teach", show_progress_on=told)
+        forget.click(remove, [state, known], [state, told, *menus], api_name="remove", show_progress_on=told)
     return app
 
 
