@@ -20,6 +20,7 @@ Method = Annotated[
     list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
 ]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
+Precision = Annotated[str, typer.Option(help="fp16 or bf16 for AnoPLe's training.")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps of AnoPLe's training.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig. Repeatable.")]
 Parts = Annotated[bool, typer.Option("--parts", help="AnoPLe's two branches alone, too.")]
@@ -36,6 +37,7 @@ def compare(
     method: Method = None,
     backbone: Backbone = "embedded:tiny-clip",
     max_steps: MaxSteps = None,
+    mixed_precision: Precision = "no",
     settings: Settings = None,
     parts: Parts = False,
     route: Route = False,
@@ -48,7 +50,7 @@ def compare(
     Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Goes on where it was interrupted;
     `torchrun` or `accelerate launch` spread it over processes.
     """
-    _run("compare", data, output, shots, seeds, method, backbone, max_steps, settings, threads, quiet,
+    _run("compare", data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads, quiet,
          route=route, shot_mode=shot_mode, parts=parts)  # fmt: skip
 
 
@@ -63,6 +65,7 @@ def reproduce(
     row: Annotated[list[str] | None, typer.Option(help="Table 4: only this row. Repeatable.")] = None,
     backbone: Backbone = "embedded:tiny-clip",
     max_steps: MaxSteps = None,
+    mixed_precision: Precision = "no",
     settings: Settings = None,
     parts: Parts = False,
     shot_mode: Mode = "seeded",
@@ -75,7 +78,7 @@ def reproduce(
     """
     special: dict[str, Any] = {"held_out": held_out} if held_out else {}
     special |= {"rows": row} if row else {}
-    _run(table, data, output, shots, seeds, method, backbone, max_steps, settings, threads, quiet,
+    _run(table, data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads, quiet,
          shot_mode=shot_mode, parts=parts, **special)  # fmt: skip
 
 
@@ -113,6 +116,7 @@ def _run(
     method: list[str] | None,
     backbone: str,
     max_steps: int | None,
+    mixed_precision: str,
     settings: list[str] | None,
     threads: int,
     quiet: bool,
@@ -133,6 +137,8 @@ def _run(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--seeds {seeds}: expected whole numbers, separated by commas.") from error
+    training: dict[str, Any] = {"max_steps": max_steps} if max_steps else {}
+    training |= {"mixed_precision": mixed_precision} if mixed_precision != "no" else {}
     plan = make_plan(
         table,
         data,
@@ -140,7 +146,7 @@ def _run(
         seeds=numbers,
         shots=shots or (),
         methods=method or (),
-        training={"max_steps": max_steps} if max_steps else {},
+        training=training,
         settings=parse_settings(settings or []),
         branches=tuple(BRANCHES) if parts else ("AnoPLe",),
         **more,
