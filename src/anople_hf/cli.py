@@ -215,6 +215,8 @@ def evaluate(
 @app.command("demo-data", epilog="Example: anople demo-data data/")
 def demo_data(
     output: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
+    categories: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
+    size: Annotated[int, typer.Option(min=64, help="Side of a photo in pixels.")] = 320,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -224,7 +226,8 @@ def demo_data(
     from .outputs import whole_folder
 
     with whole_folder(output, overwrite=overwrite) as folder:
-        draw_dataset(folder, seed=seed)
+        names = [name.strip() for name in categories.split(",") if name.strip()]
+        draw_dataset(folder, categories=names or None, size=size, seed=seed)
     typer.echo(f"saved: {output}")
 
 
