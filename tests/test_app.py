@@ -22,7 +22,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 needs_browser = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium found: install it, for example apt-get chromium"
 )
-PATIENCE = 60_000
+PATIENCE = 180_000
 
 
 @pytest.fixture(scope="module")

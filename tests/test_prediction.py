@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import transformers
 from PIL import Image
 
 from anople_hf.images import read_image
@@ -38,6 +39,7 @@ def test_batches_do_not_change_the_scores(taught, processor, paths):
 def test_the_bar_counts_photos_and_tells_the_time_left(taught, processor, paths, capsys):
     list(predict(taught, processor, paths, batch_size=3, progress=False))
     assert capsys.readouterr().err == ""
+    transformers.utils.logging.enable_progress_bar()  # a command that an earlier test ran in this process took it away
     list(predict(taught, processor, paths, batch_size=3))
     said = capsys.readouterr().err
     assert "4/4" in said and "photo/s" in said and "<" in said  # elapsed < left
