@@ -1,4 +1,4 @@
-# make install | quickstart | check | test | clean
+# make install | quickstart | check | test | docs | clean
 # Without a GPU, the smaller CPU build of torch: make install PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # (or, before it: .venv/bin/pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0)
 
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT := runs/quickstart
 
-.PHONY: install quickstart check test clean
+.PHONY: install quickstart check test docs clean
 
 install: $(STAMP)
 
@@ -33,6 +33,10 @@ check: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+docs: $(STAMP)  ## The documentation as a site in runs/site; links and API names are checked.
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build
 
 clean:  ## What was trained or downloaded outside the quickstart stays.
 	rm -rf $(VENV) $(OUT) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

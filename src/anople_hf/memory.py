@@ -132,7 +132,7 @@ class MemoryBank(nn.Module):
 
         Raises:
             ValueError: A shape that does not fit, values that are not finite, or a category name that cannot be
-            stored.
+                stored.
         """
         if not category or "/" in category:
             raise ValueError(f"category={category!r}: expected a non-empty name without '/'.")

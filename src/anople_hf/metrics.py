@@ -143,7 +143,8 @@ class ScoreAccumulator:
         >>> table = ScoreAccumulator()
         >>> table.add("gear", score=0.2, label=0)
         >>> table.add("gear", score=0.7, label=1)
-        >>> table.compute()["gear"]["image_auroc"], table.compute()["gear"]["aupro"]
+        >>> row = table.compute()["gear"]
+        >>> row["image_auroc"], row["aupro"]
         (1.0, None)
     """
 

@@ -111,7 +111,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """w+ and w-: prompted text vectors, averaged over the classes within each label (eq. 1-3, 7; below eq. 9).
 
         Args:
-            input_ids: (2, C, T) tokens of [P][class] and [P][abnormal][class] with reserved slots.
+            input_ids: (2, C, T) tokens of `[P][class]` and `[P][abnormal][class]` with reserved slots.
             attention_mask: (2, C, T), optional.
 
         Returns:

@@ -61,8 +61,8 @@ class AnomalyDetectionPipeline(Pipeline):
             For one photo a dict, for a list a list, for anything else an iterable that reads as it goes:
 
             - `score`: raw, higher is more anomalous.
-            - `normal_probability`: share of good parts that would look at least as anomalous (a conformal p-value,
-              see `scoring.normal_probability`), None if not calibrated.
+            - `normal_probability`: share of good parts that would look at least as anomalous (conformal p-value of
+                `scoring.normal_probability`), None if not calibrated.
             - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
             - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
             - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.

@@ -106,7 +106,7 @@ class AnoPLeProcessor(ProcessorMixin):
         return self.image_processor([read_image(image) for image in batch], return_tensors=return_tensors, **kwargs)
 
     def class_prompts(self, class_names: Sequence[str]) -> BatchFeature:
-        """Token ids of [P][class]. and [P][abnormal][class]. (eq. 1, 2), trimmed to the longest.
+        """Token ids of `[P][class]`. and `[P][abnormal][class]`. (eq. 1, 2), trimmed to the longest.
 
         Trimming is exact under the causal mask. The final period is MaPLe's.
 

@@ -3,7 +3,7 @@
 Where in the paper: a row of Tables 1 and 5; here with the tokens of CLIP in the place of a ResNet's.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class PatchCore(FrozenDetector):
     title: ClassVar[str] = "PatchCore"
 
     def __init__(
-        self, *args, coreset: float = 0.1, neighbourhood: int = 3, reweigh: int = 9, seed: int = 0, **others
+        self, *args: Any, coreset: float = 0.1, neighbourhood: int = 3, reweigh: int = 9, seed: int = 0, **others: Any
     ) -> None:
         super().__init__(*args, **others)
         if not 0 < coreset <= 1 or neighbourhood < 1 or neighbourhood % 2 == 0 or reweigh < 1:

@@ -3,7 +3,7 @@
 Where in the paper: a row of Table 1; here with the tokens of CLIP in the place of a ResNet's pyramid.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Spade(FrozenDetector):
 
     title: ClassVar[str] = "SPADE"
 
-    def __init__(self, *args, neighbours: int | None = None, **others) -> None:
+    def __init__(self, *args: Any, neighbours: int | None = None, **others: Any) -> None:
         super().__init__(*args, **others)
         if neighbours is not None and neighbours < 1:
             raise ValueError(f"neighbours={neighbours}: expected at least 1.")

@@ -5,7 +5,7 @@ which is why it is slow (Figure 1b).
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class WinCLIP(FrozenDetector):
     title: ClassVar[str] = "WinCLIP"
     needs_photos: ClassVar[bool] = True
 
-    def __init__(self, *args, temperature: float = 0.07, **others) -> None:
+    def __init__(self, *args: Any, temperature: float = 0.07, **others: Any) -> None:
         clip = args[0]
         super().__init__(*args, layers=[max(0, clip.config.vision_config.num_hidden_layers - 2)], **others)
         if temperature <= 0:
