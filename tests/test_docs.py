@@ -1,5 +1,6 @@
 """Every snippet of the tutorials runs as it stands, in order, in an empty folder, as real shells and interpreters."""
 
+import json
 import os
 import re
 import subprocess
@@ -28,6 +29,17 @@ def test_tutorial_runs(page, tmp_path):
             [*start, text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_notebook_runs_from_top_to_bottom(tmp_path):
+    cells = json.loads((ROOT / "docs" / "anople.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "image_auroc" in done.stdout and "threshold" in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
