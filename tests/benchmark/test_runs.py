@@ -52,7 +52,10 @@ def test_what_is_there_is_not_done_again(plan, tmp_path, monkeypatch):
 
 def test_shots_of_every_cell_are_stored(plan, tmp_path):
     run_plan(plan, tmp_path, progress=False)
-    shots = json.loads((tmp_path / "shots.json").read_text())
+    stored = json.loads((tmp_path / "shots.json").read_text())
+    shots, listed = stored["cells"], stored["seeds 0-4"]["MVTec-AD"]["1"]
+    assert set(listed) == set("01234") and all(set(own) == {"bottle", "screw", "tile"} for own in listed.values())
+    assert all(shots[cell.key] == listed[str(cell.seed)] for cell in plan.cells)
     assert set(shots) == {cell.key for cell in plan.cells}
     assert all(set(chosen) == {"bottle", "screw", "tile"} for chosen in shots.values())
     spade, anople = (next(cell.key for cell in plan.cells if cell.method == name) for name in ("spade", "anople"))

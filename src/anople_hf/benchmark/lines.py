@@ -3,7 +3,7 @@
 Where in the paper: how its tables average - over categories within a seed, then mean and deviation over seeds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,7 +186,5 @@ def _add(line: Line, rows: Rows, metrics: Iterable[str]) -> None:
         if (value := means.get(metric)) is not None:
             values.append(100 * value)
 
-
-Maker = Callable[[Plan, Pairs], list[Line]]
 
 __all__ = ["SHOWN", "Line", "make_lines"]

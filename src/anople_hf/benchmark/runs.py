@@ -20,13 +20,15 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers.utils.logging import tqdm
 
+from ..data import choose_shots
 from ..outputs import write_whole
 from ..training import on_cpu
-from .cells import CellResult, measure
+from .cells import CellResult, load, measure
 from .plans import Plan
 
 logger = logging.getLogger(__name__)
 
+LISTED_SEEDS = 5
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -39,7 +41,7 @@ def run_plan(plan: Plan, folder: Path, *, progress: bool = True) -> list[CellRes
     Args:
         plan: The table's cells.
         folder: Gets `cells/<key>.json`, and on the main process `images.parquet`, `categories.parquet` and
-            `shots.json`.
+            `shots.json`: the photos of each cell, and those that seeds 0-4 choose, run or not.
         progress: Show a bar on the main process.
 
     Returns:
@@ -74,9 +76,38 @@ def run_plan(plan: Plan, folder: Path, *, progress: bool = True) -> list[CellRes
         _write_parquet([row for result in results for row in result.images], folder / "images.parquet")
         _write_parquet([row for result in results for row in result.rows], folder / "categories.parquet")
         shots = {cell.key: result.shots for cell, result in zip(plan.cells, results, strict=True)}
-        write_whole(folder / "shots.json", json.dumps(shots, indent=1) + "\n")
+        content = {"cells": shots, f"seeds 0-{LISTED_SEEDS - 1}": list_shots(plan)}
+        write_whole(folder / "shots.json", json.dumps(content, indent=1) + "\n")
     state.wait_for_everyone()
     return results
+
+
+def list_shots(plan: Plan) -> dict[str, dict[str, dict[str, dict[str, list[str]]]]]:
+    """The photos that seeds 0-4 choose, by data set, shots and seed: so that others can take the same ones.
+
+    Args:
+        plan: Its data sets, numbers of shots and way of choosing are listed.
+    """
+    lists: dict[str, dict[str, dict[str, dict[str, list[str]]]]] = {}
+    for cell in plan.cells:
+        own = lists.setdefault(cell.dataset, {})
+        if str(cell.shots) in own:
+            continue
+        table = load(cell.root)["train"]
+        paths = table["path"]
+        own[str(cell.shots)] = {
+            str(seed): {
+                category: [paths[row] for row in rows]
+                for category, rows in choose_shots(
+                    table,
+                    cell.shots,
+                    seed=seed,
+                    mode=cell.shot_mode,  # type: ignore[arg-type]  # checked there
+                ).items()
+            }
+            for seed in range(LISTED_SEEDS)
+        }
+    return lists
 
 
 def _in_row(result: CellResult, row: str) -> CellResult:
