@@ -22,7 +22,7 @@ def shoot(page: Page, path: Path) -> None:
     """A picture of the page, small enough for a repository."""
     page.screenshot(path=path, full_page=True)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(128).save(path, optimize=True)
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
@@ -42,9 +42,7 @@ def main() -> None:
         ):
             page = browser.new_page(viewport={"width": size[0], "height": size[1]})
             page.goto(f"{url}?__theme={'dark' if dark else 'light'}")
-            page.locator(".gallery-item, table tr.tr-body").nth(5).click(timeout=60_000)  # the first defective cloth
-            page.wait_for_timeout(1500)
-            page.locator("#check").click()
+            page.locator("#samples .gallery-item, #samples button").nth(5).click(timeout=60_000)  # a defective cloth
             page.locator("#verdict .defective, #verdict .normal").wait_for(timeout=60_000)
             page.wait_for_timeout(2500)
             shoot(page, args.output / f"app_{name}.png")

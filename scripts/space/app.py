@@ -1,4 +1,4 @@
-"""A ready Space: the app of `anople_hf`. Set ANOPLE_RUN to a detector on the Hub; without, drawn samples are shown.
+"""A ready Space: the app of `anople_hf`. Set ANOPLE_RUN to detectors on the Hub; without, drawn samples are shown.
 
 Where in the paper: nowhere, this is ours.
 """
@@ -11,13 +11,9 @@ except ImportError:
     spaces = None
 
 from anople_hf.app import build, launch
-from anople_hf.app_session import Inspector
 
-if spaces is not None:  # a GPU is lent for as long as one of these runs
-    Inspector.check = spaces.GPU(duration=30)(Inspector.check)
-    Inspector.teach = spaces.GPU(duration=60)(Inspector.teach)
-
-demo = build(os.environ.get("ANOPLE_RUN"))
+lend = spaces.GPU(duration=60) if spaces else None  # a GPU for as long as photos are taught or checked
+demo = build(os.environ.get("ANOPLE_RUN", "").split(), lend=lend)
 
 if __name__ == "__main__":
     launch(demo)

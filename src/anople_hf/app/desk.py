@@ -1,0 +1,206 @@
+"""`Desk`: what the buttons of the app do. Reads what the visitor gave, asks the detector, words what came out.
+
+Where in the paper: nowhere, this is ours.
+
+A visitor is a detector's name and the products taught with it. Every method takes the visitor and gives it back where
+it changed. Computation goes through `ask`, as one function of plain arguments: so it can be lent a GPU for a moment
+(ZeroGPU runs it in a process of its own, where nothing that is changed comes back but the result).
+"""
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from .detectors import Detectors, best_device
+from .downloads import Downloads, to_csv, to_zip
+from .inspector import Finding
+from .products import ANY, MOST_PHOTOS, Products
+from .texts import NOTHING_YET, SECONDS_KEPT, describe, false_alarms, introduce, taught
+
+TOGETHER = 6
+"""Photos judged in one go."""
+
+
+@dataclass
+class Visitor:
+    """One visitor's state.
+
+    Attributes:
+        detector: The name of the chosen one.
+        products: What it was taught by this visitor, and what it came with.
+        elsewhere: The same of the detectors that were chosen before; they are there again when chosen again.
+    """
+
+    detector: str
+    products: Products
+    elsewhere: dict[str, Products] = field(default_factory=dict)
+
+
+@dataclass
+class Refused:
+    """An error that a visitor can do something about. A lent process gives it back; exceptions it would hide."""
+
+    reason: str
+
+
+class Desk:
+    """The app's actions.
+
+    Args:
+        detectors: To choose from.
+        lend: Decorates the function that computes, as `spaces.GPU` does; None computes here.
+    """
+
+    def __init__(self, detectors: Detectors, lend: Callable[[Callable], Callable] | None = None) -> None:
+        self.detectors = detectors
+        self.downloads = Downloads(SECONDS_KEPT)
+        self._lent = lend(self._there) if lend else None
+
+    def _here(self, detector: str, task: str, *given: Any) -> Any:
+        try:
+            return getattr(self.detectors.get(detector), task)(*given)
+        except (ValueError, KeyError) as error:
+            return Refused(str(error.args[0] if error.args else error))
+
+    def _there(self, given: bytes) -> bytes:
+        self.detectors.device = best_device()  # of the process that has the GPU; the others stay on the CPU
+        return pickle.dumps(self._here(*pickle.loads(given)))
+
+    def ask(self, visitor: Visitor, task: str, *given: Any) -> Any:
+        """Let the visitor's detector do something; what it refuses is shown to the visitor."""
+        asked = (visitor.detector, task, visitor.products, *given)
+        # As bytes: tensors would travel as handles that are gone when the lent process ends.
+        answer = pickle.loads(self._lent(pickle.dumps(asked))) if self._lent else self._here(*asked)
+        if isinstance(answer, Refused):
+            raise _said(answer.reason)
+        return answer
+
+    def arrive(self) -> Visitor:
+        """A new visitor, with the first detector and what it knows."""
+        name = self.detectors.names[0]
+        return Visitor(name, self.detectors.begin(name))
+
+    def load(self, visitor: Visitor, name: str | None) -> tuple[Any, ...]:
+        """Choose a detector; what was taught to the one before is kept for coming back."""
+        name = (name or "").strip()
+        if name == visitor.detector:
+            return (visitor, *self._face(visitor))
+        try:
+            products = visitor.elsewhere.get(name) or self.detectors.begin(name)
+        except ValueError as error:
+            raise _said(str(error)) from error
+        visitor = Visitor(name, products, visitor.elsewhere | {visitor.detector: visitor.products})
+        return (visitor, *self._face(visitor))
+
+    def _face(self, visitor: Visitor) -> tuple[Any, ...]:
+        """What changes with the detector: introduction, samples, the last finding, the menus."""
+        about = introduce(visitor.detector, self.detectors.get(visitor.detector), visitor.products)
+        known = {product for _, product in self.detectors.samples()} & set(visitor.products.names)
+        return about, gr.Dataset(visible=bool(known)), None, NOTHING_YET, None, None, *_menus(visitor.products)
+
+    def check(self, visitor: Visitor, file: str | None, product: str, opacity: float) -> tuple[Any, ...]:
+        """Judge one photo."""
+        if not file:
+            raise _said("Choose a photo first.")
+        found = self.ask(visitor, "check", file, product)
+        return found, describe(found), np.asarray(found.overlay(opacity)), found.evidence
+
+    @staticmethod
+    def repaint(found: Finding | None, opacity: float) -> Any:
+        """The last photo under its heat map again."""
+        return None if found is None else np.asarray(found.overlay(opacity))
+
+    def check_batch(
+        self,
+        visitor: Visitor,
+        files: Sequence[str] | None,
+        product: str,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        """Judge many photos; a table, pictures, and both to take along."""
+        if not files or len(files) > MOST_PHOTOS:
+            raise _said(f"{len(files or [])} photos; choose 1 to {MOST_PHOTOS}.")
+        found: list[Finding] = []
+        for start in range(0, len(files), TOGETHER):
+            progress((start, len(files)), desc="checking", unit="photos")
+            found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
+        rows = [[f.name, f.label, round(f.score, 4), round(f.threshold, 4), len(f.regions)] for f in found]
+        pictures = [(f.overlay(), f"{f.name}: {f.label}") for f in found]
+        table, archive = self.downloads.place("scores.csv"), self.downloads.place("overlays.zip")
+        table.write_text(to_csv(found), encoding="utf-8")
+        archive.write_bytes(to_zip(found))
+        return rows, pictures, str(table), str(archive)
+
+    def teach(self, visitor: Visitor, name: str | None, files: Sequence[str] | None) -> tuple[Any, ...]:
+        """Add good photos of a product."""
+        name = (name or "").strip()
+        visitor = replace(visitor, products=self.ask(visitor, "teach", name, files or []))
+        return visitor, taught(visitor.products, name), *_menus(visitor.products, name)
+
+    def load_bank(self, visitor: Visitor, file: str | None) -> tuple[Any, ...]:
+        """Add the products of a memory bank."""
+        if not file:
+            raise _said("Choose a memory bank first: a .safetensors file that was downloaded here.")
+        before = set(visitor.products.names)
+        try:
+            more = self.detectors.get(visitor.detector).load_bank(visitor.products, file)
+        except (ValueError, KeyError) as error:
+            raise _said(str(error.args[0]).replace(str(file), Path(file).name)) from error
+        visitor = replace(visitor, products=more)
+        new = [name for name in more.names if name not in before]
+        told = f"The bank brought: {', '.join(new) or 'nothing new'}."
+        return visitor, told, *_menus(more, new[0] if new else None)
+
+    def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
+        """Forget a product."""
+        if product == ANY:
+            raise _said("Choose one product to forget.")
+        products = visitor.products.branch()
+        try:
+            products.remove(product)
+        except KeyError as error:
+            raise _said(str(error.args[0])) from error
+        return replace(visitor, products=products), f"**{product}** is forgotten.", *_menus(products)
+
+    def download_bank(self, visitor: Visitor) -> str:
+        """The visitor's memory bank as a file."""
+        if not visitor.products.names:
+            raise _said("No product is known yet: teach one first.")
+        path = self.downloads.place("memory_bank.safetensors")
+        self.detectors.get(visitor.detector).save_bank(visitor.products, path)
+        return str(path)
+
+    def show_threshold(self, visitor: Visitor, product: str) -> tuple[Any, str]:
+        """The threshold of a product on its slider."""
+        try:
+            level = visitor.products.limits(product)[0]
+        except ValueError as error:
+            raise _said(str(error)) from error
+        slider = gr.Slider(minimum=0, maximum=round(3 * level, 4), step=round(3 * level / 300, 6), value=level)
+        return slider, false_alarms(visitor.products, product, level)
+
+    def move_threshold(self, visitor: Visitor, product: str, level: float) -> tuple[Visitor, str]:
+        """Decide by another threshold from now on."""
+        if product != ANY and product not in visitor.products.names:
+            raise _said(f"Unknown product {product!r}; known: {', '.join(visitor.products.names) or 'none'}.")
+        products = visitor.products.branch()
+        products.move(product, level)
+        return replace(visitor, products=products), false_alarms(products, product, level)
+
+
+def _menus(products: Products, chosen: str | None = None) -> list[Any]:
+    """The four menus of products."""
+    names = [*products.names, ANY]
+    return [gr.Dropdown(choices=names, value=chosen if chosen in names else names[0]) for _ in range(4)]
+
+
+def _said(reason: str) -> gr.Error:
+    return gr.Error(reason, duration=8, print_exception=False)
+
+
+__all__ = ["Desk", "Visitor"]

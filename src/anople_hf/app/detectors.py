@@ -1,0 +1,122 @@
+"""`Detectors`: the models that the app offers, loaded when first asked for, and what a visitor begins with.
+
+Where in the paper: nowhere, this is ours.
+"""
+
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from ..backbones import EMBEDDED
+from ..configuration_anople import AnoPLeConfig
+from ..data.drawn import draw_dataset
+from ..modeling_anople import AnoPLeModel
+from ..processing_anople import AnoPLeProcessor
+from .inspector import Inspector
+from .products import Products
+
+SAMPLER = "embedded, for trying out"
+"""The name of the embedded backbone, untrained."""
+SAMPLES = ("capsule", "woven_cloth")
+KEPT = 3
+"""Models in memory at a time."""
+
+
+class Detectors:
+    """The detectors to choose from. Visitors share them: their weights never change.
+
+    Args:
+        offered: Folders or Hub ids of trained detectors; the first is the one that everybody begins with.
+        anything: Let visitors load any folder of this machine and any Hub id; only where nobody else reaches the app.
+        device: Where they compute; None takes a GPU if there is one.
+    """
+
+    def __init__(
+        self, offered: Sequence[str] = (), *, anything: bool = False, device: str | torch.device | None = None
+    ) -> None:
+        self.names = [*dict.fromkeys(map(str, offered)), SAMPLER]
+        self.anything = anything
+        self.device = device if device is not None else best_device()
+        self._loaded: OrderedDict[str, Inspector] = OrderedDict()
+        self._begun: dict[str, Products] = {}
+        self._lock = threading.RLock()
+        self._folder = tempfile.TemporaryDirectory(prefix="anople_samples_")
+        self._drawn: list[tuple[str, str]] = []
+
+    def get(self, name: str) -> Inspector:
+        """A detector by name; loads it if needed, and gives back the one that was not used for longest.
+
+        Raises:
+            ValueError: It is not offered, or it cannot be loaded; says why.
+        """
+        name = name.strip()
+        if name not in self.names and not self.anything:
+            raise ValueError(f"{name!r} is not offered here; choose one of {', '.join(self.names)}.")
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = _load(name)
+                while len(self._loaded) > KEPT:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(name)
+            return self._loaded[name].to(self.device)
+
+    def begin(self, name: str) -> Products:
+        """A visitor's first products with this detector; one that brings none gets the drawn samples."""
+        with self._lock:
+            inspector = self.get(name)
+            if name not in self._begun:
+                products = inspector.products()
+                if not products.names:
+                    self.samples()
+                    for sample in SAMPLES:
+                        good = sorted((Path(self._folder.name) / sample / "train" / "good").iterdir())
+                        products = inspector.teach(products, sample, good)
+                self._begun[name] = products
+            return self._begun[name].branch()
+
+    def samples(self) -> list[tuple[str, str]]:
+        """(photo, product) to try out: good and defective ones, drawn once."""
+        with self._lock:
+            if not self._drawn:
+                root = Path(self._folder.name)
+                draw_dataset(root, categories=list(SAMPLES), train=10, test_good=1, test_defective=3, size=256, seed=1)
+                for sample in SAMPLES:
+                    tests = sorted((root / sample / "test").rglob("*.png"))
+                    self._drawn += [(str(path), sample) for path in tests][:4]
+            return list(self._drawn)
+
+
+def best_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load(name: str) -> Inspector:
+    if name == SAMPLER:
+        model = AnoPLeModel.from_backbone(EMBEDDED)
+        return Inspector(model, AnoPLeProcessor.from_backbone(EMBEDDED, model.config))
+    if not name:
+        raise ValueError("Give the folder or the Hub id of a detector.")
+    try:
+        found, _ = AnoPLeConfig.get_config_dict(name)
+        if found.get("model_type") != AnoPLeConfig.model_type:
+            kind = found.get("model_type") or "no config.json"
+            raise ValueError(
+                f"{name} holds no AnoPLe detector ({kind}); expected the output of `anople train`, or what "
+                "`anople push` made of it."
+            )
+        model = cast(AnoPLeModel, AnoPLeModel.from_pretrained(name, use_safetensors=True))
+        return Inspector(model, AnoPLeProcessor.from_pretrained(name))
+    except OSError as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{name} cannot be loaded: it is no folder, and not on the Hub or not to be reached. {reason}"
+        ) from error
+
+
+__all__ = ["SAMPLER", "Detectors", "best_device"]

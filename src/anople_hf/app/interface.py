@@ -1,0 +1,180 @@
+"""The face of the app: tabs, fields and buttons, and which action of the `Desk` each one starts.
+
+Where in the paper: nowhere, this is ours.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .detectors import Detectors
+from .products import ANY
+from .texts import ABOUT, CSS, LEGEND, NOTHING_YET, SECONDS_KEPT, TITLE, introduce
+
+MOST_UPLOADED = "200mb"  # for a memory bank; photos have a limit of their own
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build(
+    runs: Sequence[str] = (), *, anything: bool = False, lend: Callable[[Callable], Callable] | None = None
+) -> Any:
+    """The app as Gradio blocks; `launch` starts it.
+
+    Args:
+        runs: Trained detectors to choose from, folders or Hub ids; the first is shown first. The embedded backbone
+            with its drawn samples is always there.
+        anything: Let visitors load any folder of this machine and any Hub id; only where nobody else reaches the app.
+        lend: Decorator of the function that computes, such as `spaces.GPU(duration=60)`.
+
+    Raises:
+        ImportError: Gradio is not installed; says how.
+        ValueError: The first detector cannot be loaded.
+    """
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise ImportError('the app needs Gradio: pip install "anople-hf[app]".') from error
+    from .desk import Desk
+
+    detectors = Detectors(runs, anything=anything, device="cpu" if lend else None)
+    desk = Desk(detectors, lend)
+    first = desk.arrive()
+    names = [*first.products.names, ANY]
+    samples = detectors.samples()
+
+    with gr.Blocks(title="AnoPLe", delete_cache=(SECONDS_KEPT // 6, SECONDS_KEPT), analytics_enabled=False) as app:
+        visitor = gr.State(lambda: desk.arrive(), time_to_live=SECONDS_KEPT)
+        last = gr.State(None, time_to_live=SECONDS_KEPT)
+        gr.Markdown(TITLE)
+        about = gr.Markdown(introduce(first.detector, detectors.get(first.detector), first.products))
+        with gr.Accordion("Choose a detector", open=False), gr.Row(equal_height=True):
+            detector = gr.Dropdown(
+                detectors.names,
+                value=first.detector,
+                allow_custom_value=anything,
+                label="Detector",
+                info="Or type the folder of a trained one, or its Hub id." if anything else "Offered here.",
+                scale=4,
+                elem_id="detector",
+            )
+            loaded = gr.Button("Load", elem_id="load", scale=1)
+        with gr.Tab("Check a photo"):
+            dataset = gr.Dataset(
+                label="Samples: click one",
+                components=["image"],
+                samples=[[path] for path, _ in samples],
+                type="index",
+                layout="gallery",
+                visible=bool({product for _, product in samples} & set(names)),
+                elem_id="samples",
+            )
+            with gr.Row():
+                with gr.Column():
+                    photo = gr.Image(
+                        type="filepath",
+                        label="Photo",
+                        sources=["upload", "webcam", "clipboard"],
+                        height=320,
+                        elem_id="photo",
+                        buttons=[],
+                        alt_text="The photo",
+                    )
+                    product = gr.Dropdown(names, value=names[0], label="Product", elem_id="check-product")
+                    checked = gr.Button("Check", variant="primary", elem_id="check")
+                with gr.Column():
+                    verdict = gr.HTML(NOTHING_YET, elem_id="verdict")
+                    overlay = gr.Image(
+                        label="Heat map",
+                        interactive=False,
+                        height=320,
+                        elem_id="overlay",
+                        buttons=["download", "fullscreen"],
+                        alt_text="The photo under its heat map",
+                    )
+                    gr.HTML(LEGEND)
+                    opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map")
+                    evidence = gr.Image(
+                        label="Strangest patch, and the good patch it is nearest to",
+                        interactive=False,
+                        height=240,
+                        buttons=["download"],
+                        alt_text="The strangest patch, boxed, and the good patch it is nearest to",
+                    )
+            shown = [last, verdict, overlay, evidence]
+            checked.click(desk.check, [visitor, photo, product, opacity], shown, api_name="check")
+            picked = dataset.click(lambda index: samples[index], dataset, [photo, product], **QUIET)
+            picked.success(desk.check, [visitor, photo, product, opacity], shown, api_visibility="private")
+            opacity.change(desk.repaint, [last, opacity], overlay, **QUIET)
+        with gr.Tab("Check many"):
+            files = gr.File(file_count="multiple", label="Photos", elem_id="batch-files")
+            batch_product = gr.Dropdown(names, value=names[0], label="Product")
+            batch = gr.Button("Check all", variant="primary", elem_id="batch")
+            headers = ["file", "label", "score", "threshold", "regions"]
+            table = gr.Dataframe(headers=headers, label="Results", interactive=False)
+            gallery = gr.Gallery(label="Heat maps", columns=4, height=360, buttons=["download", "fullscreen"])
+            with gr.Row():
+                scores = gr.File(label="scores.csv", interactive=False)
+                archive = gr.File(label="overlays.zip", interactive=False)
+            batch.click(desk.check_batch, [visitor, files, batch_product], [table, gallery, scores, archive],
+                        api_name="check_batch")  # fmt: skip
+        with gr.Tab("Teach"):
+            name = gr.Textbox(label="Name of the product", placeholder="brass gear", max_length=60, elem_id="name")
+            good = gr.File(file_count="multiple", label="Good photos, 3 to 10", elem_id="good-files")
+            teach = gr.Button("Teach", variant="primary", elem_id="teach")
+            told = gr.Markdown(elem_id="told")
+            with gr.Row(equal_height=True):
+                known = gr.Dropdown(names, value=names[0], label="Known products", scale=2)
+                forget = gr.Button("Forget this product", elem_id="forget")
+                bank = gr.DownloadButton("Download the memory bank", elem_id="bank")
+            with gr.Accordion("Load a memory bank", open=False):
+                given = gr.File(file_types=[".safetensors"], label="memory_bank.safetensors", elem_id="bank-file")
+                take = gr.Button("Add its products", elem_id="take-bank")
+            bank.click(desk.download_bank, visitor, bank, api_name="download_bank")
+        with gr.Tab("Threshold"):
+            whose = gr.Dropdown(names, value=names[0], label="Product", elem_id="whose")
+            show = gr.Button("Show", elem_id="show-threshold")
+            level = gr.Slider(0, 1, 0.5, label="Threshold: a part with a higher score is defective", elem_id="level")
+            alarms = gr.Markdown(elem_id="alarms")
+            for ask in (show.click, whose.input):
+                ask(desk.show_threshold, [visitor, whose], [level, alarms], api_visibility="private")
+            level.input(  # by mouse, keyboard or number; the last one of a drag counts
+                desk.move_threshold,
+                [visitor, whose, level],
+                [visitor, alarms],
+                api_name="set_threshold",
+                trigger_mode="always_last",
+                show_progress="hidden",
+            )
+        with gr.Tab("About"):
+            gr.Markdown(ABOUT)
+        menus = [product, batch_product, known, whose]
+        learnt = [visitor, told, *menus]
+        changed = [visitor, about, dataset, *shown, *menus]
+        loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
+        teach.click(desk.teach, [visitor, name, good], learnt, api_name="teach", show_progress_on=told)
+        take.click(desk.load_bank, [visitor, given], learnt, api_name="load_bank", show_progress_on=told)
+        forget.click(desk.remove, [visitor, known], learnt, api_name="remove", show_progress_on=told)
+    return app
+
+
+def launch(app: Any, **options: Any) -> Any:
+    """Start the app with its look and its limits.
+
+    Args:
+        app: From `build`.
+        options: Of Gradio's `launch`: `server_name`, `server_port`, `share`, ...
+    """
+    import gradio as gr
+
+    plain = ["system-ui", "sans-serif"]
+    theme = gr.themes.Default(primary_hue="blue", font=plain, font_mono=["ui-monospace", "monospace"])
+    return app.queue(default_concurrency_limit=2, max_size=32).launch(
+        theme=theme,
+        css=CSS,
+        max_file_size=MOST_UPLOADED,
+        run_history=False,
+        footer_links=["api", "settings"],
+        **options,
+    )
+
+
+__all__ = ["build", "launch"]

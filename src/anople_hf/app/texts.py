@@ -1,0 +1,102 @@
+"""The words and the look of the app: decisions, thresholds and limits, said so that nobody needs to know the method.
+
+Where in the paper: nowhere, this is ours.
+"""
+
+from html import escape
+
+import numpy as np
+
+from ..palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
+from .inspector import Finding, Inspector
+from .products import ANY, MOST_PHOTOS, Products
+
+SECONDS_KEPT = 3600
+TITLE = "# AnoPLe\nTeach a product with a few good photos, then find what is wrong with others."
+ABOUT = f"""
+**What it does.** It remembers patches of good photos and shows where a new photo differs from all of them.
+
+**What it is not.** No proof that a part is good: a threshold from a few photos promises no error rate, light and
+position should be those of the photos it was taught with, and a bad part among the good ones is learnt as good.
+It does not count parts and does not know what belongs where.
+
+**Your photos.** Nothing you upload is kept beyond {SECONDS_KEPT // 60} minutes, and nobody else sees it.
+At most {MOST_PHOTOS} photos at a time, 20 MB each; a memory bank may have 200 MB.
+
+**From programs.** "Use via API" below describes every function; `gradio_client` calls them.
+"""
+NOTHING_YET = "<p>No photo checked yet: click a sample, or drop a photo and press Check.</p>"
+SHADES = ", ".join(css((round(r), round(g), round(b))) for r, g, b in paint(np.linspace(0, 1, 9)))
+CSS = f"""
+.gradio-container {{max-width: 1100px !important; margin: auto}}
+.defective {{color: {DEFECTIVE_TEXT}; font-weight: 700; font-size: 1.4em}}
+.normal {{color: {GOOD_TEXT}; font-weight: 700; font-size: 1.4em}}
+.dark .defective {{color: #ff9d6b}} .dark .normal {{color: #8ac4e6}}
+.gauge {{position: relative; height: 14px; margin: 6px 0 20px; border-radius: 7px;
+  background: linear-gradient(to right, {GOOD} 33.3%, {DEFECTIVE} 33.3%)}}
+.gauge i {{position: absolute; top: -4px; width: 6px; height: 22px; margin-left: -3px; border-radius: 3px;
+  background: #111; border: 1px solid #fff}}
+.gauge span {{position: absolute; left: 33.3%; top: 16px; font-size: .8em; transform: translateX(-50%)}}
+.legend {{height: 12px; border-radius: 3px; position: relative;
+  background: linear-gradient(to right, {SHADES})}}
+.legend i {{position: absolute; left: 50%; top: -2px; width: 3px; height: 16px; background: {css(DETECTED)};
+  outline: 1px solid #111}}
+.legend + div {{display: flex; justify-content: space-between; font-size: .8em}}
+"""
+LEGEND = (
+    '<div class="legend" role="img" aria-label="Colours of the heat map: black for nothing strange, red at the '
+    'threshold, pale yellow at twice the threshold and above"><i></i></div>'
+    "<div><span>like the good photos</span><span>threshold</span><span>twice the threshold</span></div>"
+)
+
+
+def describe(found: Finding) -> str:
+    """Decision, score against threshold, and regions, as HTML."""
+    side = "above" if found.label == "defective" else "not above"
+    share = found.score / found.threshold if found.threshold > 0 else 3.0
+    boxes = "".join(
+        f"<li>x {x0}-{x1}, y {y0}-{y1}, strongest {region['peak']:.3f}</li>"
+        for region in found.regions[:5]
+        for x0, y0, x1, y1 in [region["box"]]
+    )
+    more = f"<p>Regions (pixels of the picture shown):</p><ol>{boxes}</ol>" if boxes else ""
+    return (
+        f'<p role="status"><span class="{found.label}">{found.label}</span><br>score {found.score:.4f}, {side} the '
+        f"threshold {found.threshold:.4f} ({escape(found.product)}): {share:.1f} times it</p>"
+        f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(share / 3, 1):.1f}%"></i>'
+        f"<span>threshold</span></div>{more}"
+    )
+
+
+def introduce(name: str, inspector: Inspector, products: Products) -> str:
+    """What the chosen detector is, and what it knows."""
+    config = inspector.model.config
+    if config.class_names:
+        what = f"**{name}**, trained on {len(config.class_names)} products, backbone `{config.backbone or 'its own'}`."
+    else:
+        what = (
+            "This is the small embedded backbone, untrained: it compares patches and knows no text. Good for trying "
+            "out; for a line, train a detector on a larger backbone and load it here."
+        )
+    return f"{what} It knows: {', '.join(products.names) or 'no product yet'}."
+
+
+def taught(products: Products, name: str) -> str:
+    """What was learnt of a product."""
+    count, threshold = len(products.bank.references(name)), products.calibration[name]["threshold"]
+    return f"**{name}**: {count} good photos known. Threshold {threshold:.4f}."
+
+
+def false_alarms(products: Products, product: str, level: float) -> str:
+    """What a threshold would do to the good photos that were taught."""
+    above, count = products.false_alarms(product, level)
+    if not count:
+        return "No scores of good photos are known."
+    whose = "" if product == ANY else f" of {product}"
+    return (
+        f"At **{level:.4f}**, {above} of {count} views of the taught good photos{whose} would be called defective "
+        f"({above / count:.0%}). New parts vary more: expect more false alarms than this."
+    )
+
+
+__all__ = ["ABOUT", "CSS", "LEGEND", "describe", "false_alarms", "introduce", "taught"]

@@ -1,0 +1,134 @@
+"""What the buttons do, without a browser: every action gives the visitor back, what is refused is said."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import gradio as gr
+import pytest
+import torch
+
+from anople_hf.app.desk import Desk
+from anople_hf.app.detectors import SAMPLER, Detectors
+from anople_hf.app.products import ANY
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    return Detectors(device="cpu")
+
+
+@pytest.fixture
+def desk(detectors):
+    return Desk(detectors)
+
+
+@pytest.fixture
+def files(holed, tmp_path):
+    holed[0].save(tmp_path / "hole.png")
+    return [str(tmp_path / "hole.png")] * 2
+
+
+def test_a_threshold_moves_for_one_visitor_alone(desk, files):
+    mine, other = desk.arrive(), desk.arrive()
+    slider, said = desk.show_threshold(mine, "woven_cloth")
+    assert slider.maximum == pytest.approx(3 * slider.value, abs=1e-3) and "0 of 10" in said
+    moved, said = desk.move_threshold(mine, "woven_cloth", 0.0)
+    assert "10 of 10" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
+    assert desk.show_threshold(other, "woven_cloth")[0].value == slider.value
+
+
+def test_many_photos_and_their_files(desk, files):
+    rows, pictures, table, archive = desk.check_batch(desk.arrive(), files * 4, "woven_cloth")
+    assert len(rows) == len(pictures) == 8 and rows[0][:2] == ["hole.png", "defective"]
+    assert open(table).read().count("hole.png") == 8 and archive.endswith("overlays.zip")  # noqa: SIM115
+    with pytest.raises(gr.Error, match="choose 1 to 30"):
+        desk.check_batch(desk.arrive(), files * 16, ANY)
+
+
+def test_what_was_taught_waits_while_another_detector_is_tried(files, make_model, processor, photos, tmp_path):
+    model = make_model()
+    model.memorize(photos[:2], "gear")
+    entry = {"threshold": 0.3, "pixel_threshold": 0.4, "num_scores": 2, "normal_quantiles": [0.1, 0.3]}
+    model.config.calibration = {"gear": entry}
+    model.save_pretrained(tmp_path / "run")
+    processor.save_pretrained(tmp_path / "run")
+    desk = Desk(Detectors([str(tmp_path / "run")], device="cpu"))
+    visitor = desk.arrive()
+    assert visitor.products.names == ["gear"]
+    visitor = desk.teach(visitor, "cloth", files[:1])[0]
+    there = desk.load(visitor, SAMPLER)
+    assert "untrained" in there[1] and there[2].visible and there[0].products.names == ["capsule", "woven_cloth"]
+    back = desk.load(there[0], str(tmp_path / "run"))
+    assert back[0].products.names == ["gear", "cloth"] and not back[2].visible and "trained on 2" in back[1]
+    same = desk.load(back[0], str(tmp_path / "run"))
+    assert same[0] is back[0]
+    with pytest.raises(gr.Error, match="not offered here"):
+        desk.load(back[0], "somebody/else")
+
+
+def test_a_bank_goes_out_and_in(desk, files):
+    path = desk.download_bank(desk.move_threshold(desk.arrive(), "capsule", 0.5)[0])
+    visitor = desk.arrive()
+    for name in ("capsule", "woven_cloth"):
+        visitor = desk.remove(visitor, name)[0]
+    with pytest.raises(gr.Error, match="No product is known"):
+        desk.download_bank(visitor)
+    with pytest.raises(gr.Error, match="No product is known"):
+        desk.show_threshold(visitor, ANY)
+    visitor, told = desk.load_bank(visitor, path)[:2]
+    assert "capsule, woven_cloth" in told and visitor.products.limits("capsule")[0] == 0.5
+    assert "nothing new" in desk.load_bank(visitor, path)[1]
+
+
+def test_what_is_refused_is_said(desk, files, tmp_path):
+    visitor = desk.arrive()
+    (tmp_path / "notes.txt").write_text("no photo")
+    for action, given, reason in (
+        (desk.check, (None, ANY, 0.5), "Choose a photo"),
+        (desk.check, (files[0], "cup", 0.5), "Unknown product 'cup'"),
+        (desk.teach, (" ", files), "Give the product a name"),
+        (desk.teach, ("cup", [str(tmp_path / "notes.txt")]), "notes.txt is not an image file"),
+        (desk.teach, ("cup", None), "Choose one or more"),
+        (desk.remove, (ANY,), "Choose one product"),
+        (desk.remove, ("cup",), "unknown category 'cup'"),
+        (desk.load_bank, (None,), "Choose a memory bank"),
+        (desk.load_bank, (str(tmp_path / "notes.txt"),), r"^.?notes.txt is damaged"),
+        (desk.move_threshold, ("cup", 0.5), "Unknown product 'cup'"),
+    ):
+        with pytest.raises(gr.Error, match=reason):
+            action(visitor, *given)
+    assert desk.repaint(None, 0.5) is None
+
+
+def forked(function):
+    """What ZeroGPU does: a process of its own; copies go in, a copy comes out, nothing else does."""
+
+    def call(*given):
+        context = multiprocessing.get_context("fork")
+        here, there = context.Pipe()
+
+        def work():
+            torch.set_num_threads(1)
+            there.send(function(*there.recv()))
+
+        process = context.Process(target=work)
+        process.start()
+        here.send(given)
+        answer = here.recv() if here.poll(120) else None
+        process.join()
+        return answer
+
+    return call
+
+
+def test_a_lent_process_teaches_and_checks(detectors, files):
+    """Teaching must come back as a result: what the lent process changes is lost with it."""
+    torch.set_num_threads(1)
+    desk = Desk(detectors, lend=forked)
+    with ThreadPoolExecutor(1) as worker:  # as Gradio does: not on the main thread
+        visitor, told = worker.submit(desk.teach, desk.arrive(), "cloth", files[:1]).result(200)[:2]
+        assert "cloth**: 1 good photos known" in told and "cloth" in visitor.products.names
+        found = worker.submit(desk.check, visitor, files[0], "woven_cloth", 0.5).result(200)[0]
+        assert found.label == "defective"
+        with pytest.raises(gr.Error, match="Unknown product"):
+            worker.submit(desk.check, visitor, files[0], "cup", 0.5).result(200)

@@ -1,0 +1,70 @@
+"""Detectors to choose from: loaded when asked for, a few kept, errors that say what to do."""
+
+import pytest
+
+from anople_hf import AnoPLeProcessor
+from anople_hf.app import detectors as module
+from anople_hf.app.detectors import SAMPLER, SAMPLES, Detectors
+
+
+@pytest.fixture
+def run(make_model, tiny_clip, photos, tmp_path):
+    model = make_model()
+    model.memorize(photos[:2], "gear")
+    entry = {"threshold": 0.3, "pixel_threshold": 0.4, "num_scores": 2, "normal_quantiles": [0.1, 0.3]}
+    model.config.calibration = {"gear": entry}
+    model.save_pretrained(tmp_path / "run")
+    AnoPLeProcessor.from_backbone(tiny_clip, model.config).save_pretrained(tmp_path / "run")
+    return str(tmp_path / "run")
+
+
+def test_samples_are_taught_where_a_detector_brings_nothing(run):
+    detectors = Detectors([run])
+    assert detectors.names == [run, SAMPLER]
+    assert detectors.begin(run).names == ["gear"]
+    begun = detectors.begin(SAMPLER)
+    assert begun.names == list(SAMPLES)
+    begun.remove("capsule")
+    assert detectors.begin(SAMPLER).names == list(SAMPLES)
+    photos = detectors.samples()
+    assert {product for _, product in photos} == set(SAMPLES) and len(photos) == 8
+
+
+def test_samples_of_defects_are_mostly_found():
+    detectors = Detectors()
+    products, inspector = detectors.begin(SAMPLER), detectors.get(SAMPLER)
+    labels = {}
+    for path, product in detectors.samples():
+        kind = "normal" if "/good/" in path else "defective"
+        labels.setdefault(kind, []).append(inspector.check(products, path, product).label)
+    assert labels["normal"] == ["normal"] * 2
+    assert labels["defective"].count("defective") >= 4  # of six; small cracks stay below a threshold from ten photos
+
+
+def test_only_what_is_offered_unless_all_is(run):
+    with pytest.raises(ValueError, match=f"not offered here; choose one of {SAMPLER}"):
+        Detectors().get(run)
+    assert Detectors(anything=True).get(f" {run} ").model.memory.categories == ["gear"]
+
+
+def test_what_is_no_detector_is_refused(tiny_clip, tmp_path):
+    detectors = Detectors(anything=True)
+    with pytest.raises(ValueError, match=r"holds no AnoPLe detector \(clip\)"):
+        detectors.get(tiny_clip)
+    with pytest.raises(ValueError, match="no config.json"):
+        detectors.get(str(tmp_path))
+    with pytest.raises(ValueError, match="not on the Hub or not to be reached"):
+        detectors.get("nobody/nothing-at-all")
+    with pytest.raises(ValueError, match="Give the folder"):
+        detectors.get(" ")
+
+
+def test_the_least_used_is_given_back(run, monkeypatch):
+    loads = []
+    load = module._load
+    monkeypatch.setattr(module, "_load", lambda name: (loads.append(name), load(run))[1])
+    monkeypatch.setattr(module, "KEPT", 2)
+    detectors = Detectors(["a", "b", "c"])
+    for name in ("a", "b", "a", "c", "a", "b"):
+        detectors.get(name)
+    assert loads == ["a", "b", "c", "b"]

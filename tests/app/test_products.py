@@ -1,0 +1,82 @@
+"""What one visitor taught: thresholds, false alarms, forgetting; branches that change alone."""
+
+import pytest
+import torch
+from PIL import Image
+
+from anople_hf.app.products import ANY, Products, checked_photo
+from anople_hf.memory import MemoryBank
+
+
+def known(*names):
+    products = Products(MemoryBank([0]))
+    for number, name in enumerate(names):
+        products.bank.add(name, torch.randn(2, 1, 4, 8), digests=[f"{number}a", f"{number}b"])
+        products.photos |= {f"{number}a": Image.new("RGB", (4, 4)), f"{number}b": Image.new("RGB", (4, 4))}
+        products.calibrate(name, [0.1 + number, 0.2 + number], [0.3 + number, 0.4 + number])
+    return products
+
+
+def test_thresholds_are_the_highest_of_few_scores():
+    products = known("gear", "nut")
+    assert products.limits("gear") == (0.2, 0.4) and products.limits("nut") == (1.2, 1.4)
+    assert products.limits(ANY) == (1.2, 1.4)
+    products.calibrate("gear", [0.7], [0.1])  # a further photo: all of its scores count
+    assert products.limits("gear") == (0.7, 0.4)
+
+
+def test_a_common_threshold_holds_for_any_product_with_what_was_taught_since():
+    bank = MemoryBank([0])
+    bank.add("gear", torch.randn(1, 1, 4, 8))
+    entry = {"pixel_threshold": 0.5, "num_scores": 5, "normal_quantiles": [0.0, 1.0]}
+    products = Products(MemoryBank([0]))
+    products.take_in(bank, {"gear": {**entry, "threshold": 0.9}, "*": {**entry, "threshold": 0.6}})
+    assert products.limits(ANY) == (0.6, 0.5)
+    assert products.scores["gear"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    products.bank.add("nut", torch.randn(1, 1, 4, 8))
+    products.calibrate("nut", [0.7], [0.2])
+    assert products.limits(ANY) == (0.7, 0.5)
+
+
+def test_moving_a_threshold_and_its_false_alarms():
+    products = known("gear", "nut")
+    assert products.false_alarms("gear", 0.15) == (1, 2) and products.false_alarms(ANY, 0.15) == (3, 4)
+    products.move("gear", 0.11)
+    assert products.limits("gear") == (0.11, 0.4) and products.limits("nut")[0] == 1.2
+    products.move(ANY, 0.5)
+    assert [products.limits(name)[0] for name in ("gear", "nut", ANY)] == [0.5] * 3
+
+
+def test_what_is_forgotten_is_gone():
+    products = known("gear", "nut")
+    products.remove("gear")
+    assert products.names == ["nut"] and set(products.photos) == {"1a", "1b"} and "gear" not in products.scores
+    products.remove("nut")
+    with pytest.raises(ValueError, match="No product is known yet"):
+        products.limits(ANY)
+    with pytest.raises(KeyError):
+        products.remove("nut")
+
+
+def test_a_product_without_threshold_says_so():
+    products = Products(MemoryBank([0]))
+    products.bank.add("gear", torch.randn(1, 1, 4, 8))
+    with pytest.raises(ValueError, match="No threshold is known for 'gear'"):
+        products.limits("gear")
+
+
+def test_a_branch_changes_alone():
+    products = known("gear")
+    branch = products.branch()
+    branch.calibrate("gear", [9.0], [9.0])
+    branch.bank.add("nut", torch.randn(1, 1, 4, 8))
+    branch.move("gear", 5.0)
+    branch.photos.clear()
+    assert products.names == ["gear"] and products.limits("gear") == (0.2, 0.4)
+    assert len(products.scores["gear"]) == 2 and len(products.photos) == 2 and products.taught == {"gear"}
+
+
+def test_photos_become_rgb(tmp_path):
+    Image.new("L", (50, 40), 7).save(tmp_path / "grey.png")
+    assert checked_photo(tmp_path / "grey.png").mode == "RGB"
+    assert checked_photo(Image.new("RGBA", (50, 40))).size == (50, 40)
