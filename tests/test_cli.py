@@ -169,3 +169,24 @@ def test_wrong_usage_is_exit_code_2_and_help_teaches():
     helped = anople("--help").stdout
     for verb in ("train", "memorize", "remove", "predict", "evaluate", "demo-data"):
         assert verb in helped
+
+
+def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):
+    said = anople("demo-data", tmp_path / "data", "--categories", "capsule", "--size", 64, "--json").stdout
+    assert json.loads(said) == {"output": str(tmp_path / "data"), "categories": ["capsule"]}
+    sheet = tmp_path / "pairs.png"
+    options = ["--backbone", tiny_clip, "--shots", 2, "--count", 2, "--output", sheet, "--json"]
+    said = json.loads(anople("preview-anomalies", drawn, *options).stdout)
+    assert said["output"] == str(sheet) and said["pairs"] == 2 and said["shots"]["capsule"] == 2
+    shutil.copytree(drawn / "capsule", tmp_path / "test" / "capsule")
+    options = ["--output", tmp_path / "figures", "--no-tsne", "--json"]
+    said = json.loads(anople("figures", trained, tmp_path / "test", *options).stdout)
+    assert all((tmp_path / "figures").samefile(path.rsplit("/", 1)[0]) for path in said["saved"]) and said["saved"]
+
+
+def test_json_of_a_comparison(drawn, tiny_clip, tmp_path):
+    shutil.copytree(drawn / "capsule", tmp_path / "data" / "capsule")
+    options = ["--output", tmp_path / "out", "--method", "patchcore", "--shots", 1, "--seeds", "0,1", "--json"]
+    said = anople("compare", tmp_path / "data", "--backbone", tiny_clip, *options, "--quiet").stdout
+    (line,) = [line for line in json.loads(said)["lines"] if line["values"]]  # the others are quoted
+    assert line["label"] == "PatchCore" and len(line["values"]["image_auroc"]) == 2

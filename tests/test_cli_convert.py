@@ -58,6 +58,11 @@ def test_converted_model_trains_saves_reloads_and_predicts(converted, drawn, tmp
     assert found["converted"] == pytest.approx(found["as it is"], abs=1e-5)
 
 
+def test_json_of_a_conversion(tmp_path):
+    said = json.loads(anople("convert", QUICK, "--output", tmp_path / "clip", "--json", "--quiet").stdout)
+    assert said["output"] == str(tmp_path / "clip") and said["tensors"] == {"read": 74, "written": 94}
+
+
 def in_process(*arguments):
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert done.exit_code == 0, done.output

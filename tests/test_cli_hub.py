@@ -96,6 +96,24 @@ def test_the_card_verb_and_a_card_written_by_hand(run, anople, hub, tmp_path):
     assert b"## Our own limits" in hub.files(REPO)["README.md"]
 
 
+def test_json_of_what_was_pushed_and_a_run_read_from_the_hub(run, anople, hub, drawn, tmp_path):
+    mine = shutil.copytree(run, tmp_path / "mine")
+    code, said = anople("card", mine, REPO, "--json")
+    assert code == 0 and json.loads(said.out) == {"card": str(mine / "README.md")}
+    code, said = anople("push", mine, REPO, "--json", "-q")
+    told = json.loads(said.out)
+    assert code == 0 and told["repo"] == REPO and told["commit"] == hub.repositories[REPO].resolve("main")
+    photos = drawn / "capsule" / "test" / "good"
+    for source, output in ((mine, tmp_path / "a"), (REPO, tmp_path / "b")):
+        code, said = anople("predict", source, photos, "--output", output, "-q")
+        assert code == 0, said.err
+    assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
+    code, said = anople("memorize", REPO, "cup", photos)
+    assert code == 2 and f"hf download {REPO} --local-dir RUN" in said.err
+    code, said = anople("predict", "me/nothing", photos, "--output", tmp_path / "c")
+    assert code == 2 and "me/nothing is neither a folder here nor a detector on the Hub" in said.err
+
+
 def test_remove_one_photo(run, anople, tmp_path):
     mine = shutil.copytree(run, tmp_path / "mine")
     category, photos = next(iter(json.loads((mine / "shots.json").read_text())["categories"].items()))
@@ -134,7 +152,7 @@ def test_a_data_set_is_pushed_and_loads_back_equal(tmp_path):
 import numpy as np
 from anople_hf.cli import app
 from anople_hf.data import load_inspection_data
-app(["data", "push", "line", "me/parts", "--private"], standalone_mode=False)
+app(["data", "push", "line", "me/parts", "--private", "--json"], standalone_mode=False)
 ours, theirs = load_inspection_data("line"), load_inspection_data("hub:me/parts")
 assert set(ours) == set(theirs) == {"train", "test"}
 for split in ours:
@@ -146,6 +164,6 @@ print("equal")
 """
     with HubServer() as hub:
         out = start(code, hub, tmp_path)
-        assert "pushed: me/parts, 2 train, 2 test" in out and "equal" in out
+        assert '"photos": {\n    "train": 2,\n    "test": 2' in out and "equal" in out
         assert hub.repositories["me/parts"].private
         assert any(path.endswith(".parquet") for path in hub.files("me/parts"))

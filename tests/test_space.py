@@ -71,7 +71,9 @@ def test_teaching_and_checking_on_a_lent_gpu(space, tmp_path):
     assert "3 good photos known" in client.predict("board", photos, api_name="/teach")[0]
     assert "(board)" in client.predict(photos[0], "board", 0.6, api_name="/check")[0]
     assert (tmp_path / "lent.log").read_text().count("lent") == 2
-    with pytest.raises(Exception, match="not in the list of choices"):  # on a Space, visitors load what its owner offers
+    with pytest.raises(
+        Exception, match="not in the list of choices"
+    ):  # on a Space, visitors load what its owner offers
         client.predict("/etc", api_name="/load")
 
 

@@ -26,6 +26,7 @@ from .cli_options import (
     Branch,
     Json,
     Overwrite,
+    OwnRun,
     Quiet,
     Run,
     Seed,
@@ -64,7 +65,7 @@ app.add_typer(data_app, name="data")
 
 @app.command(epilog="Example: anople memorize runs/line1 gear photos/gear/ 'more/*.png'")
 def memorize(
-    run: Run,
+    run: OwnRun,
     category: Annotated[str, typer.Argument(help="Name of the product, new or known.")],
     photos: Annotated[list[str], typer.Argument(help="Good photos: files, folders, patterns, or - for stdin.")],
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
@@ -76,7 +77,7 @@ def memorize(
     quieten(quiet)
     from .calibration import calibrate
 
-    model, processor = load_run(run)
+    model, processor = load_run(run, own=True)
     paths = list_photos(photos, skip_bad)
     pixels = processor(images=paths)["pixel_values"]
     before = len(model.memory)
@@ -93,7 +94,7 @@ def memorize(
 
 @app.command("calibrate", epilog="Example: anople calibrate runs/line1 photos/ --false-alarm-rate 0.01")
 def calibrate_verb(
-    run: Run,
+    run: OwnRun,
     data: Annotated[Path, typer.Argument(help="More good photos, laid out as for train.")],
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
@@ -110,7 +111,7 @@ def calibrate_verb(
     from .memory import image_digest
     from .modeling_anople import SHARED
 
-    model, processor = load_run(run)
+    model, processor = load_run(run, own=True)
     split = load_inspection_data(data, skip_bad=skip_bad)["train"]
     photos, lines = {}, []
     for category in dict.fromkeys(split["category"]):
@@ -135,14 +136,14 @@ def calibrate_verb(
 
 @app.command(epilog="Example: anople remove runs/line1 gear --photo photos/gear/003.png")
 def remove(
-    run: Run,
+    run: OwnRun,
     category: Annotated[str, typer.Argument(help="Product to forget.")],
     photo: Annotated[str | None, typer.Option(help="Only this photo of it, by its name.")] = None,
     as_json: Json = False,
 ) -> None:
     """Take a product, or one of its photos, out of a detector's memory."""
     quieten(True)
-    model, _ = load_run(run)
+    model, _ = load_run(run, own=True)
     model.forget(category, photo)
     model.save_memory(run)
     known = list(model.memory.categories)
@@ -219,6 +220,7 @@ def demo_data(
     size: Annotated[int, typer.Option(min=64, help="Side of a photo in pixels.")] = 320,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Draw a sample data set: products on a line, several kinds of defects, exact masks. No download."""
     quieten(True)
@@ -228,7 +230,8 @@ def demo_data(
     with whole_folder(output, overwrite=overwrite) as folder:
         names = [name.strip() for name in categories.split(",") if name.strip()]
         draw_dataset(folder, categories=names or None, size=size, seed=seed)
-    typer.echo(f"saved: {output}")
+    drawn = sorted(path.name for path in output.iterdir() if path.is_dir())
+    tell(as_json, {"output": str(output), "categories": drawn}, f"saved: {output}")
 
 
 def main() -> None:

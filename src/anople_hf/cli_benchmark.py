@@ -3,12 +3,13 @@
 Where in the paper: sec. 4, Tables 1 to 5, Figures 1, 3, 4 and 5.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .cli_options import Quiet, Run, SkipBad, load_run, quieten
+from .cli_options import Json, Quiet, Run, SkipBad, load_run, quieten, tell
 
 Data = Annotated[list[str], typer.Argument(help="Data sets: folders, or NAME=FOLDER. With test photos.")]
 Folder = Annotated[
@@ -43,6 +44,7 @@ def compare(
     route: Route = False,
     shot_mode: Mode = "seeded",
     threads: Threads = 2,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure AnoPLe against other methods on your data: same backbone, same shots, same metrics.
@@ -50,8 +52,8 @@ def compare(
     Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Goes on where it was interrupted;
     `torchrun` or `accelerate launch` spread it over processes.
     """
-    _run("compare", data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads, quiet,
-         route=route, shot_mode=shot_mode, parts=parts)  # fmt: skip
+    _run("compare", data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads,
+         as_json, quiet, route=route, shot_mode=shot_mode, parts=parts)  # fmt: skip
 
 
 def reproduce(
@@ -70,6 +72,7 @@ def reproduce(
     parts: Parts = False,
     shot_mode: Mode = "seeded",
     threads: Threads = 2,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run one of the paper's tables on your data, the paper's figures beside; what differs is said in the row.
@@ -78,8 +81,8 @@ def reproduce(
     """
     special: dict[str, Any] = {"held_out": held_out} if held_out else {}
     special |= {"rows": row} if row else {}
-    _run(table, data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads, quiet,
-         shot_mode=shot_mode, parts=parts, **special)  # fmt: skip
+    _run(table, data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads,
+         as_json, quiet, shot_mode=shot_mode, parts=parts, **special)  # fmt: skip
 
 
 def figures(
@@ -89,6 +92,7 @@ def figures(
     tsne: Annotated[bool, typer.Option(help="t-SNE beside PCA; needs scikit-learn.")] = True,
     route: Route = False,
     skip_bad: SkipBad = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw the paper's figures of a detector: heat maps (3), features by PCA and t-SNE (1c, 4), attention (5)."""
@@ -97,14 +101,13 @@ def figures(
     from .figures import write_figures
     from .sheets import write_sheet
 
-    model, processor = load_run(run)
+    model, processor = load_run(run, quiet=quiet)
     splits = load_inspection_data(data, skip_bad=skip_bad)
     if "test" not in splits:
         raise ValueError(f"{data} has no test split; the figures show test photos.")
     written = [write_sheet(model, processor, splits["test"], output / "heat_maps.png", route=route)]
     written += write_figures(model, processor, splits["test"], output, methods=("pca", "tsne") if tsne else ("pca",))
-    for path in written:
-        typer.echo(f"saved: {path}")
+    tell(as_json, {"saved": list(map(str, written))}, *(f"saved: {path}" for path in written))
 
 
 def _run(
@@ -119,6 +122,7 @@ def _run(
     mixed_precision: str,
     settings: list[str] | None,
     threads: int,
+    as_json: bool,
     quiet: bool,
     *,
     parts: bool,
@@ -130,6 +134,7 @@ def _run(
 
     from .benchmark import make_plan, render, run_plan
     from .benchmark.cells import BRANCHES
+    from .benchmark.lines import make_lines
     from .cli_train import parse_settings
 
     torch.set_num_threads(threads)
@@ -153,8 +158,9 @@ def _run(
     )
     results = run_plan(plan, output, progress=not quiet)
     if PartialState().is_main_process:
-        typer.echo(render(plan, results, output))
-        typer.echo(f"saved: {output}")
+        text = render(plan, results, output)
+        lines = [asdict(line) for line in make_lines(plan, results)]
+        tell(as_json, {"table": table, "output": str(output), "lines": lines}, text, f"saved: {output}")
 
 
 __all__ = ["compare", "figures", "reproduce"]

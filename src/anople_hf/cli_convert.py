@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import Output, Overwrite, Quiet, quieten
+from .cli_options import Json, Output, Overwrite, Quiet, quieten, tell
 
 
 def convert(
@@ -26,6 +26,7 @@ def convert(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest weights file.")] = "5GB",
     overwrite: Overwrite = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert an open_clip checkpoint to a folder that every transformers program can load, and check it.
@@ -51,13 +52,16 @@ def convert(
             **({"revision": revision} if revision else {}),
         )
     millions, tensors = report["parameters"] / 1e6, report["tensors"]
-    typer.echo(
-        f"{tensors['read']} tensors of open_clip, {tensors['written']} of transformers, {millions:.1f} M numbers"
-    )
     compared = report["open_clip"]
     if compared:
         largest = compared["largest difference"]
-        typer.echo(f"largest difference to open_clip {compared['version']}: {largest:.1e} (see {REPORT_FILE})")
+        parity = f"largest difference to open_clip {compared['version']}: {largest:.1e} (see {REPORT_FILE})"
     else:
-        typer.echo(f"not compared with open_clip, open_clip_torch is not installed (see {REPORT_FILE})")
-    typer.echo(f"saved: {output}")
+        parity = f"not compared with open_clip, open_clip_torch is not installed (see {REPORT_FILE})"
+    tell(
+        as_json,
+        {"output": str(output), **report},
+        f"{tensors['read']} tensors of open_clip, {tensors['written']} of transformers, {millions:.1f} M numbers",
+        parity,
+        f"saved: {output}",
+    )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import Quiet, quieten
+from .cli_options import Json, Quiet, quieten, tell
 
 data_app = typer.Typer(help="Look at data sets, and share them.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ Root = Annotated[str, typer.Argument(help="Folder in a known layout, or hub:OWNE
 @data_app.command("check")
 def check(
     root: Root,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    as_json: Json = False,
     most: Annotated[int, typer.Option(min=1, help="Problems shown; JSON has them all.")] = 20,
 ) -> None:
     """Count what a data set holds, compare it with the published counts, name every problem by its file.
@@ -51,6 +51,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Only for you and your organisation.")] = False,
     categories: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     message: Annotated[str, typer.Option(help="Commit message.")] = "Photos and masks in one schema",
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Send a data set to the Hub as Parquet, photos and masks inside. Loads back as hub:OWNER/NAME.
@@ -64,7 +65,9 @@ def push(
     source = root if root.startswith("hub:") else Path(root)
     splits = load_inspection_data(source, categories=wanted or None)
     splits.push_to_hub(repo, private=private, commit_message=message)
-    typer.echo(f"pushed: {repo}, {', '.join(f'{len(table)} {name}' for name, table in splits.items())}")
+    counts = {name: len(table) for name, table in splits.items()}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    tell(as_json, {"repo": repo, "photos": counts}, f"pushed: {repo}, {told}")
 
 
 __all__ = ["data_app"]

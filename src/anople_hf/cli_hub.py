@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import Quiet, Run, load_run, quieten
+from .cli_options import Json, OwnRun, Quiet, load_run, quieten, tell
 from .outputs import write_whole
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ALONG = ("shots.json", "training_args.json")
 
 
 def push(
-    run: Run,
+    run: OwnRun,
     repo_id: Annotated[str, typer.Argument(help="Hub id: name or owner/name. Is created if it is not there.")],
     evaluation: Tables = None,
     facts: Facts = None,
@@ -44,6 +44,7 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch to push to.")] = None,
     pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead.")] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Push a detector to the Hub in one commit: model, memory, processor, card, code.
@@ -52,7 +53,7 @@ def push(
     the run.
     """
     quieten(quiet)
-    model, processor = load_run(run)
+    model, processor = load_run(run, own=True)
     where: dict[str, Any] = {"private": private, "revision": revision, "create_pr": pull_request}
     if memory_only:
         info = model.push_memory(repo_id, commit_message=message, **where)
@@ -76,21 +77,23 @@ def push(
             commit_message=message,
             **where,
         )
-    typer.echo(f"pushed: {info.pr_url or info.commit_url}")
+    summary = {"repo": repo_id, "commit": info.oid, "url": info.commit_url, "pull_request": info.pr_url}
+    tell(as_json, summary, f"pushed: {info.pr_url or info.commit_url}")
 
 
 def card(
-    run: Run,
+    run: OwnRun,
     repo_id: Annotated[str, typer.Argument(help="Hub id it will have; stands in the snippets.")],
     evaluation: Tables = None,
     facts: Facts = None,
+    as_json: Json = False,
 ) -> None:
     """Write the model card of a detector to RUN/README.md, to be read, completed by hand, and pushed."""
     quieten(True)
-    model, _ = load_run(run)
+    model, _ = load_run(run, own=True)
     filled = _fill(model, repo_id, run, _read_tables(evaluation), _read_facts(facts))
     write_whole(run / "README.md", str(filled))
-    typer.echo(f"saved: {run / 'README.md'}")
+    tell(as_json, {"card": str(run / "README.md")}, f"saved: {run / 'README.md'}")
 
 
 def _fill(model: Any, repo_id: str, run: Path, tables: list[dict[str, Any]], facts: "CardFacts") -> "ModelCard":

@@ -6,6 +6,7 @@ Where in the paper: nowhere, this is ours.
 import glob
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from .processing_anople import AnoPLeProcessor
 
 Branch = Literal["both", "prompt", "memory"]
-Run = Annotated[Path, typer.Argument(help="Folder of a trained detector, as written by `anople train`.")]
+Run = Annotated[Path, typer.Argument(help="Trained detector: a folder of `anople train`, or a Hub id.")]
+OwnRun = Annotated[Path, typer.Argument(help="Folder of a trained detector, as written by `anople train`.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable photos and count them.")]
@@ -49,12 +51,13 @@ def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
     typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
 
 
-def load_run(run: Path, *, quiet: bool = True) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
-    """Model and processor of a trained detector; a clear error if the folder holds none.
+def load_run(run: Path, *, quiet: bool = True, own: bool = False) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
+    """Model and processor of a trained detector; a clear error if there is none.
 
     Args:
-        run: Folder of `anople train`.
+        run: Folder of `anople train`, or a Hub id.
         quiet: False shows the bars of what comes after the loading; `quieten` took them all away.
+        own: It is going to be changed, so only a folder will do.
     """
     from transformers.utils.logging import enable_progress_bar
 
@@ -62,10 +65,26 @@ def load_run(run: Path, *, quiet: bool = True) -> "tuple[AnoPLeModel, AnoPLeProc
     from .processing_anople import AnoPLeProcessor
 
     if not (run / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{run} is not a trained detector (no config.json); expected a folder of `anople train`."
-        )
-    model, processor = AnoPLeModel.from_pretrained(run).eval(), AnoPLeProcessor.from_pretrained(run)
+        hub_id = run.as_posix()
+        if run.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+            raise FileNotFoundError(
+                f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
+            )
+        if own:
+            raise FileNotFoundError(
+                f"{run} is no folder here, and only a folder can be changed; "
+                f"first: hf download {hub_id} --local-dir RUN"
+            )
+        where: Any = hub_id
+    else:
+        where = run
+    try:
+        model, processor = AnoPLeModel.from_pretrained(where).eval(), AnoPLeProcessor.from_pretrained(where)
+    except OSError as error:
+        if where is run:
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {reason}") from error
     if not quiet:
         enable_progress_bar()
     return model, processor

@@ -208,6 +208,7 @@ def preview_anomalies(
     anomalies_on_product: OnProduct = False,
     backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "embedded:tiny-clip",
     skip_bad: SkipBad = False,
+    as_json: Json = False,
 ) -> None:
     """Show what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
     quieten(True)
@@ -225,7 +226,9 @@ def preview_anomalies(
     processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
     synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)
     pairs = AnomalyPairs(photos, processor, synthesizer, length=count, seed=seed)
-    typer.echo(f"saved: {write_pairs(pairs, output)}")
+    written = write_pairs(pairs, output)
+    tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},
+         f"saved: {written}")  # fmt: skip
 
 
 def _split(names: str) -> list[str]:
