@@ -1,4 +1,4 @@
-# make install | quickstart | check | test | docs | clean
+# make install | quickstart | app | check | test | docs | clean
 # Without a GPU, the smaller CPU build of torch: make install PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # (or, before it: .venv/bin/pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0)
 
@@ -8,8 +8,11 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT := runs/quickstart
+# Options of the quickstart's data and learning, for example LEARN="--max-steps 50".
+DRAWN ?=
+LEARN ?=
 
-.PHONY: install quickstart check test docs clean
+.PHONY: install quickstart app check test docs clean
 
 install: $(STAMP)
 
@@ -19,12 +22,15 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 quickstart: $(STAMP)  ## From nothing to a trained detector and its table, without network or GPU.
-	$(BIN)/anople demo-data $(OUT)/data --overwrite
-	$(BIN)/anople train $(OUT)/data --shots 4 --output $(OUT)/model --overwrite
+	$(BIN)/anople demo-data $(OUT)/data --overwrite $(DRAWN)
+	$(BIN)/anople train $(OUT)/data --shots 4 --output $(OUT)/model --overwrite $(LEARN)
 	$(BIN)/anople calibrate $(OUT)/model $(OUT)/data
 	$(BIN)/anople evaluate $(OUT)/model $(OUT)/data --json $(OUT)/table.json
 	$(BIN)/anople evaluate $(OUT)/model $(OUT)/data --route --json $(OUT)/table_routed.json --sheet $(OUT)/contact_sheet.png
 	@echo "detector: $(OUT)/model"
+
+app: $(STAMP)  ## The web app with drawn samples, in the browser: http://127.0.0.1:7860
+	$(BIN)/anople app --open
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,34 +1,114 @@
-"""Every snippet of the tutorials runs as it stands, in order, in an empty folder, as real shells and interpreters."""
+"""Every snippet of README, docs and tutorials runs as it stands: in order, in an empty folder, in real shells.
+
+A comment `<!-- first: ... -->` in a page holds what has to be there before its first snippet, such as photos.
+The Hub is a local stand-in; what trains does so for two steps.
+"""
 
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hub_server import TOKEN, HubServer
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```|^<!-- (first):\n(.*?)^-->", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+TRAINS = re.compile(r"(anople train|train\.py|cli train) ")
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_tutorial_runs(page, tmp_path):
-    folder = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "ACCELERATE_USE_CPU": "true"}
-    environment |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
-    assert blocks
-    for language, text in blocks:
-        start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*start, text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+def blocks_of(page):
+    """(language, text) of what is run; `make ...` has a test of its own."""
+    found = [(a or "bash", b or d) for a, b, _, d in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    return [(language, text) for language, text in found if not text.startswith("make ")]
+
+
+RUN = [page for page in PAGES if page.is_relative_to(ROOT / "docs") or page.name == "README.md"]
+RUN = [page for page in RUN if page.parent.name != "model_cards" and blocks_of(page)]
+
+
+def shortened(text):
+    """Two steps are enough to see that a command works."""
+    lines = re.sub(r"\\\n *", "", text).splitlines()
+    return "\n".join(
+        re.sub(r"( #.*)?$", r" --max-steps 2\1", line, count=1) if TRAINS.search(line) and "--max-steps" not in line
+        else line
+        for line in lines
+    )  # fmt: skip
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a block; what it left in the background ends with the test."""
+    started = []
+    bin_folder = str(Path(sys.executable).parent)
+    with HubServer() as hub, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        free.close()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        environment |= {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+        environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GRADIO_ANALYTICS_ENABLED": "False"}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / ".hf"), "HF_TOKEN": TOKEN}
+        environment["HF_HUB_DISABLE_XET"] = "1"
+        here = tmp_path / "here"
+        here.mkdir()
+        (here / "scripts").symlink_to(ROOT / "scripts")
+
+        def run(language, text):
+            text = shortened(text) if language == "bash" else text
+            start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+            process = subprocess.Popen(
+                [*start, text.replace("7860", port)], cwd=here, env=environment, text=True, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            started.append(process.pid)
+            out, err = process.communicate(timeout=300)
+            assert process.returncode == 0, f"{text}\n{out}\n{err}"
+            return out
+
+        run.folder, run.hub = here, hub
+        yield run
+        for group in started:
+            try:
+                os.killpg(group, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_snippets_run(page, shell):
+    for language, text in blocks_of(page):
+        shell(language, text)
+
+
+def test_pages_that_have_to_teach_by_running():
+    names = {page.stem for page in RUN}
+    assert {"README", "own_data", "new_product", "hub", "cluster", "edge", "app", "data", "peft"} <= names
+
+
+def test_quickstart(tmp_path):
+    """`make quickstart`, with two products and two steps, in the environment that is there."""
+    few = ["DRAWN=--categories capsule,woven_cloth --size 64", "LEARN=--max-steps 2", "VENV=none"]
+    command = [
+        "make",
+        "quickstart",
+        "-o",
+        "none/.installed",
+        f"BIN={Path(sys.executable).parent}",
+        f"OUT={tmp_path}/q",
+    ]
+    done = subprocess.run([*command, *few], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mean") == 2 and f"detector: {tmp_path}/q/model" in done.stdout
+    assert Image.open(tmp_path / "q" / "contact_sheet.png").width > 500
 
 
 def test_notebook_runs_from_top_to_bottom(tmp_path):
@@ -50,13 +130,19 @@ def test_links_between_files_hold(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_are_shown_exist(page):
-    """Every `anople VERB` in the documentation is a verb, every scripts/*.py a file."""
+    """Every `anople VERB --option` in the documentation is a verb with that option, every scripts/*.py a file."""
     from typer.main import get_command
 
     from anople_hf.cli import app
 
-    verbs = set(get_command(app).commands)
-    text = page.read_text(encoding="utf-8")
-    shown = set(re.findall(r"(?:^|`|\$ |\n {4})anople ([a-z][a-z-]+)", text))
-    assert shown <= verbs, shown - verbs
+    root = get_command(app)
+    text = re.sub(r"\\\n *", "", page.read_text(encoding="utf-8"))
+    for verb, rest in re.findall(r"(?:^|`|\$ |\n {4})anople ([a-z][a-z-]+)([^`\n|;]*)", text):
+        assert verb in root.commands, verb
+        command = root.commands[verb]
+        if verb == "data" and rest.split():
+            command = command.commands[rest.split()[0]]
+        known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+        shown = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", rest.split(" #")[0]))
+        assert shown <= known | {"--help"}, f"anople {verb}: {shown - known}"
     assert all((ROOT / name).exists() for name in re.findall(r"\bscripts/\w+\.py", text))
