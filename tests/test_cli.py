@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,13 +10,25 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from warm_start import WarmStart
 
 from anople_hf.metrics import ALL_METRICS
 
 
-def anople(*arguments, check=True):
-    command = [sys.executable, "-m", "anople_hf.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="module", autouse=True)
+def _warm(tmp_path_factory):
+    with WarmStart(tmp_path_factory.mktemp("warm") / "bin", dict(os.environ)) as commands:
+        START[:] = [str(commands / "anople")]
+        yield
+        START[:] = COLD
+
+
+COLD = [sys.executable, "-m", "anople_hf.cli"]
+START = list(COLD)
+
+
+def anople(*arguments, check=True, start=START):
+    done = subprocess.run([*start, *map(str, arguments)], capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -165,8 +178,8 @@ def test_checkpoint_without_bank(trained, drawn, tmp_path):
 
 
 def test_wrong_usage_is_exit_code_2_and_help_teaches():
-    assert anople("predict", check=False).returncode == 2
-    helped = anople("--help").stdout
+    assert anople("predict", check=False, start=COLD).returncode == 2
+    helped = anople("--help", start=COLD).stdout
     for verb in ("train", "memorize", "remove", "predict", "evaluate", "demo-data"):
         assert verb in helped
 

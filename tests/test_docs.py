@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hub_server import TOKEN, HubServer
 from PIL import Image
+from warm_start import WarmStart
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
@@ -48,14 +49,11 @@ def shortened(text):
 def shell(tmp_path):
     """Run a block; what it left in the background ends with the test."""
     started = []
-    bin_folder = str(Path(sys.executable).parent)
     with HubServer() as hub, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
         free.close()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        environment |= {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-        environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GRADIO_ANALYTICS_ENABLED": "False"}
+        environment = {key: value for key, value in environment_of_docs().items() if not key.startswith("HF_")}
         environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / ".hf"), "HF_TOKEN": TOKEN}
         environment["HF_HUB_DISABLE_XET"] = "1"
         here = tmp_path / "here"
@@ -64,7 +62,7 @@ def shell(tmp_path):
 
         def run(language, text):
             text = shortened(text) if language == "bash" else text
-            start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+            start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [str(commands / "python"), "-c"]
             process = subprocess.Popen(
                 [*start, text.replace("7860", port)], cwd=here, env=environment, text=True, start_new_session=True,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -72,18 +70,25 @@ def shell(tmp_path):
             started.append(process.pid)
             out, err = process.communicate(timeout=300)
             assert process.returncode == 0, f"{text}\n{out}\n{err}"
-            return out
 
-        run.folder, run.hub = here, hub
-        yield run
-        for group in started:
-            try:
-                os.killpg(group, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+        with WarmStart(tmp_path / "bin", environment) as commands:
+            environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
+            yield run
+            for group in started:
+                try:
+                    os.killpg(group, signal.SIGTERM)
+                except ProcessLookupError:
+                    continue
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def environment_of_docs():
+    """That of a user who installed the package; one thread, no GPU."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return environment | {"GRADIO_ANALYTICS_ENABLED": "False"}
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_snippets_run(page, shell):
     for language, text in blocks_of(page):
         shell(language, text)
@@ -97,15 +102,12 @@ def test_pages_that_have_to_teach_by_running():
 def test_quickstart(tmp_path):
     """`make quickstart`, with two products and two steps, in the environment that is there."""
     few = ["DRAWN=--categories capsule,woven_cloth --size 64", "LEARN=--max-steps 2", "VENV=none"]
-    command = [
-        "make",
-        "quickstart",
-        "-o",
-        "none/.installed",
-        f"BIN={Path(sys.executable).parent}",
-        f"OUT={tmp_path}/q",
-    ]
-    done = subprocess.run([*command, *few], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    command = ["make", "quickstart", "-o", "none/.installed", f"OUT={tmp_path}/q", *few]
+    environment = environment_of_docs()
+    with WarmStart(tmp_path / "bin", environment) as commands:
+        done = subprocess.run(
+            [*command, f"BIN={commands}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+        )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mean") == 2 and f"detector: {tmp_path}/q/model" in done.stdout
     assert Image.open(tmp_path / "q" / "contact_sheet.png").width > 500
@@ -114,10 +116,8 @@ def test_quickstart(tmp_path):
 def test_notebook_runs_from_top_to_bottom(tmp_path):
     cells = json.loads((ROOT / "docs" / "anople.ipynb").read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment_of_docs(), capture_output=True,
+                          text=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "image_auroc" in done.stdout and "threshold" in done.stdout
 

@@ -8,12 +8,17 @@ from anople_hf.data.drawn import render, render_defective
 from anople_hf.data.drawn_products import PRODUCTS
 
 
-@pytest.fixture(scope="module")
-def inspector():
-    return Detectors(device="cpu").get(SAMPLER)
+@pytest.fixture(scope="session")
+def detectors():
+    return Detectors(device="cpu")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def inspector(detectors):
+    return detectors.get(SAMPLER)
+
+
+@pytest.fixture(scope="session")
 def taught_once(inspector):
     photos = [Image.fromarray(render(PRODUCTS["woven_cloth"], [7, index], 96)) for index in range(4)]
     return inspector.teach(inspector.products(), "woven_cloth", photos)

@@ -12,11 +12,6 @@ from anople_hf.app.detectors import SAMPLER, Detectors
 from anople_hf.app.products import ANY
 
 
-@pytest.fixture(scope="module")
-def detectors():
-    return Detectors(device="cpu")
-
-
 @pytest.fixture
 def desk(detectors):
     return Desk(detectors)
