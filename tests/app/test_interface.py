@@ -144,7 +144,7 @@ def test_another_detector_is_chosen_and_loaded(page, run):
     page.locator("#detector input").fill(str(run))
     page.keyboard.press("Enter")
     page.locator("#load").click()
-    expect(page.get_by_text("It knows: gear.")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("At the start it knows: gear.")).to_be_visible(timeout=PATIENCE)
     assert products_of(page) == ["gear", "any product"]
     expect(page.locator("#samples")).to_be_hidden()
     page.locator("#detector input").fill("/no/such/folder")

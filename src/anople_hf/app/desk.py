@@ -130,7 +130,7 @@ class Desk:
             progress((start, len(files)), desc="checking", unit="photos")
             found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
         rows = [[f.name, f.label, round(f.score, 4), round(f.threshold, 4), len(f.regions)] for f in found]
-        pictures = [(f.overlay(), f"{f.name}: {f.label}") for f in found]
+        pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in found]
         table, archive = self.downloads.place("scores.csv"), self.downloads.place("overlays.zip")
         table.write_text(to_csv(found), encoding="utf-8")
         archive.write_bytes(to_zip(found))

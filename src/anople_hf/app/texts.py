@@ -78,7 +78,7 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
             "This is the small embedded backbone, untrained: it compares patches and knows no text. Good for trying "
             "out; for a line, train a detector on a larger backbone and load it here."
         )
-    return f"{what} It knows: {', '.join(products.names) or 'no product yet'}."
+    return f"{what} At the start it knows: {', '.join(products.names) or 'no product yet'}."
 
 
 def taught(products: Products, name: str) -> str:
