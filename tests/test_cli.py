@@ -184,6 +184,17 @@ def test_wrong_usage_is_exit_code_2_and_help_teaches():
         assert verb in helped
 
 
+def test_completion_does_not_wait_for_torch():
+    """The shell asks at every Tab."""
+    asked = {"_ANOPLE_COMPLETE": "complete_bash", "COMP_WORDS": "anople pre", "COMP_CWORD": "1"}
+    code = (
+        "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, 'transformers' in sys.modules))\n"
+    )
+    code += "from anople_hf.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert done.stdout.split() == ["predict", "preview-anomalies", "False", "False"], done.stderr
+
+
 def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):
     said = anople("demo-data", tmp_path / "data", "--categories", "capsule", "--size", 64, "--json").stdout
     assert json.loads(said) == {"output": str(tmp_path / "data"), "categories": ["capsule"]}
