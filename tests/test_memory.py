@@ -67,6 +67,10 @@ def test_remove_photo_and_category():
         bank.remove("gear")
     with pytest.raises(KeyError, match="'zz'"):
         bank.remove("nut", "zz")
+    bank.add("cap", features(3), names=["same.png"], digests=["d1"])
+    bank.add("cap", features(4), names=["same.png"], digests=["d2"])
+    bank.remove("cap", "d1")  # two photos may have one name
+    assert [r.digest for r in bank.references("cap")] == ["d2"]
 
 
 def test_removing_restores_the_distances():

@@ -81,6 +81,17 @@ def test_decisions_and_regions_at_the_photos_size(processor):
     assert len(bad["regions"]) == 1
 
 
+def test_a_defective_part_shows_its_place_though_its_map_stays_low(processor):
+    result = processor.post_process(output(), pixel_thresholds=0.9)[1]
+    assert result["label"] == "defective" and result["pixel_threshold"] == pytest.approx(0.9)
+    assert result["mask_level"] == pytest.approx(0.9 * 0.3) and result["regions"][0]["box"] == (24, 8, 40, 16)
+    good = processor.post_process(output(), pixel_thresholds=0.9)[0]
+    assert good["mask_level"] is None and not good["regions"]
+    flat = output()
+    flat.anomaly_maps = torch.zeros(2, 48, 48)  # nothing stands out: nothing is marked
+    assert processor.post_process(flat)[1]["label"] == "defective" and not processor.post_process(flat)[1]["regions"]
+
+
 def test_own_threshold_wins_and_none_gives_no_label(processor):
     assert processor.post_process(output(), thresholds=0.05)[0]["label"] == "defective"
     without = output()

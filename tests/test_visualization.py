@@ -31,7 +31,7 @@ def test_no_rows_are_no_sheet(tmp_path):
 def rows():
     return [
         SheetRow(photo(), spot(value=0.1), 0.1, "normal", "gear", mask=np.zeros((60, 80)), threshold=0.5),
-        SheetRow(photo(), spot(), 1.0, "anomalous", "gear", mask=spot() > 0, threshold=0.5, pixel_threshold=0.5),
+        SheetRow(photo(), spot(), 1.0, "anomalous", "gear", mask=spot() > 0, threshold=0.5, mask_level=0.5),
         SheetRow(Image.fromarray(photo()), np.zeros((4, 4)), 0.0, "not calibrated", "a product with a long name"),
     ]
 

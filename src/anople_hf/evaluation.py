@@ -19,6 +19,7 @@ from .images import read_mask
 from .metrics import ALL_METRICS, METRICS, MORE_METRICS, ScoreAccumulator
 from .modeling_anople import Branch
 from .processing_anople import AnoPLeProcessor
+from .progress import seconds_between
 
 FPR_LIMIT = 0.3
 
@@ -108,7 +109,9 @@ def evaluate(
     images: list[dict[str, Any]] = []
     waiting = Counter(test["category"])
     started = time.perf_counter()
-    for start in tqdm(range(0, len(test), batch_size), desc="evaluating", unit="batch", disable=not progress):
+    starts = range(0, len(test), batch_size)
+    often = seconds_between()
+    for start in tqdm(starts, desc="evaluating", unit="batch", disable=not progress, mininterval=often):
         rows = test[start : start + batch_size]
         pixels = processor(images=rows["image"])["pixel_values"].to(model.device, model.dtype)
         output = model(pixels, category=rows["category"] if route else None, branch=branch)

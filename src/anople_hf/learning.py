@@ -21,6 +21,7 @@ from transformers import get_cosine_schedule_with_warmup
 from .losses import total_loss
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
 from .pairs import AnomalyPairs, collate_pairs
+from .progress import seconds_between
 from .synthesis import latent_anomalies
 from .training_config import TrainingConfig
 from .training_states import TrainingStates
@@ -90,7 +91,14 @@ def learn(
     )
     prompts = {name: value.to(accelerator.device) for name, value in prompts.items()}
 
-    bar = tqdm(total=config.max_steps, initial=step, desc="learning", unit="step", disable=not progress)
+    bar = tqdm(
+        total=config.max_steps,
+        initial=step,
+        desc="learning",
+        unit="step",
+        disable=not progress,
+        mininterval=seconds_between(),
+    )
     parts: list[dict[str, float]] = []
     with bar, trackers(accelerator, config):
         for batch in loader:
@@ -117,8 +125,8 @@ def learn(
             history.append({name: sum(part[name] for part in parts) / len(parts) for name in parts[0]})
             parts = []
             accelerator.log(history[-1], step=step)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in history[-1].items()}, refresh=False)
             bar.update()
-            bar.set_postfix({name: f"{value:.3f}" for name, value in history[-1].items()})
             if keeper is not None and step % config.checkpoint_every == 0:
                 keeper.save(step, history)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward again

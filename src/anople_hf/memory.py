@@ -156,13 +156,13 @@ class MemoryBank(nn.Module):
         self._replace(self._references | {category: self._references.get(category, []) + added})
 
     def remove(self, category: str, name: str | None = None) -> None:
-        """Forget a product, or one of its photos.
+        """Forget a product, or one of its photos, given by its name or its digest.
 
         Raises:
-            KeyError: Unknown category or photo name; the message lists the known ones.
+            KeyError: Unknown category or photo; the message lists the known ones.
         """
         self._require(category)
-        kept = [] if name is None else [r for r in self._references[category] if r.name != name]
+        kept = [] if name is None else [r for r in self._references[category] if name not in (r.name, r.digest)]
         if name is not None and len(kept) == len(self._references[category]):
             raise KeyError(f"no photo {name!r} of {category!r}; known: {[r.name for r in self._references[category]]}")
         others = {c: r for c, r in self._references.items() if c != category}

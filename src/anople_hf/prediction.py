@@ -15,6 +15,7 @@ from transformers.utils.logging import tqdm
 from .images import read_image
 from .modeling_anople import SHARED, AnoPLeModel
 from .processing_anople import AnoPLeProcessor
+from .progress import seconds_between
 
 
 @dataclass
@@ -81,7 +82,8 @@ def predict(
     Raises:
         KeyError: Unknown category; lists the known ones.
     """
-    with tqdm(total=len(paths), desc="judging", unit="photo", disable=not progress) as bar:
+    often = seconds_between()
+    with tqdm(total=len(paths), desc="judging", unit="photo", disable=not progress, mininterval=often) as bar:
         for start in range(0, len(paths), batch_size):
             chunk = [(path, read_image(path)) for path in paths[start : start + batch_size]]
             yield from judge(model, processor, chunk, category)

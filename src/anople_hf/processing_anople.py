@@ -16,7 +16,7 @@ from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
-from .scoring import resize_map
+from .scoring import mask_level, resize_map
 
 LABELS = ("normal", "defective")
 
@@ -165,8 +165,9 @@ class AnoPLeProcessor(ProcessorMixin):
         Returns:
             One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None
             without a threshold), `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top,
-            right, bottom)` in pixels, right and bottom exclusive, with `peak` and `area`, strongest first); a normal
-            part has an empty mask.
+            right, bottom)` in pixels, right and bottom exclusive, with `peak` and `area`, strongest first). A normal
+            part has an empty mask; a defective one is marked where its map is above `mask_level`: the pixel threshold,
+            or less, so that at least its strangest spot is.
         """
         scores = outputs.scores.float().cpu()
         limits = _per_image(thresholds, outputs.thresholds, len(scores))
@@ -181,9 +182,10 @@ class AnoPLeProcessor(ProcessorMixin):
             heat_map = resize_map(anomaly_map[None], size)[0].numpy()
             limit, pixel_limit = limits[index], pixel_limits[index]
             label = None if np.isnan(limit) else LABELS[int(score > limit)]
-            mask = np.zeros(size, bool)
+            level = None
             if label == "defective" and not np.isnan(pixel_limit):
-                mask = heat_map > pixel_limit
+                level = mask_level(pixel_limit, float(heat_map.max()))
+            mask = np.zeros(size, bool) if level is None else heat_map > level
             cell = size[0] * size[1] / anomaly_map.numel()
             results.append(
                 {
@@ -193,6 +195,7 @@ class AnoPLeProcessor(ProcessorMixin):
                     "label": label,
                     "heat_map": heat_map,
                     "mask": mask,
+                    "mask_level": level,
                     "regions": find_regions(heat_map, mask, min_area=min_region * cell),
                 }
             )

@@ -68,8 +68,7 @@ class Results:
             The row.
         """
         result, name = prediction.result, self._free_name(prediction.path)
-        limit = result["pixel_threshold"] if result["label"] == "defective" else None
-        overlay = heat_map_overlay(prediction.photo, result["heat_map"], scale=scale, threshold=limit)
+        overlay = heat_map_overlay(prediction.photo, result["heat_map"], scale=scale, threshold=result["mask_level"])
         Image.fromarray(overlay).save(self.folder / "heat_maps" / name)
         Image.fromarray(result["mask"].astype(np.uint8) * 255).save(self.folder / "masks" / name)
         row: Row = {

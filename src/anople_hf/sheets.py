@@ -77,7 +77,7 @@ def write_sheet(
                 category=category,
                 mask=_truth(row, photo),
                 threshold=result["threshold"],
-                pixel_threshold=result["pixel_threshold"],
+                mask_level=result["mask_level"],
                 name=f"{row['defect']}/{Path(row['path']).name}",
             )
         )

@@ -36,7 +36,7 @@ class SheetRow:
         category: The product.
         mask: Ground truth, (h, w), non-zero on defects; None if unknown.
         threshold: Score above which an image counts as anomalous; None if not calibrated.
-        pixel_threshold: Value of the map above which a contour is drawn; None for no contour.
+        mask_level: Value of the map above which a contour is drawn; None for no contour.
         name: The photo's name, printed below the decision.
     """
 
@@ -47,7 +47,7 @@ class SheetRow:
     category: str
     mask: ArrayLike | None = None
     threshold: float | None = None
-    pixel_threshold: float | None = None
+    mask_level: float | None = None
     name: str = ""
 
 
@@ -114,7 +114,7 @@ def _draw_pictures(axes: Sequence[Axes], row: SheetRow, scale: tuple[float, floa
     else:
         truth = resize_to(np.asarray(row.mask) > 0, pixels.shape[:2]) > 0  # any share: no small defect gets lost
         axes[1].imshow(draw_contour(np.where(truth[..., None], pixels, pixels // 2), truth, TRUTH))
-    axes[2].imshow(heat_map_overlay(pixels, row.anomaly_map, threshold=row.pixel_threshold, scale=scale, alpha=0.75))
+    axes[2].imshow(heat_map_overlay(pixels, row.anomaly_map, threshold=row.mask_level, scale=scale, alpha=0.75))
 
 
 def _draw_decision(axis: Axes, row: SheetRow, limits: tuple[float, float]) -> None:
@@ -145,7 +145,7 @@ def _draw_legend(figure: Figure, scale: tuple[float, float], foot: float, rows: 
     bar = figure.add_axes((0.55, foot * 0.5, 0.4, foot * 0.16))
     draw_colour_bar(bar, scale, "anomaly value, one scale for all rows")
     lines = {"ground truth": TRUTH if any(row.mask is not None for row in rows) else None}
-    lines["above the pixel threshold"] = DETECTED if any(row.pixel_threshold is not None for row in rows) else None
+    lines["marked as defective"] = DETECTED if any(row.mask_level is not None for row in rows) else None
     handles = [
         Patch(facecolor=css(colour), edgecolor=css(EDGE), label=label) for label, colour in lines.items() if colour
     ]

@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import gradio as gr
 import pytest
 import torch
+from PIL import Image
 
 from anople_hf.app.desk import Desk
 from anople_hf.app.detectors import SAMPLER, Detectors
 from anople_hf.app.products import ANY
+from anople_hf.data.drawn import render
+from anople_hf.data.drawn_products import PRODUCTS
 
 
 @pytest.fixture
@@ -26,7 +29,9 @@ def files(holed, tmp_path):
 def test_a_threshold_moves_for_one_visitor_alone(desk, files):
     mine, other = desk.arrive(), desk.arrive()
     slider, said = desk.show_threshold(mine, "woven_cloth")
-    assert slider.maximum == pytest.approx(3 * slider.value, abs=1e-3) and "0 of 10" in said
+    level = mine.products.limits("woven_cloth")[0]
+    assert slider.value == pytest.approx(level, rel=1e-3) and 2 * level < slider.maximum < 4 * level
+    assert "0 of 10" in said
     moved, said = desk.move_threshold(mine, "woven_cloth", 0.0)
     assert "10 of 10" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
     assert desk.show_threshold(other, "woven_cloth")[0].value == slider.value
@@ -61,6 +66,46 @@ def test_what_was_taught_waits_while_another_detector_is_tried(files, make_model
         desk.load(back[0], "somebody/else")
 
 
+def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path):
+    """The hole stands out among the good cloths, sets the threshold, and goes."""
+    holed[0].save(tmp_path / "hole.png")
+    files = [str(tmp_path / "hole.png")]
+    for index in range(4):
+        good = Image.fromarray(render(PRODUCTS["woven_cloth"], [7, index], 96))
+        good.save(tmp_path / f"good{index}.png")
+        files.append(str(tmp_path / f"good{index}.png"))
+    visitor, told = desk.teach(desk.arrive(), "cloth", files)[:2]
+    assert "5 good photos known" in told and "Least like the others: hole.png" in told
+    before = visitor.products.limits("cloth")[0]
+    album, gallery, chosen = desk.show_photos(visitor, "cloth")
+    assert len(gallery.value) == 5 and album.visible and chosen == -1
+    with pytest.raises(gr.Error, match="Choose one of the photos"):
+        desk.forget_photo(visitor, "cloth", chosen)
+    visitor, told = desk.forget_photo(visitor, "cloth", 0)[:2]
+    assert "4 good photos known" in told and "hole" not in told
+    assert visitor.products.limits("cloth")[0] < 0.7 * before
+    assert desk.check(visitor, files[0], "cloth", 0.5)[0].label == "defective"
+    for _ in range(4):
+        visitor, told = desk.forget_photo(visitor, "cloth", 0)[:2]
+    assert told == "**cloth** is forgotten." and "cloth" not in visitor.products.names
+    assert not desk.show_photos(visitor, "cloth")[0].visible
+
+
+def test_a_photo_taught_twice_counts_once_and_more_photos_judge_again(desk, tmp_path):
+    files = []
+    for index in range(5):
+        good = Image.fromarray(render(PRODUCTS["woven_cloth"], [7, index], 96))
+        good.save(tmp_path / f"good{index}.png")
+        files.append(str(tmp_path / f"good{index}.png"))
+    visitor = desk.teach(desk.arrive(), "cloth", files[:3])[0]
+    again = desk.teach(visitor, "cloth", files[:1])[0]
+    assert again.products.scores("cloth") == pytest.approx(visitor.products.scores("cloth"), abs=1e-6)
+    more = desk.teach(visitor, "cloth", files[3:])[0].products
+    at_once = desk.teach(desk.arrive(), "cloth", files)[0].products
+    assert more.scores("cloth") == pytest.approx(at_once.scores("cloth"), abs=1e-6)
+    assert more.limits("cloth") == pytest.approx(at_once.limits("cloth"), abs=1e-6)
+
+
 def test_a_bank_goes_out_and_in(desk, files):
     path = desk.download_bank(desk.move_threshold(desk.arrive(), "capsule", 0.5)[0])
     visitor = desk.arrive()
@@ -68,8 +113,8 @@ def test_a_bank_goes_out_and_in(desk, files):
         visitor = desk.remove(visitor, name)[0]
     with pytest.raises(gr.Error, match="No product is known"):
         desk.download_bank(visitor)
-    with pytest.raises(gr.Error, match="No product is known"):
-        desk.show_threshold(visitor, ANY)
+    slider, said = desk.show_threshold(visitor, ANY)
+    assert "No product is known" in said and not slider.interactive
     visitor, told = desk.load_bank(visitor, path)[:2]
     assert "capsule, woven_cloth" in told and visitor.products.limits("capsule")[0] == 0.5
     assert "nothing new" in desk.load_bank(visitor, path)[1]
@@ -122,7 +167,7 @@ def test_a_lent_process_teaches_and_checks(detectors, files):
     desk = Desk(detectors, lend=forked)
     with ThreadPoolExecutor(1) as worker:  # as Gradio does: not on the main thread
         visitor, told = worker.submit(desk.teach, desk.arrive(), "cloth", files[:1]).result(200)[:2]
-        assert "cloth**: 1 good photos known" in told and "cloth" in visitor.products.names
+        assert "cloth**: 1 good photo known" in told and "cloth" in visitor.products.names
         found = worker.submit(desk.check, visitor, files[0], "woven_cloth", 0.5).result(200)[0]
         assert found.label == "defective"
         with pytest.raises(gr.Error, match="Unknown product"):

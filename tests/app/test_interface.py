@@ -182,9 +182,15 @@ def test_teach_check_threshold_and_two_visitors(page, browser, url, parts):
         second.get_by_role("tab", name="Teach").wait_for(timeout=PATIENCE)
         assert "board" not in products_of(second) and "capsule" in products_of(second)
     open_tab(page, "Threshold")
-    page.locator("#show-threshold").click()
     expect(page.locator("#alarms")).to_contain_text("0 of 3 views of the taught good photos", timeout=PATIENCE)
+    expect(page.locator("#alarms .strip .under")).to_have_count(3)
     open_tab(page, "Teach")
+    pictures = page.locator("#good-photos button:has(img)")
+    expect(pictures).to_have_count(3, timeout=PATIENCE)
+    pictures.first.click()
+    page.locator("#forget-photo").click()
+    expect(page.locator("#told")).to_contain_text("board: 2 good photos known", timeout=PATIENCE)
+    expect(pictures).to_have_count(2, timeout=PATIENCE)
     page.locator("#forget").click()
     expect(page.locator("#told")).to_contain_text("board is forgotten", timeout=PATIENCE)
     assert "board" not in products_of(page)
@@ -238,4 +244,4 @@ def test_the_api_of_a_program(url, parts):
     bank = client.predict(api_name="/download_bank")
     assert other.predict(handle_file(bank), api_name="/load_bank")[0] == "The bank brought: board."
     assert "(board)" in other.predict(photo, "board", 0.6, api_name="/check")[0]
-    assert "At **0.0" in client.predict("board", 0.0, api_name="/set_threshold")
+    assert "3 of 3 views" in client.predict("board", 0.0, api_name="/set_threshold")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anople_hf.app.products import ANY, Products, checked_photo
+from anople_hf.app.products import ANY, MOST_TAUGHT, GoodPhoto, Products, checked_photo
 from anople_hf.memory import MemoryBank
 
 
@@ -12,8 +12,10 @@ def known(*names):
     products = Products(MemoryBank([0]))
     for number, name in enumerate(names):
         products.bank.add(name, torch.randn(2, 1, 4, 8), digests=[f"{number}a", f"{number}b"])
-        products.photos |= {f"{number}a": Image.new("RGB", (4, 4)), f"{number}b": Image.new("RGB", (4, 4))}
-        products.calibrate(name, [0.1 + number, 0.2 + number], [0.3 + number, 0.4 + number])
+        photo = GoodPhoto(Image.new("RGB", (4, 4)), torch.zeros(3, 4, 4))
+        products.photos |= {f"{number}a": photo, f"{number}b": photo}
+        scores = {f"{number}a": [0.1 + number], f"{number}b": [0.2 + number]}
+        products.calibrate(name, scores, [0.3 + number, 0.4 + number])
     return products
 
 
@@ -21,8 +23,8 @@ def test_thresholds_are_the_highest_of_few_scores():
     products = known("gear", "nut")
     assert products.limits("gear") == (0.2, 0.4) and products.limits("nut") == (1.2, 1.4)
     assert products.limits(ANY) == (1.2, 1.4)
-    products.calibrate("gear", [0.7], [0.1])  # a further photo: all of its scores count
-    assert products.limits("gear") == (0.7, 0.4)
+    products.calibrate("gear", {"0a": [0.05], "0b": [0.06], "0c": [0.07]}, [0.1])  # judged again, beside a third one
+    assert products.limits("gear") == (0.07, 0.1)
 
 
 def test_a_common_threshold_holds_for_any_product_with_what_was_taught_since():
@@ -32,15 +34,17 @@ def test_a_common_threshold_holds_for_any_product_with_what_was_taught_since():
     products = Products(MemoryBank([0]))
     products.take_in(bank, {"gear": {**entry, "threshold": 0.9}, "*": {**entry, "threshold": 0.6}})
     assert products.limits(ANY) == (0.6, 0.5)
-    assert products.scores["gear"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert products.scores("gear") == [0.0, 0.25, 0.5, 0.75, 1.0]
     products.bank.add("nut", torch.randn(1, 1, 4, 8))
-    products.calibrate("nut", [0.7], [0.2])
+    products.calibrate("nut", {"": [0.7]}, [0.2])
     assert products.limits(ANY) == (0.7, 0.5)
+    products.calibrate("gear", {"": [2.0]}, [0.1])  # more of a product that was brought: its scores count, too
+    assert products.limits("gear") == (2.0, 0.5) and len(products.scores("gear")) == 6
 
 
-def test_moving_a_threshold_and_its_false_alarms():
+def test_moving_a_threshold():
     products = known("gear", "nut")
-    assert products.false_alarms("gear", 0.15) == (1, 2) and products.false_alarms(ANY, 0.15) == (3, 4)
+    assert products.scores("gear") == [0.1, 0.2] and products.scores(ANY) == [0.1, 0.2, 1.1, 1.2]
     products.move("gear", 0.11)
     assert products.limits("gear") == (0.11, 0.4) and products.limits("nut")[0] == 1.2
     products.move(ANY, 0.5)
@@ -50,7 +54,9 @@ def test_moving_a_threshold_and_its_false_alarms():
 def test_what_is_forgotten_is_gone():
     products = known("gear", "nut")
     products.remove("gear")
-    assert products.names == ["nut"] and set(products.photos) == {"1a", "1b"} and "gear" not in products.scores
+    assert products.names == ["nut"] and set(products.photos) == {"1a", "1b"} and products.scores("gear") == []
+    products.remove("nut", "1b")
+    assert products.names == ["nut"] and products.scores("nut") == [1.1] and set(products.photos) == {"1a"}
     products.remove("nut")
     with pytest.raises(ValueError, match="No product is known yet"):
         products.limits(ANY)
@@ -68,12 +74,25 @@ def test_a_product_without_threshold_says_so():
 def test_a_branch_changes_alone():
     products = known("gear")
     branch = products.branch()
-    branch.calibrate("gear", [9.0], [9.0])
+    branch.calibrate("gear", {"": [9.0]}, [9.0])
     branch.bank.add("nut", torch.randn(1, 1, 4, 8))
     branch.move("gear", 5.0)
     branch.photos.clear()
     assert products.names == ["gear"] and products.limits("gear") == (0.2, 0.4)
-    assert len(products.scores["gear"]) == 2 and len(products.photos) == 2 and products.taught == {"gear"}
+    assert len(products.scores("gear")) == 2 and len(products.photos) == 2 and products.taught == {"gear"}
+
+
+def test_the_strangest_photo_comes_first():
+    assert known("gear").by_strangeness("gear") == [("0b", pytest.approx(0.2)), ("0a", pytest.approx(0.1))]
+    assert known("gear").by_strangeness("nut") == []
+
+
+def test_a_visitor_cannot_fill_the_memory():
+    products = known("gear")
+    products.came_with = 1  # two photos, one of them the detector's own
+    products.require_room(MOST_TAUGHT - 1)
+    with pytest.raises(ValueError, match=f"At most {MOST_TAUGHT} good photos"):
+        products.require_room(MOST_TAUGHT)
 
 
 def test_photos_become_rgb(tmp_path):

@@ -5,14 +5,14 @@ import torch
 from PIL import Image
 
 from anople_hf.app.inspector import Finding
-from anople_hf.app.products import ANY, Products
-from anople_hf.app.texts import CSS, describe, false_alarms
+from anople_hf.app.products import ANY, GoodPhoto, Products
+from anople_hf.app.texts import CSS, describe, false_alarms, good_photos, taught
 from anople_hf.memory import MemoryBank
 
 
 def finding(score, product="gear", regions=()):
     photo = Image.new("RGB", (8, 8))
-    return Finding("a.png", product, photo, np.zeros((8, 8), np.float32), score, 0.5, 0.5, list(regions), photo)
+    return Finding("a.png", product, photo, np.zeros((8, 8), np.float32), score, 0.5, 0.5, None, list(regions), photo)
 
 
 def test_decision_and_how_far_from_the_threshold():
@@ -24,18 +24,42 @@ def test_decision_and_how_far_from_the_threshold():
     assert "left: 100.0%" in describe(finding(50.0))
 
 
+def test_another_product_is_suspected():
+    """Most of the photo is strange: no defect is that large."""
+    strange = finding(0.75)
+    assert "right product" not in describe(strange)
+    strange.heat_map[:5] = 0.9
+    assert "is it the right product" in describe(strange)
+
+
 def test_a_name_cannot_become_markup():
     assert "<script>" not in describe(finding(0.75, "<script>alert(1)</script>"))
 
 
 def test_false_alarms_are_counted():
     products = Products(MemoryBank([0]))
-    assert false_alarms(products, ANY, 0.1) == "No scores of good photos are known."
+    assert "No scores of good photos are known." in false_alarms(products, ANY, 0.1)
     products.bank.add("gear", torch.randn(1, 1, 4, 8))
-    products.calibrate("gear", [0.1, 0.2, 0.3, 0.4], [1])
-    assert "1 of 4 views of the taught good photos of gear would be called defective (25%)" in false_alarms(
-        products, "gear", 0.35
-    )
+    products.calibrate("gear", {"": [0.1, 0.2, 0.3, 0.4]}, [1])
+    told = false_alarms(products, "gear", 0.35)
+    assert "1 of 4 views of the taught good photos of gear would be called defective (25%)" in told
+    assert told.count('class="over"') == 1 and told.count('class="under"') == 3  # one mark each, told apart by shape
+    assert "left: 83.3%" in told  # the threshold, on a line that ends at 1.05 x 0.4
+
+
+def test_taught_photos_are_shown_strangest_first():
+    products = Products(MemoryBank([0]))
+    names = ["first.png", "second.png", "third.png"]
+    products.bank.add("gear", torch.randn(3, 1, 4, 8), names=names, digests=names)
+    products.photos = {name: GoodPhoto(Image.new("RGB", (4, 4)), torch.zeros(3, 4, 4)) for name in names}
+    products.calibrate("gear", dict(zip(names, [[0.1], [0.3], [0.2]], strict=True)), [1])
+    assert [words for _, words in good_photos(products, "gear")] == [
+        "0.3000 second.png", "0.2000 third.png", "0.1000 first.png",
+    ]  # fmt: skip
+    assert "3 good photos known. Threshold 0.3000. Least like the others: second.png" in taught(products, "gear")
+    products.remove("gear", "second.png")
+    assert good_photos(products, "gear")[0][1] == "0.2000 third.png" and "Least" not in taught(products, "gear")
+    assert good_photos(products, "nut") == []
 
 
 def test_the_look_has_no_holes():

@@ -10,6 +10,7 @@ it changed. Computation goes through `ask`, as one function of plain arguments: 
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .detectors import Detectors, best_device
 from .downloads import Downloads, to_csv, to_zip
 from .inspector import Finding
 from .products import ANY, MOST_PHOTOS, Products
-from .texts import NOTHING_YET, SECONDS_KEPT, describe, false_alarms, introduce, taught
+from .texts import NOTHING_YET, SECONDS_KEPT, describe, false_alarms, good_photos, introduce, taught
 
 TOGETHER = 6
 """Photos judged in one go."""
@@ -122,7 +123,7 @@ class Desk:
         product: str,
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:
-        """Judge many photos; a table, pictures, and both to take along."""
+        """Judge many photos; a table in their order, pictures with the highest score first, both to take along."""
         if not files or len(files) > MOST_PHOTOS:
             raise _said(f"{len(files or [])} photos; choose 1 to {MOST_PHOTOS}.")
         found: list[Finding] = []
@@ -130,7 +131,8 @@ class Desk:
             progress((start, len(files)), desc="checking", unit="photos")
             found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
         rows = [[f.name, f.label, round(f.score, 4), round(f.threshold, 4), len(f.regions)] for f in found]
-        pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in found]
+        strangest = sorted(found, key=lambda f: -f.score)
+        pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in strangest]
         table, archive = self.downloads.place("scores.csv"), self.downloads.place("overlays.zip")
         table.write_text(to_csv(found), encoding="utf-8")
         archive.write_bytes(to_zip(found))
@@ -141,6 +143,27 @@ class Desk:
         name = (name or "").strip()
         visitor = replace(visitor, products=self.ask(visitor, "teach", name, files or []))
         return visitor, taught(visitor.products, name), *_menus(visitor.products, name)
+
+    @staticmethod
+    def show_photos(visitor: Visitor, product: str) -> tuple[Any, ...]:
+        """A product's good photos, if there are any, and none of them chosen."""
+        pictures = good_photos(visitor.products, product)
+        return gr.Column(visible=bool(pictures)), gr.Gallery(pictures, selected_index=None), -1
+
+    @staticmethod
+    def choose_photo(event: gr.SelectData) -> int:
+        """The place of the photo that was clicked."""
+        return event.index
+
+    def forget_photo(self, visitor: Visitor, product: str, chosen: int) -> tuple[Any, ...]:
+        """Forget the chosen one of a product's good photos, as `show_photos` orders them."""
+        photos = visitor.products.by_strangeness(product)
+        if not 0 <= chosen < len(photos):
+            raise _said("Choose one of the photos first: click it.")
+        visitor = replace(visitor, products=self.ask(visitor, "forget_photo", product, photos[chosen][0]))
+        left = product in visitor.products.names
+        told = taught(visitor.products, product) if left else f"**{product}** is forgotten."
+        return visitor, told, *_menus(visitor.products, product)
 
     def load_bank(self, visitor: Visitor, file: str | None) -> tuple[Any, ...]:
         """Add the products of a memory bank."""
@@ -180,8 +203,9 @@ class Desk:
         try:
             level = visitor.products.limits(product)[0]
         except ValueError as error:
-            raise _said(str(error)) from error
-        slider = gr.Slider(minimum=0, maximum=round(3 * level, 4), step=round(3 * level / 300, 6), value=level)
+            return gr.Slider(interactive=False), f"<p>{escape(str(error))}</p>"
+        end = float(f"{3 * max(level, 1e-6):.1g}")
+        slider = gr.Slider(minimum=0, maximum=end, step=end / 1000, value=float(f"{level:.4g}"), interactive=True)
         return slider, false_alarms(visitor.products, product, level)
 
     def move_threshold(self, visitor: Visitor, product: str, level: float) -> tuple[Visitor, str]:

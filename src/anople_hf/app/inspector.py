@@ -19,9 +19,9 @@ from ..memory import MemoryBank, image_digest
 from ..modeling_anople import AnoPLeModel, Branch
 from ..overlays import heat_map_overlay
 from ..palette import DETECTED, EDGE, css
-from ..processing_anople import AnoPLeProcessor, find_regions
+from ..processing_anople import AnoPLeProcessor
 from ..sharing_anople import public_name
-from .products import ANY, MOST_PHOTOS, Products, checked_photo
+from .products import ANY, MOST_PHOTOS, GoodPhoto, Products, checked_photo
 
 SHOWN_SIDE = 1280
 VIEWS = 4
@@ -41,7 +41,8 @@ class Finding:
         score: Raw score.
         threshold: For scores.
         pixel_threshold: For the map.
-        regions: Boxes above `pixel_threshold`, strongest first; empty for a good part.
+        mask_level: Value of the map from which a defective part is marked; None for a good one.
+        regions: Boxes of what is marked, strongest first; empty for a good part.
         evidence: The strangest patch and the good patch it is nearest to, side by side, boxed.
     """
 
@@ -52,6 +53,7 @@ class Finding:
     score: float
     threshold: float
     pixel_threshold: float
+    mask_level: float | None
     regions: list[dict[str, Any]]
     evidence: Image.Image
 
@@ -62,10 +64,9 @@ class Finding:
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
         """The photo under its heat map; the contour is drawn on defective parts."""
-        limit = self.pixel_threshold if self.label == "defective" else None
         scale = (0.0, 2 * self.pixel_threshold)
         return Image.fromarray(
-            heat_map_overlay(self.photo, self.heat_map, threshold=limit, scale=scale, alpha=opacity)
+            heat_map_overlay(self.photo, self.heat_map, threshold=self.mask_level, scale=scale, alpha=opacity)
         )
 
 
@@ -91,17 +92,19 @@ class Inspector:
         """A new visitor's products: those the detector came with, thresholds included, and nobody else's."""
         own = Products(MemoryBank(self.model.memory_layers))
         own.take_in(self.model.memory.without([]).cpu(), self.model.config.calibration)
+        own.came_with = len(own.bank)
         return own
 
     def load_bank(self, products: Products, path: str | Path) -> Products:
         """The products, and those of a memory bank that was downloaded here or pushed elsewhere.
 
         Raises:
-            ValueError: Not a bank, or one of another model.
+            ValueError: Not a bank, one of another model, or too many photos.
         """
         bank = MemoryBank.load(path, fingerprint=self.model.fingerprint())
         more = products.branch()
         more.taught |= set(more.take_in(bank, bank.calibration))
+        more.require_room()
         return more
 
     def save_bank(self, products: Products, path: str | Path) -> None:
@@ -117,6 +120,8 @@ class Inspector:
     def teach(self, products: Products, name: str, files: Sequence[str | Path | Image.Image]) -> Products:
         """The products, with more good photos of one of them and its threshold set anew.
 
+        Photos that the product already knows are not added twice.
+
         Args:
             products: The visitor's; they stay as they are.
             name: The product, new or known.
@@ -129,17 +134,27 @@ class Inspector:
         if not name or name in (ANY, "*") or "/" in name or len(name) > 60:
             raise ValueError("Give the product a name of up to 60 letters, without '/'.")
         photos = [checked_photo(file) for file in _counted(files)]
+        products.require_room(len(photos))
         pixels = self.processor(images=photos)["pixel_values"]
         more = products.branch()
         bank = more.bank.to(self.model.device)
         names = ["" if isinstance(file, Image.Image) else Path(file).name for file in files]
         self._with(bank).memorize(pixels, name, names=names)
         for photo, image in zip(photos, pixels, strict=True):
-            more.photos[image_digest(image)] = _small(photo, 480)
-        scores, peaks = self._judge_by_others(bank, pixels, name)
-        more.bank = bank.cpu()
-        more.calibrate(name, scores, peaks)
-        return more
+            more.photos[image_digest(image)] = GoodPhoto(_small(photo, 480), image)
+        return self._judged(more, bank, name)
+
+    @torch.inference_mode()
+    def forget_photo(self, products: Products, name: str, digest: str) -> Products:
+        """The products without one of the photos that were taught here, and the product's threshold set anew.
+
+        Raises:
+            KeyError: Unknown product or photo.
+        """
+        more = products.branch()
+        more.remove(name, digest)
+        left = name in more.names and (more.judged.get(name) or name in more.brought)
+        return self._judged(more, more.bank.to(self.model.device), name) if left else more
 
     @torch.inference_mode()
     def check(self, products: Products, file: str | Path | Image.Image, product: str = ANY) -> Finding:
@@ -161,13 +176,21 @@ class Inspector:
         routed = None if product == ANY else product
         output = self.model(pixels, category=routed, branch=self.branch, memory=self._here(products.bank))
         shown = _small(photo, SHOWN_SIDE)
-        maps = output.anomaly_maps[None].float().cpu()
-        heat_map = F.interpolate(maps, size=shown.size[::-1], mode="bilinear")[0, 0].numpy()
-        score = float(output.scores[0])
-        regions = find_regions(heat_map, heat_map > pixel_threshold, min_area=4) if score > threshold else []
-        name = "photo" if isinstance(file, Image.Image) else Path(file).name
-        evidence = self._evidence(products, pixels, output.memory_maps[0], routed, shown)
-        return Finding(name, product, shown, heat_map, score, threshold, pixel_threshold, regions, evidence)
+        found = self.processor.post_process(
+            output, [shown.size[::-1]], thresholds=threshold, pixel_thresholds=pixel_threshold
+        )[0]
+        return Finding(
+            name="photo" if isinstance(file, Image.Image) else Path(file).name,
+            product=product,
+            photo=shown,
+            heat_map=found["heat_map"],
+            score=found["score"],
+            threshold=threshold,
+            pixel_threshold=pixel_threshold,
+            mask_level=found["mask_level"],
+            regions=found["regions"],
+            evidence=self._evidence(products, pixels, output.memory_maps[0], routed, shown),
+        )
 
     def check_many(self, products: Products, files: Sequence[str | Path], product: str = ANY) -> list[Finding]:
         """Judge some photos, see `check`."""
@@ -185,18 +208,29 @@ class Inspector:
         view.__dict__["_modules"] = {**self.model._modules, "memory": bank}
         return view
 
-    def _judge_by_others(self, bank: MemoryBank, pixels: torch.Tensor, name: str) -> tuple[list[float], list[float]]:
-        """Scores and map peaks of good photos, each judged by the other photos of its product."""
-        scores, peaks, generator = [], [], torch.Generator().manual_seed(0)
-        views = 1 if len(bank.references(name)) >= ENOUGH else VIEWS
-        for image in pixels:
-            others = bank.without([image_digest(image)])
+    def _judged(self, products: Products, bank: MemoryBank, name: str) -> Products:
+        """Judge all photos of a product that were taught here, each by the others, and set its thresholds.
+
+        Those that were there before are judged again: by more photos now, or by fewer.
+
+        Args:
+            products: The visitor's, to be changed.
+            bank: Their memory, where the model computes.
+            name: The product.
+        """
+        judged, peaks, generator = {}, [], torch.Generator().manual_seed(0)
+        references = bank.references(name)
+        views = 1 if len(references) >= ENOUGH else VIEWS
+        for digest in (reference.digest for reference in references if reference.digest in products.photos):
+            others = bank.without([digest])
             judge = others if name in others.categories else bank
-            batch = vary(image, views, generator).to(self.model.device)
+            batch = vary(products.photos[digest].pixels, views, generator).to(self.model.device)
             output = self.model(batch, category=name, branch=self.branch, memory=judge)
-            scores += output.scores.tolist()
+            judged[digest] = output.scores.tolist()
             peaks += output.anomaly_maps.amax(dim=(1, 2)).tolist()
-        return scores, peaks
+        products.bank = bank.cpu()
+        products.calibrate(name, judged, peaks)
+        return products
 
     def _evidence(
         self,
@@ -220,7 +254,7 @@ class Inspector:
                 best = max(best, (float(value), reference.digest, int(row) % (grid * grid)))
         pictures = [_boxed(photo, place, grid)]
         if best[1] in products.photos:
-            pictures.append(_boxed(products.photos[best[1]], best[2], grid))
+            pictures.append(_boxed(products.photos[best[1]].shown, best[2], grid))
         both = Image.new("RGB", (420 * len(pictures) - 20, 400), "white")
         for column, picture in enumerate(pictures):
             both.paste(picture, (420 * column, 0))

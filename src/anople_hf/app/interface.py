@@ -105,37 +105,56 @@ def build(
             picked.success(desk.check, [visitor, photo, product, opacity], shown, api_visibility="private")
             opacity.change(desk.repaint, [last, opacity], overlay, **QUIET)
         with gr.Tab("Check many"):
-            files = gr.File(file_count="multiple", label="Photos", elem_id="batch-files")
-            batch_product = gr.Dropdown(names, value=names[0], label="Product")
+            files = gr.File(file_count="multiple", label="Photos", height=220, elem_id="batch-files")
+            batch_product = gr.Dropdown(names, value=names[0], label="Product", elem_id="batch-product")
             batch = gr.Button("Check all", variant="primary", elem_id="batch")
             headers = ["file", "label", "score", "threshold", "regions"]
             table = gr.Dataframe(headers=headers, label="Results", interactive=False)
-            gallery = gr.Gallery(label="Heat maps", columns=4, height=360, buttons=["download", "fullscreen"])
+            gallery = gr.Gallery(
+                label="Heat maps, highest score first",
+                columns=4,
+                height=360,
+                buttons=["download", "fullscreen"],
+                elem_id="heat-maps",
+            )
             with gr.Row():
                 scores = gr.File(label="scores.csv", interactive=False)
                 archive = gr.File(label="overlays.zip", interactive=False)
-            batch.click(desk.check_batch, [visitor, files, batch_product], [table, gallery, scores, archive],
-                        api_name="check_batch")  # fmt: skip
-        with gr.Tab("Teach"):
+            judged = [table, gallery, scores, archive]
+            batch.click(desk.check_batch, [visitor, files, batch_product], judged,
+                        api_name="check_batch", show_progress_on=table)  # fmt: skip
+        with gr.Tab("Teach") as teaching:
             name = gr.Textbox(label="Name of the product", placeholder="brass gear", max_length=60, elem_id="name")
-            good = gr.File(file_count="multiple", label="Good photos, 3 to 10", elem_id="good-files")
+            good = gr.File(file_count="multiple", label="Good photos, 3 to 10", height=220, elem_id="good-files")
             teach = gr.Button("Teach", variant="primary", elem_id="teach")
             told = gr.Markdown(elem_id="told")
             with gr.Row(equal_height=True):
-                known = gr.Dropdown(names, value=names[0], label="Known products", scale=2)
+                known = gr.Dropdown(names, value=names[0], label="Known products", scale=2, elem_id="known")
                 forget = gr.Button("Forget this product", elem_id="forget")
                 bank = gr.DownloadButton("Download the memory bank", elem_id="bank")
+            chosen = gr.State(-1)
+            with gr.Column(visible=False) as album:
+                gr.Markdown("Its good photos, each with its score against the others, the least alike first:")
+                remembered = gr.Gallery(
+                    show_label=False,
+                    columns=6,
+                    height="auto",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    elem_id="good-photos",
+                )
+                forget_photo = gr.Button("Forget the chosen photo", elem_id="forget-photo")
             with gr.Accordion("Load a memory bank", open=False):
                 given = gr.File(file_types=[".safetensors"], label="memory_bank.safetensors", elem_id="bank-file")
                 take = gr.Button("Add its products", elem_id="take-bank")
             bank.click(desk.download_bank, visitor, bank, api_name="download_bank")
-        with gr.Tab("Threshold"):
+        with gr.Tab("Threshold") as thresholds:
             whose = gr.Dropdown(names, value=names[0], label="Product", elem_id="whose")
-            show = gr.Button("Show", elem_id="show-threshold")
             level = gr.Slider(0, 1, 0.5, label="Threshold: a part with a higher score is defective", elem_id="level")
-            alarms = gr.Markdown(elem_id="alarms")
-            for ask in (show.click, whose.input):
-                ask(desk.show_threshold, [visitor, whose], [level, alarms], api_visibility="private")
+            alarms = gr.HTML(elem_id="alarms")
+            for ask in (thresholds.select, whose.change):
+                ask(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
             level.input(  # by mouse, keyboard or number; the last one of a drag counts
                 desk.move_threshold,
                 [visitor, whose, level],
@@ -149,10 +168,18 @@ def build(
         menus = [product, batch_product, known, whose]
         learnt = [visitor, told, *menus]
         changed = [visitor, about, dataset, *shown, *menus]
-        loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
-        teach.click(desk.teach, [visitor, name, good], learnt, api_name="teach", show_progress_on=told)
-        take.click(desk.load_bank, [visitor, given], learnt, api_name="load_bank", show_progress_on=told)
-        forget.click(desk.remove, [visitor, known], learnt, api_name="remove", show_progress_on=told)
+        remembered.select(desk.choose_photo, None, chosen, **QUIET)
+        learns = [
+            loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about),
+            teach.click(desk.teach, [visitor, name, good], learnt, api_name="teach", show_progress_on=told),
+            take.click(desk.load_bank, [visitor, given], learnt, api_name="load_bank", show_progress_on=told),
+            forget.click(desk.remove, [visitor, known], learnt, api_name="remove", show_progress_on=told),
+            forget_photo.click(
+                desk.forget_photo, [visitor, known, chosen], learnt, api_visibility="private", show_progress_on=told
+            ),
+        ]
+        for show in (teaching.select, known.input, *(learning.success for learning in learns)):
+            show(desk.show_photos, [visitor, known], [album, remembered, chosen], **QUIET)
     return app
 
 

@@ -3,12 +3,14 @@
 Where in the paper: sec. 3.4 (memory); thresholds and their scores are ours.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ..images import read_image, why_unusable
 from ..memory import MemoryBank
@@ -16,7 +18,22 @@ from ..scoring import SHARED, Calibration
 
 ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000
+MOST_TAUGHT = 150
+"""Good photos that a visitor may add, those of loaded banks included; with the embedded backbone they take 0.5 GB."""
 FALSE_ALARM_RATE = 0.05
+
+
+@dataclass(frozen=True)
+class GoodPhoto:
+    """A good photo that was taught here.
+
+    Attributes:
+        shown: A small copy.
+        pixels: (3, S, S), as the model sees it; it is judged again when the photos beside it change.
+    """
+
+    shown: Image.Image
+    pixels: Tensor
 
 
 @dataclass
@@ -25,20 +42,22 @@ class Products:
 
     Attributes:
         bank: Patches of their good photos, on the CPU.
-        photos: Small copies of them by digest, to be shown beside a finding.
+        photos: The photos that were taught here, by digest.
         calibration: By product, as in `config.calibration`; the key "*" holds for any product, if a detector came
             with it.
-        scores: By product: scores of its good photos, each judged by the others.
-        peaks: By product: the highest values of their maps.
+        judged: By product and digest: scores of a photo that was taught here, judged by the others of its product.
+        brought: By product: scores, and the highest map value, of good photos that are known by a calibration alone.
         taught: The products that were taught here, not those that the detector came with.
+        came_with: How many photos the detector came with.
     """
 
     bank: MemoryBank
-    photos: dict[str, Image.Image] = field(default_factory=dict)
+    photos: dict[str, GoodPhoto] = field(default_factory=dict)
     calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    peaks: dict[str, list[float]] = field(default_factory=dict)
+    judged: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    brought: dict[str, tuple[list[float], float]] = field(default_factory=dict)
     taught: set[str] = field(default_factory=set)
+    came_with: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -47,10 +66,20 @@ class Products:
 
     def branch(self) -> "Products":
         """Products that change alone from here on; photos and patches are shared until then."""
-        scores, peaks = ({k: list(v) for k, v in part.items()} for part in (self.scores, self.peaks))
-        bank = self.bank.without([])
-        return replace(self, bank=bank, photos=dict(self.photos), calibration=dict(self.calibration), scores=scores,
-                       peaks=peaks, taught=set(self.taught))  # fmt: skip
+        return replace(self, bank=self.bank.without([]), photos=dict(self.photos), calibration=dict(self.calibration),
+                       judged=dict(self.judged), brought=dict(self.brought), taught=set(self.taught))  # fmt: skip
+
+    def scores(self, product: str) -> list[float]:
+        """Scores of a product's good photos; of all products' for `ANY`."""
+        names = {*self.brought, *self.judged} if product == ANY else {product}
+        scores = [score for name in sorted(names & set(self.brought)) for score in self.brought[name][0]]
+        photos = [judged for name in sorted(names & set(self.judged)) for judged in self.judged[name].values()]
+        return [*scores, *(score for judged in photos for score in judged)]
+
+    def by_strangeness(self, product: str) -> list[tuple[str, float]]:
+        """(digest, mean score) of the photos that were taught here, the one least like the others first."""
+        photos = {digest: float(np.mean(scores)) for digest, scores in self.judged.get(product, {}).items()}
+        return sorted(photos.items(), key=lambda item: -item[1])
 
     def limits(self, product: str) -> tuple[float, float]:
         """Thresholds for scores and maps.
@@ -74,14 +103,20 @@ class Products:
             )
         return max(e["threshold"] for e in entries), max(e["pixel_threshold"] for e in entries)
 
-    def calibrate(self, name: str, scores: list[float], peaks: list[float]) -> None:
-        """Set a product's thresholds from its good photos' scores, those of earlier photos among them."""
+    def calibrate(self, name: str, judged: Mapping[str, Sequence[float]], peaks: Sequence[float]) -> None:
+        """Set a product's thresholds from its good photos.
+
+        Args:
+            name: The product.
+            judged: Scores by digest, of all its photos that were taught here.
+            peaks: The highest values of their maps.
+        """
         self.taught.add(name)
-        self.scores[name] = self.scores.get(name, []) + scores
-        self.peaks[name] = self.peaks.get(name, []) + peaks
+        self.judged[name] = {digest: list(scores) for digest, scores in judged.items()}
+        earlier = [self.brought[name][1]] if name in self.brought else []
         self.calibration[name] = Calibration.from_normals(
-            self.scores[name],
-            self.peaks[name],
+            self.scores(name),
+            [*earlier, *peaks],
             FALSE_ALARM_RATE,
             num_photos=len(self.bank.references(name)),
             exchangeable=False,
@@ -93,11 +128,14 @@ class Products:
         for name in list(self.calibration) if product == ANY else [product]:
             self.calibration[name] = {**self.calibration[name], "threshold": float(threshold)}
 
-    def false_alarms(self, product: str, threshold: float) -> tuple[int, int]:
-        """How many scores of good photos lie above a threshold, and how many there are."""
-        names = list(self.scores) if product == ANY else [product]
-        scores = [score for name in names for score in self.scores.get(name, [])]
-        return sum(score > threshold for score in scores), len(scores)
+    def require_room(self, more: int = 0) -> None:
+        """See that a visitor's memory does not grow without end.
+
+        Raises:
+            ValueError: With so many more photos there would be more than `MOST_TAUGHT`.
+        """
+        if len(self.bank) - self.came_with + more > MOST_TAUGHT:
+            raise ValueError(f"At most {MOST_TAUGHT} good photos can be taught here; forget some first.")
 
     def take_in(self, bank: MemoryBank, calibration: dict[str, dict[str, Any]] | None) -> list[str]:
         """Add the products of a bank, with the thresholds that came with it.
@@ -111,22 +149,24 @@ class Products:
                 continue
             self.calibration[name] = entry
             if name != SHARED:
-                self.scores[name] = _spread(entry)
-                self.peaks[name] = [entry["pixel_threshold"]]
+                self.brought[name] = _spread(entry), entry["pixel_threshold"]
         return bank.categories
 
-    def remove(self, product: str) -> None:
-        """Forget a product.
+    def remove(self, product: str, digest: str | None = None) -> None:
+        """Forget a product, or one of its photos.
 
         Raises:
             KeyError: It is not known.
         """
-        gone = {reference.digest for reference in self.bank.references(product)}
-        self.bank.remove(product)
+        gone = {reference.digest for reference in self.bank.references(product)} if digest is None else {digest}
+        self.bank.remove(product, digest)
         kept = {reference.digest for name in self.names for reference in self.bank.references(name)}
         self.photos = {digest: photo for digest, photo in self.photos.items() if digest not in gone - kept}
+        if product in self.names:
+            self.judged[product] = {d: s for d, s in self.judged.get(product, {}).items() if d != digest}
+            return
         self.taught.discard(product)
-        for part in (self.calibration, self.scores, self.peaks):
+        for part in (self.calibration, self.judged, self.brought):
             part.pop(product, None)
 
 
@@ -158,4 +198,4 @@ def _spread(entry: dict[str, Any]) -> list[float]:
     return np.interp(places, np.linspace(0, 1, len(quantiles)), quantiles).tolist()
 
 
-__all__ = ["ANY", "MOST_PHOTOS", "Products", "checked_photo"]
+__all__ = ["ANY", "MOST_PHOTOS", "MOST_TAUGHT", "GoodPhoto", "Products", "checked_photo"]

@@ -3,15 +3,19 @@
 Where in the paper: nowhere, this is ours.
 """
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from PIL import Image
 
 from ..palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
 from .inspector import Finding, Inspector
-from .products import ANY, MOST_PHOTOS, Products
+from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
 SECONDS_KEPT = 3600
+MOST_OF_IT = 0.5
+"""Share of a photo above the pixel threshold from which the product may be another one."""
 TITLE = "# AnoPLe\nTeach a product with a few good photos, then find what is wrong with others."
 ABOUT = f"""
 **What it does.** It remembers patches of good photos and shows where a new photo differs from all of them.
@@ -21,7 +25,7 @@ position should be those of the photos it was taught with, and a bad part among 
 It does not count parts and does not know what belongs where.
 
 **Your photos.** Nothing you upload is kept beyond {SECONDS_KEPT // 60} minutes, and nobody else sees it.
-At most {MOST_PHOTOS} photos at a time, 20 MB each; a memory bank may have 200 MB.
+At most {MOST_PHOTOS} photos at a time, 20 MB each, {MOST_TAUGHT} good ones in all; a memory bank may have 200 MB.
 
 **From programs.** "Use via API" below describes every function; `gradio_client` calls them.
 """
@@ -37,6 +41,11 @@ CSS = f"""
 .gauge i {{position: absolute; top: -4px; width: 6px; height: 22px; margin-left: -3px; border-radius: 3px;
   background: #111; border: 1px solid #fff}}
 .gauge span {{position: absolute; left: 33.3%; top: 16px; font-size: .8em; transform: translateX(-50%)}}
+.strip {{position: relative; height: 44px; margin: 10px 0; border-bottom: 2px solid currentColor}}
+.strip i {{position: absolute; bottom: 0; width: 2px; height: 44px; margin-left: -1px; background: currentColor}}
+.strip b {{position: absolute; bottom: 4px; transform: translateX(-50%); font-size: 20px; line-height: 1}}
+.strip .over {{color: {DEFECTIVE_TEXT}; bottom: 20px}} .strip .under {{color: {GOOD_TEXT}}}
+.dark .strip .over {{color: #ff9d6b}} .dark .strip .under {{color: #8ac4e6}}
 .legend {{height: 12px; border-radius: 3px; position: relative;
   background: linear-gradient(to right, {SHADES})}}
 .legend i {{position: absolute; left: 50%; top: -2px; width: 3px; height: 16px; background: {css(DETECTED)};
@@ -60,6 +69,8 @@ def describe(found: Finding) -> str:
         for x0, y0, x1, y1 in [region["box"]]
     )
     more = f"<p>Regions (pixels of the picture shown):</p><ol>{boxes}</ol>" if boxes else ""
+    if found.label == "defective" and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
+        more += "<p>Most of this photo is unlike the good ones: is it the right product, in the same light?</p>"
     return (
         f'<p role="status"><span class="{found.label}">{found.label}</span><br>score {found.score:.4f}, {side} the '
         f"threshold {found.threshold:.4f} ({escape(found.product)}): {share:.1f} times it</p>"
@@ -83,20 +94,55 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
 
 def taught(products: Products, name: str) -> str:
     """What was learnt of a product."""
-    count, threshold = len(products.bank.references(name)), products.calibration[name]["threshold"]
-    return f"**{name}**: {count} good photos known. Threshold {threshold:.4f}."
+    references = products.bank.references(name)
+    count = f"{len(references)} good photo{'' if len(references) == 1 else 's'} known"
+    text = f"**{name}**: {count}. Threshold {products.calibration[name]['threshold']:.4f}."
+    strangest = products.by_strangeness(name)
+    if len(strangest) < 3:  # fewer are judged by changed views of themselves, which says nothing about them
+        return text
+    names = {reference.digest: reference.name for reference in references}
+    photo = names[strangest[0][0]] or "the first one below"
+    return f"{text} Least like the others: {photo}. Is it really a good part?"
+
+
+def good_photos(products: Products, product: str) -> list[tuple[Image.Image, str]]:
+    """(picture, words) of a product's good photos that were taught here, the one least like the others first."""
+    if product not in products.names:
+        return []
+    names = {reference.digest: reference.name for reference in products.bank.references(product)}
+    return [
+        (products.photos[digest].shown, f"{score:.4f} {names[digest]}")
+        for digest, score in products.by_strangeness(product)
+    ]
 
 
 def false_alarms(products: Products, product: str, level: float) -> str:
-    """What a threshold would do to the good photos that were taught."""
-    above, count = products.false_alarms(product, level)
-    if not count:
-        return "No scores of good photos are known."
-    whose = "" if product == ANY else f" of {product}"
+    """What a threshold would do to the good photos that were taught, in words and as a strip of their scores."""
+    scores = products.scores(product)
+    if not scores:
+        return "<p>No scores of good photos are known.</p>"
+    above = sum(score > level for score in scores)
+    whose = "" if product == ANY else f" of {escape(product)}"
     return (
-        f"At **{level:.4f}**, {above} of {count} views of the taught good photos{whose} would be called defective "
-        f"({above / count:.0%}). New parts vary more: expect more false alarms than this."
+        f"<p>At <strong>{level:.4f}</strong>, {above} of {len(scores)} views of the taught good photos{whose} would "
+        f"be called defective ({above / len(scores):.0%}). New parts vary more: expect more than this.</p>"
+        f"{_strip(scores, level)}"
     )
 
 
-__all__ = ["ABOUT", "CSS", "LEGEND", "describe", "false_alarms", "introduce", "taught"]
+def _strip(scores: Sequence[float], level: float) -> str:
+    """The scores along a line, from 0; a triangle lies above the threshold, a dot does not."""
+    end = 1.05 * max(*scores, level, 1e-9)
+    marks = "".join(
+        f'<b class="{kind}" style="left: {100 * max(score, 0) / end:.1f}%">{mark}</b>'
+        for score in sorted(scores)
+        for kind, mark in [("over", "&#9650;") if score > level else ("under", "&#9679;")]
+    )
+    return (
+        f'<div class="strip" role="img" aria-label="Scores of the good photos, and the threshold as an upright line">'
+        f'{marks}<i style="left: {100 * level / end:.1f}%"></i></div>'
+        "<p>&#9679; good photo, called normal &#9650; good photo, called defective &#124; threshold</p>"
+    )
+
+
+__all__ = ["ABOUT", "CSS", "LEGEND", "describe", "false_alarms", "good_photos", "introduce", "taught"]
