@@ -57,7 +57,7 @@ def test_only_a_large_bank_on_a_fitting_processor_is_searched_coarsely(monkeypat
         for photos in (1, 3):
             bank = MemoryBank([0])
             bank.add("gear", torch.randn(photos, 1, 50, 8, generator=torch.Generator().manual_seed(0)))
-            used.append([layer._coarse is not None for layer in bank._search(None)])
+            used.append([layer._coarse is not None for layer in bank._matcher._search(None, False)])
     assert used == [[False], [True], [False], [False]]
 
 

@@ -105,9 +105,13 @@ def recommended_settings(name: str) -> dict[str, Any]:
 
     Example:
         >>> recommended_settings("embedded:tiny-clip")
-        {'memory_layers': [0], 'memory_shifts': 4, 'peak_share': 0.02}
+        {'memory_layers': [0], 'memory_shifts': 4, 'memory_search': 'product', 'memory_discount': True,
+         'peak_share': 0.02}
     """
-    return {"memory_layers": [0], "memory_shifts": 4, "peak_share": 0.02} if name == EMBEDDED else {}
+    if name != EMBEDDED:
+        return {}
+    memory = {"memory_layers": [0], "memory_shifts": 4, "memory_search": "product", "memory_discount": True}
+    return memory | {"peak_share": 0.02}
 
 
 def load_processor_parts(

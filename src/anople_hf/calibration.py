@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .memory import image_digest
 from .modeling_anople import SHARED, AnoPLeModel
+from .references import image_digest
 from .scoring import Calibration
 
 
@@ -118,8 +118,8 @@ def _thresholds(
             batch = vary(image, views, generator).to(model.device, model.dtype)
             # A product with a single photo has no other to be judged by: then its own, seen in changed views.
             own = others if category in others.categories else model.memory
-            for bank, key, (into_scores, into_peaks) in ((own, category, (scores, peaks)), (others, None, shared)):
-                output = model(batch, category=key, memory=bank if len(bank) else model.memory)
+            for key, (into_scores, into_peaks) in ((category, (scores, peaks)), (None, shared)):
+                output = model(batch, category=key, memory=own)
                 into_scores.extend(output.scores.tolist())
                 into_peaks.extend(output.anomaly_maps.amax(dim=(1, 2)).tolist())
 

@@ -108,8 +108,8 @@ def calibrate_verb(
     quieten(quiet)
     from .calibration import calibrate_on_new
     from .data import load_inspection_data
-    from .memory import image_digest
     from .modeling_anople import SHARED
+    from .references import image_digest
 
     model, processor = load_run(run, own=True)
     split = load_inspection_data(data, skip_bad=skip_bad)["train"]

@@ -56,6 +56,11 @@ class AnoPLeConfig(PreTrainedConfig):
         memory_shifts: Places of the patch grid, along each axis, a good photo is remembered in; 1 is the paper's.
             4 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
             is then 16 times as large.
+        memory_search: What a photo is compared with if its product is not told: the good patches of `all` products
+            (the paper's), or those of the `product` that it is most like on the whole, which is then known, with its
+            own threshold. `product` is set with the embedded backbone, whose patches look alike across products.
+        memory_discount: Whether a distance to a good patch counts for less, the less that patch is like the product's
+            other good photos; False is the paper's. True is set with the embedded backbone, whose edges vary.
         fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
             is taken there, too. `decoder` is ours.
         peak_share: Share of the cells of the map, the highest, whose mean stands for max M_q in eq. 16; 0 takes the
@@ -102,6 +107,8 @@ class AnoPLeConfig(PreTrainedConfig):
     decoder_kernel: int = 3
     memory_layers: list[int] | tuple[int, ...] | None = None
     memory_shifts: int = 1
+    memory_search: Literal["all", "product"] = "all"
+    memory_discount: bool = False
     fuse_at: Literal["decoder", "output"] = "decoder"
     peak_share: float = 0.0
     smoothing_sigma: float = 2.4

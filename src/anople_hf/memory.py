@@ -7,11 +7,10 @@ Where in the paper: sec. 3.4, eq. 14. Which layers, and that two of them are ave
 - Rows are unit vectors, stored as they are matched: a reloaded bank gives the same bits.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .nearest import NearestPatch
+from .matching import Matcher
+from .references import Reference
 
 BANK_FILE = "memory_bank.safetensors"
 FORMAT = "anople-memory-bank/1"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One remembered photo.
-
-    Attributes:
-        features: (L, n, d) unit vectors: n patches (of all its remembered views) at L layers.
-        name: Where the photo came from, or "" if nobody said.
-        digest: SHA-256 of its pixels, or "".
-    """
-
-    features: Tensor
-    name: str = ""
-    digest: str = ""
-
-
-def shifted_views(image: Tensor, count: int, patch: int) -> Tensor:
-    """A photo at `count` x `count` evenly spaced places of the patch grid, its border mirrored. Ours.
-
-    How an edge lies in its patch changes the tokens of a small backbone more than many a defect does. A bank that has
-    seen a part in several places of the grid does not take that for a defect.
-
-    Args:
-        image: (3, H, W).
-        count: Places along each axis; 1 gives the photo itself.
-        patch: Side of a patch in pixels.
-
-    Returns:
-        (count * count, 3, H, W), moved by less than half a patch.
-
-    Example:
-        >>> shifted_views(torch.arange(8.0).expand(1, 8, 8), 2, patch=4)[:, 0, 0]
-        tensor([[1., 2., 3., 4., 5., 6., 7., 6.],
-                [1., 0., 1., 2., 3., 4., 5., 6.],
-                [1., 2., 3., 4., 5., 6., 7., 6.],
-                [1., 0., 1., 2., 3., 4., 5., 6.]])
-    """
-    height, width = image.shape[-2:]
-    offsets = [round(((i + 0.5) / count - 0.5) * patch) for i in range(count)]
-    reach = max(map(abs, offsets))
-    padded = F.pad(image[None], (reach,) * 4, mode="reflect")[0]
-    return torch.stack([
-        padded[:, reach - y : reach - y + height, reach - x : reach - x + width] for y in offsets for x in offsets
-    ])  # fmt: skip
-
-
-def image_digest(image: Tensor) -> str:
-    """SHA-256 of one view (3, H, W), taken from its float32 values."""
-    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 class MemoryBank(nn.Module):
@@ -101,7 +51,7 @@ class MemoryBank(nn.Module):
         self.layers = list(layers)
         self.calibration: dict[str, Any] = {}
         self._references: dict[str, list[Reference]] = {}
-        self._prepared: dict[str | None, list[NearestPatch]] = {}
+        self._matcher = Matcher({})
 
     @property
     def categories(self) -> list[str]:
@@ -188,12 +138,17 @@ class MemoryBank(nn.Module):
                 )
 
     @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
-    def match(self, tokens: Tensor, category: str | Sequence[str] | None = None) -> Tensor:
+    def match(
+        self, tokens: Tensor, category: str | Sequence[str] | Tensor | None = None, *, discount: bool = False
+    ) -> Tensor:
         """Distance of each patch to its nearest good patch, averaged over the layers (eq. 14).
 
         Args:
             tokens: (B, L, n, d) patch tokens, any length.
-            category: Route to one product, or to one per image; None searches all products.
+            category: Route to one product, or to one per image: names, or (B,) places in `categories` as from
+                `recognize`; None searches all products.
+            discount: Distances to good patches that are unlike the product's other good photos count for less, see
+                `anople_hf.matching`. Ours.
 
         Returns:
             (B, n) of (1 - cos) / 2 in 0..1, float32.
@@ -202,38 +157,50 @@ class MemoryBank(nn.Module):
             KeyError: Unknown category; the message lists the known ones.
             ValueError: The bank is empty.
         """
+        self._require_photos()
         if category is None or isinstance(category, str):
-            return self._distance(tokens, self._search(category))
+            if category is not None:
+                self._require(category)
+            return self._matcher.distances(tokens, category, discount=discount)
         if len(category) != len(tokens):
             raise ValueError(
                 f"{len(category)} categories for {len(tokens)} images: expected one each, or one for all."
             )
+        if isinstance(category, Tensor) and torch.compiler.is_compiling():  # a graph cannot choose: all, then pick
+            every = [self._matcher.distances(tokens, name, discount=discount) for name in self.categories]
+            return torch.stack(every)[category, torch.arange(len(tokens), device=tokens.device)]
+        names = self.names(category) if isinstance(category, Tensor) else category
         distances = torch.empty(tokens.shape[0], tokens.shape[2], device=tokens.device)
-        for name in dict.fromkeys(category):
-            chosen = [i for i, c in enumerate(category) if c == name]
-            distances[chosen] = self._distance(tokens[chosen], self._search(name))
+        for name in dict.fromkeys(names):
+            self._require(name)
+            chosen = [i for i, c in enumerate(names) if c == name]
+            distances[chosen] = self._matcher.distances(tokens[chosen], name, discount=discount)
         return distances
 
-    @staticmethod
-    def _distance(tokens: Tensor, layers: list[NearestPatch]) -> Tensor:
-        similarity = torch.zeros(tokens.shape[0], tokens.shape[2], device=tokens.device)
-        for index, layer in enumerate(layers):
-            queries = F.normalize(tokens[:, index].float(), dim=-1).flatten(0, 1)
-            similarity += layer.cosine(queries).view_as(similarity)
-        return (0.5 * (1.0 - similarity / len(layers))).clamp(0.0, 1.0)
+    @torch.no_grad()
+    def recognize(self, tokens: Tensor) -> Tensor:
+        """Which product each photo shows: the one that its patches are nearest to, in the mean. Ours.
 
-    def _search(self, category: str | None) -> list[NearestPatch]:
-        """The rows of one product or of all, by layer, prepared once."""
-        if category is not None:
-            self._require(category)
-        prepared = self._prepared.get(category)
-        if prepared is None:
-            wanted = self._all() if category is None else iter(self._references[category])
-            features = [reference.features for reference in wanted]
-            if not features:
-                raise ValueError("the memory bank is empty; call model.memorize(images, category=...) first.")
-            prepared = self._prepared[category] = [NearestPatch(rows) for rows in torch.cat(features, dim=1)]
-        return prepared
+        Args:
+            tokens: (B, L, n, d) patch tokens, any length.
+
+        Returns:
+            (B,) places in `categories`.
+
+        Raises:
+            ValueError: The bank is empty.
+        """
+        self._require_photos()
+        return self._matcher.recognize(tokens)
+
+    def names(self, places: Tensor) -> list[str]:
+        """The products at these places (B,) in `categories`, as from `recognize` or `AnoPLeOutput.products`."""
+        categories = self.categories
+        return [categories[place] for place in places.tolist()]
+
+    def _require_photos(self) -> None:
+        if not self._references:
+            raise ValueError("the memory bank is empty; call model.memorize(images, category=...) first.")
 
     def _all(self) -> Iterator[Reference]:
         return (reference for references in self._references.values() for reference in references)
@@ -244,7 +211,7 @@ class MemoryBank(nn.Module):
 
     def _replace(self, references: dict[str, list[Reference]]) -> None:
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.
-        self._references, self._prepared = references, {}
+        self._references, self._matcher = references, Matcher(references)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MemoryBank":
         """Follow `model.to(device)`; rows are plain tensors because their number is not known before loading."""

@@ -21,9 +21,10 @@ from .backbones import HUB_OPTIONS, load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
-from .memory import MemoryBank, image_digest, shifted_views
+from .memory import MemoryBank
 from .output_anople import AnoPLeOutput
 from .prompts import CoupledPrompts, attach_prompts
+from .references import image_digest, shifted_views
 from .scoring import SHARED, abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
@@ -246,7 +247,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
 
         Args:
             pixel_values: (B, 3, H, W) normalised views.
-            category: Route to one known product, or one per image; None searches the memory of all products.
+            category: Route to one known product, or one per image; None searches the memory as
+                `config.memory_search` says.
             branch: `both` is the paper's; `prompt` leaves the memory out (training does), `memory` leaves text and
                 decoder out.
             views: (B,) rows of the scale prefix, training only; None for the global view.
@@ -265,7 +267,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         layers = () if branch == "prompt" else self.memory_layers
         image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
 
-        probability = decoder_map = patch_features = text_features = memory_map = None
+        probability = decoder_map = patch_features = text_features = memory_map = products = None
         if branch != "memory":
             text_features = self._text_vectors(input_ids, attention_mask)
             probability = abnormal_probability(image_features, text_features, self.config.temperature)
@@ -273,7 +275,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             decoder_map = abnormal_probability(patch_features, text_features, self.config.temperature)
         if remembered is not None:
             grid = self.config.grid_size
-            memory_map = bank.match(remembered, category).unflatten(1, (grid, grid))
+            if category is None and self.config.memory_search == "product":
+                products = bank.recognize(remembered)
+            wanted = category if products is None else products
+            distances = bank.match(remembered, wanted, discount=self.config.memory_discount)
+            memory_map = distances.unflatten(1, (grid, grid))
 
         side = pixel_values.shape[-1]
         fused = fuse_maps(decoder_map, memory_map, side if self.config.fuse_at == "output" else None)
@@ -282,7 +288,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         anomaly_maps = cast(Tensor, None)
         if not self.training:
             anomaly_maps = smooth(resize_map(fused, side), self.config.smoothing_sigma)
-        thresholds, pixel_thresholds = self._thresholds(scores, category, branch)
+        thresholds, pixel_thresholds = self._thresholds(scores, category, branch, bank, products)
         output = AnoPLeOutput(
             scores=scores,
             anomaly_maps=anomaly_maps,
@@ -294,6 +300,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             image_features=image_features,
             patch_features=patch_features,
             text_features=text_features,
+            products=products,
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -308,16 +315,26 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         return self.text_features
 
     def _thresholds(
-        self, scores: Tensor, category: str | Sequence[str] | None, branch: Branch
+        self,
+        scores: Tensor,
+        category: str | Sequence[str] | None,
+        branch: Branch,
+        bank: MemoryBank,
+        products: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
+        """Those of the product that is told or recognised, else the common ones; a product has its own if it can."""
         if not self.config.calibration or branch != "both":
             return None, None
-        keys = [category or SHARED] * scores.shape[0] if category is None or isinstance(category, str) else category
-        found = [self.config.calibration.get(key, {}) for key in keys]
-
+        known: dict[str, Any] = self.config.calibration
+        if products is not None:
+            found = [known.get(name, known.get(SHARED, {})) for name in bank.categories]
+        elif category is None or isinstance(category, str):
+            found = [known.get(category or SHARED, {})] * scores.shape[0]
+        else:
+            found = [known.get(name, {}) for name in category]
         values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
         image, pixel = torch.tensor(values, device=scores.device)
-        return image, pixel
+        return (image, pixel) if products is None else (image[products], pixel[products])
 
 
 __all__ = ["AnoPLeModel", "AnoPLeOutput"]

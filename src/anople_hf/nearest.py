@@ -38,6 +38,7 @@ class NearestPatch:
 
     Args:
         rows: (R, d) unit vectors.
+        weights: (R,) what a distance to each row counts, 0..1; None: all count in full.
         coarse: Search in bfloat16; None decides by size and device.
 
     Example:
@@ -46,8 +47,9 @@ class NearestPatch:
         tensor([0.8000])
     """
 
-    def __init__(self, rows: Tensor, *, coarse: bool | None = None) -> None:
+    def __init__(self, rows: Tensor, weights: Tensor | None = None, *, coarse: bool | None = None) -> None:
         self.rows = rows.float()
+        self.weights = weights
         if coarse is None:
             coarse = len(rows) >= LARGE and multiplies_bfloat16(rows.device)
         self._mean = self.rows.mean(dim=0)
@@ -65,15 +67,40 @@ class NearestPatch:
         Returns:
             (Q,) in -1..1. After a coarse search it may be that of a row almost as near as the nearest.
         """
-        if self._coarse is None:
-            # Part by part, so that the similarities are still in the cache when their maximum is taken.
-            parts = self.rows.split(max(512, CACHED // max(1, len(queries))))
-            nearest = (queries @ parts[0].T).amax(dim=1)
-            for part in parts[1:]:
-                nearest = torch.maximum(nearest, (queries @ part.T).amax(dim=1))
-            return nearest
-        found = [(self._prepared(part) @ self._coarse.T).max(dim=1).indices for part in queries.split(QUERIES)]
-        return (queries * self.rows[torch.cat(found)]).sum(dim=1)
+        if self._coarse is not None:
+            return (queries * self.rows[self.index(queries)]).sum(dim=1)
+        # Part by part, so that the similarities are still in the cache when their maximum is taken.
+        parts = self._parts(queries)
+        nearest = (queries @ parts[0].T).amax(dim=1)
+        for part in parts[1:]:
+            nearest = torch.maximum(nearest, (queries @ part.T).amax(dim=1))
+        return nearest
+
+    def index(self, queries: Tensor) -> Tensor:
+        """(Q,) place of the row that each query (Q, d) is nearest to; after a coarse search, almost nearest."""
+        if self._coarse is not None:
+            found = [(self._prepared(part) @ self._coarse.T).max(dim=1).indices for part in queries.split(QUERIES)]
+            return torch.cat(found)
+        offset, best = 0, None
+        for part in self._parts(queries):
+            cosine, place = (queries @ part.T).max(dim=1)
+            if best is None:
+                best, index = cosine, place
+            else:
+                index = torch.where(cosine > best, place + offset, index)
+                best = torch.maximum(best, cosine)
+            offset += len(part)
+        return index
+
+    def distance(self, queries: Tensor) -> Tensor:
+        """(1 - cos) / 2 of each query (Q, d) to its nearest row, times the weight of that row: (Q,) in 0..1."""
+        if self.weights is None:
+            return 0.5 * (1.0 - self.cosine(queries))
+        index = self.index(queries)
+        return 0.5 * (1.0 - (queries * self.rows[index]).sum(dim=1)) * self.weights[index]
+
+    def _parts(self, queries: Tensor) -> tuple[Tensor, ...]:
+        return self.rows.split(max(512, CACHED // max(1, len(queries))))
 
     def _prepared(self, queries: Tensor) -> Tensor:
         # <q, r> - 1 = <q - m, r - m> + (<q, m> - 1) + <m, r - m>

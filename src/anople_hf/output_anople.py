@@ -25,6 +25,8 @@ class AnoPLeOutput(ModelOutput):
         image_features: (B, d) z_0, unit length.
         patch_features: (B, d, h, w) D(z).
         text_features: (2, d) w+ and w-.
+        products: (B,) places in the memory's `categories` of the products that the photos were recognised as and
+            compared with; None if they were told, or compared with all. Ours.
     """
 
     scores: Tensor
@@ -37,6 +39,7 @@ class AnoPLeOutput(ModelOutput):
     image_features: Tensor = None  # type: ignore[assignment]
     patch_features: Tensor | None = None
     text_features: Tensor | None = None
+    products: Tensor | None = None
 
 
 __all__ = ["AnoPLeOutput"]

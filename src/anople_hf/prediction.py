@@ -25,7 +25,7 @@ class Prediction:
     Attributes:
         path: The file.
         photo: What was read from it.
-        category: The product it was routed to, or None.
+        category: The product that was told, or that it was recognised as; None if it was compared with all.
         result: As from `AnoPLeProcessor.post_process`.
     """
 
@@ -56,8 +56,13 @@ def judge(
     images = [image for _, image in photos]
     pixels = processor(images=images)["pixel_values"].to(model.device, model.dtype)
     sizes = [image.size[::-1] for image in images]
-    results = processor.post_process(model(pixels, category=category), target_sizes=sizes)
-    return [Prediction(path, image, category, result) for (path, image), result in zip(photos, results, strict=True)]
+    outputs = model(pixels, category=category)
+    results = processor.post_process(outputs, target_sizes=sizes)
+    names = [category] * len(photos) if outputs.products is None else model.memory.names(outputs.products)
+    return [
+        Prediction(path, image, name, result)
+        for (path, image), name, result in zip(photos, names, results, strict=True)
+    ]
 
 
 def predict(

@@ -86,9 +86,9 @@ class AnoPLeProcessor(ProcessorMixin):
         """Read and normalise photos.
 
         Args:
-            images: One or a list of: path, URL, PIL image, numpy array or torch tensor, bytes; or an array or tensor
-                of four dimensions, a batch. Greyscale, 16-bit, alpha, palette and EXIF rotation are handled, see
-                `anople_hf.images.read_image`.
+            images: One or a list (or a column of a `datasets.Dataset`) of: path, URL, PIL image, numpy array or torch
+                tensor, bytes; or an array or tensor of four dimensions, a batch. Greyscale, 16-bit, alpha, palette and
+                EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.
 
@@ -99,7 +99,8 @@ class AnoPLeProcessor(ProcessorMixin):
         Raises:
             UnreadableImageError: Names the file.
         """
-        many = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+        listed = isinstance(images, Sequence) and not isinstance(images, (str, bytes))
+        many = listed or getattr(images, "ndim", 0) == 4
         batch = list(images) if many else [images]
         if not batch:
             raise ValueError("images is empty: expected at least one photo.")

@@ -22,9 +22,9 @@ class Format(StrEnum):
 
 
 Row = dict[str, Any]
-"""`path` and `category` (str; "" if not told), `score` (float), `threshold` (float or None), `label` ("normal",
-"defective", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and `mask` (paths within
-the output folder)."""
+"""`path` and `category` (str; told or recognised, "" if neither), `score` (float), `threshold` (float or None),
+`label` ("normal", "defective", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and
+`mask` (paths within the output folder)."""
 
 COLUMNS = ("path", "category", "score", "threshold", "label", "regions", "heat_map", "mask")
 

@@ -15,11 +15,12 @@ from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from ..calibration import vary
-from ..memory import MemoryBank, image_digest
+from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
 from ..overlays import heat_map_overlay
 from ..palette import DETECTED, EDGE, css
 from ..processing_anople import AnoPLeProcessor
+from ..references import image_digest
 from ..sharing_anople import public_name
 from .products import ANY, MOST_PHOTOS, GoodPhoto, Products, checked_photo
 
@@ -35,7 +36,7 @@ class Finding:
 
     Attributes:
         name: Of the file.
-        product: What it was judged as.
+        product: What it was judged as: told, recognised, or any.
         photo: As shown, at most `SHOWN_SIDE` pixels a side.
         heat_map: (H, W) at the size of `photo`.
         score: Raw score.
@@ -170,18 +171,21 @@ class Inspector:
         """
         if product != ANY and products.names and product not in products.names:
             raise ValueError(f"Unknown product {product!r}; known: {', '.join(products.names)}.")
-        threshold, pixel_threshold = products.limits(product)
+        products.limits(product)  # before any work: is there a threshold?
         photo = checked_photo(file)
         pixels = self.processor(images=photo)["pixel_values"].to(self.model.device)
         routed = None if product == ANY else product
         output = self.model(pixels, category=routed, branch=self.branch, memory=self._here(products.bank))
+        if output.products is not None:
+            routed = products.bank.names(output.products)[0]
+        threshold, pixel_threshold = products.limits(routed if routed in products.calibration else product)
         shown = _small(photo, SHOWN_SIDE)
         found = self.processor.post_process(
             output, [shown.size[::-1]], thresholds=threshold, pixel_thresholds=pixel_threshold
         )[0]
         return Finding(
             name="photo" if isinstance(file, Image.Image) else Path(file).name,
-            product=product,
+            product=routed or product,
             photo=shown,
             heat_map=found["heat_map"],
             score=found["score"],
