@@ -57,13 +57,8 @@ def main() -> None:
                 if result.mean[metric] is not None:
                     values[branch][metric].append(100 * result.mean[metric])
             if branch == "both":
-                limits = run.model.config.calibration
-                called = [
-                    (row["label"], row["score"] > limits[row["category"] if args.route else "*"]["threshold"])
-                    for row in result.images
-                ]
-                false_alarms.append(100 * statistics.mean(flag for label, flag in called if not label))
-                misses.append(100 * statistics.mean(not flag for label, flag in called if label))
+                for shares, share in zip((false_alarms, misses), result.errors(), strict=True):
+                    shares.append(100 * share)
     print(f"mean over categories, mean ± std over seeds {args.seeds}, {args.shots} shots, {args.backbone}")
     print(f"| branch | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")
     for branch, columns in values.items():

@@ -49,6 +49,24 @@ def test_protocol_says_how(taught, processor, test_split):
     assert "mean" in open_.table() and "capsule" in open_.table()
 
 
+def test_recognition_and_decisions_are_counted(taught, processor, test_split):
+    plain = evaluate(taught, processor, test_split, progress=False)
+    assert plain.recognized is None and plain.errors() == (None, None)
+    assert not plain.protocol["category_recognized"]
+    taught.config.memory_search = "product"
+    scores = sorted(row["score"] for row in plain.images)
+    entry = {"threshold": scores[len(scores) // 2], "pixel_threshold": 1.0}
+    taught.config.calibration = {"brass_gear": entry, "*": {**entry, "threshold": 2.0}}
+    found = evaluate(taught, processor, test_split, progress=False)
+    assert found.protocol["category_recognized"]
+    right = [row["recognized"] == row["category"] for row in found.images]
+    assert found.recognized == sum(right) / len(right) > 0.9  # gears and capsules are told apart
+    for row in found.images:  # capsules have no threshold of their own here, the common one holds
+        assert row["threshold"] == pytest.approx(entry["threshold"] if row["recognized"] == "brass_gear" else 2.0)
+    good, bad = ([r["score"] > r["threshold"] for r in found.images if r["label"] == label] for label in (0, 1))
+    assert found.errors() == (sum(good) / len(good), 1 - sum(bad) / len(bad))
+
+
 def test_route_asks_the_memory_of_the_own_product_only(taught, processor, test_split):
     open_ = evaluate(taught, processor, test_split, branch="memory", progress=False)
     gear, capsule = taught.memory.references("brass_gear"), taught.memory.references("capsule")

@@ -135,6 +135,28 @@ def test_thresholds_follow_the_route(taught, photos):
 
 
 @torch.no_grad()
+def test_an_untold_product_is_recognised_and_has_its_own_threshold(taught, photos):
+    taught.memorize(photos[3:], "nut")
+    taught.config.memory_search = "product"
+    assert taught(photos, category="gear").products is None
+    found = taught(photos)
+    names = taught.memory.names(found.products)
+    assert names == ["gear"] * 2 + ["nut"] * 4  # each photo is known
+    assert found.thresholds.tolist() == [0.25] * 2 + [0.125] * 4  # nuts have none of their own: the common one
+    told = taught(photos, category=names)
+    assert torch.allclose(found.scores, told.scores, atol=1e-6)
+    assert torch.allclose(found.anomaly_maps, told.anomaly_maps, atol=1e-6)
+
+
+def test_a_discount_is_the_banks(taught, photos):
+    plain = taught(photos[3:]).memory_maps
+    taught.config.memory_discount = True
+    tokens = taught.encode_image(photos[3:], layers=taught.memory_layers)[2]
+    expected = taught.memory.match(tokens, discount=True)
+    discounted = taught(photos[3:]).memory_maps
+    assert torch.allclose(discounted.flatten(1), expected, atol=1e-6) and (discounted < plain).any()
+
+
 def test_memorize_adds_a_product_and_forget_takes_it_out(taught, photos):
     before = taught(photos)
     taught.memorize(photos[4:], "cap")

@@ -45,6 +45,12 @@ def test_the_bar_counts_photos_and_tells_the_time_left(taught, processor, paths,
     assert "4/4" in said and "photo/s" in said and "<" in said  # elapsed < left
 
 
+def test_a_recognised_product_is_named(taught, processor, paths):
+    assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category is None
+    taught.config.memory_search = "product"
+    assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category == "gear"
+
+
 def test_unknown_category(taught, processor, paths):
     with pytest.raises(KeyError, match="known: gear"):
         list(predict(taught, processor, paths, category="bolt", progress=False))

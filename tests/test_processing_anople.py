@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from anople_hf import AnoPLeConfig, AnoPLeOutput, AnoPLeProcessor
+from anople_hf.data import load_inspection_data
 from anople_hf.processing_anople import find_regions
 
 
@@ -58,6 +59,11 @@ def test_too_long_and_missing_names(processor):
         processor.class_prompts([])
     with pytest.raises(ValueError, match="empty"):
         processor(images=[])
+
+
+def test_a_column_of_a_data_set_is_a_batch(processor, drawn):
+    column = load_inspection_data(drawn, categories=["capsule"])["test"]["image"]
+    assert processor(images=column)["pixel_values"].shape[0] == len(column) > 1
 
 
 def output(scores=(0.1, 0.3), thresholds=(0.2, 0.2)):

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,6 +38,9 @@ from .cli_options import (
 )
 from .cli_predict import predict
 from .cli_train import preview_anomalies, train
+
+if TYPE_CHECKING:
+    from .evaluation import EvaluationResult
 
 TROUBLE, STOPPED = 2, 130
 
@@ -198,6 +201,7 @@ def evaluate(
         f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s; "
         f"maps and masks {result.protocol['mask_size']} px (masks {result.protocol['mask_rule']}), AUPRO "
         f"{result.protocol['aupro']}",
+        *_said(result),
     )
     written: list[Path] = []
     if json_file and not as_json:
@@ -207,10 +211,22 @@ def evaluate(
         written.append(write_sheet(model, processor, splits["test"], sheet, route=route))
     if plots:
         entries = model.config.calibration or {}
-        limits = {name: entries.get(name if route else SHARED, {}).get("threshold") for name in result.categories}
+        own = route or result.protocol["category_recognized"]
+        limits = {name: entries.get(name if own else SHARED, {}).get("threshold") for name in result.categories}
         written += write_plots(result, plots, limits if branch == "both" else None)
     for path in written:
         typer.echo(f"saved: {path}", err=as_json)
+
+
+def _said(result: "EvaluationResult") -> list[str]:
+    """Recognition and decisions, as far as there are any."""
+    lines = [] if result.recognized is None else [f"product recognised on {result.recognized:.1%} of the images"]
+    false_alarms, misses = result.errors()
+    if false_alarms is not None:
+        lines.append(f"at the thresholds: {false_alarms:.1%} of the good parts called defective")
+    if misses is not None:
+        lines.append(f"{misses:.1%} of the defective ones called good")
+    return [", ".join(lines)] if lines else []
 
 
 @app.command("demo-data", epilog="Example: anople demo-data data/")

@@ -50,7 +50,8 @@ class EvaluationResult:
         categories: Metric values in 0..1 by category; None where the data cannot define them.
         mean: Unweighted mean over the categories that have a value.
         protocol: How the numbers came about: branch, route, sizes, rules.
-        images: One row per image: path, category, defect, label, score.
+        images: One row per image: path, category, defect, label, score, its decision threshold, and the product that
+            it was recognised as; None where there is none.
         images_per_second: Scoring speed, reading the files included.
     """
 
@@ -63,6 +64,21 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """`categories`, `mean` and `protocol`, for JSON."""
         return {"categories": self.categories, "mean": self.mean, "protocol": self.protocol}
+
+    @property
+    def recognized(self) -> float | None:
+        """Share of the images whose product was recognised rightly; None if that was not asked."""
+        asked = [row["recognized"] == row["category"] for row in self.images if row["recognized"] is not None]
+        return sum(asked) / len(asked) if asked else None
+
+    def errors(self) -> tuple[float | None, float | None]:
+        """Shares of good images called defective, and of defective ones called good; None without any to judge."""
+        shares: list[float | None] = []
+        for label in (0, 1):
+            judged = [row for row in self.images if row["label"] == label and row["threshold"] is not None]
+            wrong = sum((row["score"] > row["threshold"]) != bool(label) for row in judged)
+            shares.append(wrong / len(judged) if judged else None)
+        return shares[0], shares[1]
 
     def table(self, *, more: bool = False) -> str:
         """The paper's metrics in per cent, as text; `more` gives those that other tables hold."""
@@ -116,14 +132,17 @@ def evaluate(
         pixels = processor(images=rows["image"])["pixel_values"].to(model.device, model.dtype)
         output = model(pixels, category=rows["category"] if route else None, branch=branch)
         maps, values = output.anomaly_maps.float().cpu().numpy(), output.scores.tolist()
+        limits = [None if x != x else x for x in _listed(output.thresholds, len(values))]  # NaN: no threshold
+        names = _listed(output.products, len(values))
+        if output.products is not None:
+            names = model.memory.names(output.products)
         for index, category in enumerate(rows["category"]):
             label, given = rows["label"][index], rows["mask"][index]
             scores.add(
                 category, score=values[index], label=label, anomaly_map=maps[index], mask=_truth(given, label, side)
             )
-            images.append(
-                {k: rows[k][index] for k in ("path", "category", "defect", "label")} | {"score": values[index]}
-            )
+            found = {"score": values[index], "threshold": limits[index], "recognized": names[index]}
+            images.append({k: rows[k][index] for k in ("path", "category", "defect", "label")} | found)
             waiting[category] -= 1
             if not waiting[category]:
                 scores.finish(category)  # its maps are let go: memory stays that of one category
@@ -132,6 +151,7 @@ def evaluate(
     protocol = {
         "branch": branch,
         "category_known": route,
+        "category_recognized": any(row["recognized"] is not None for row in images),
         "shots": {c: len(model.memory.references(c)) for c in model.memory.categories},
         "backbone": model.config.backbone or "in the checkpoint",
         "image_size": side,
@@ -144,6 +164,10 @@ def evaluate(
         "images": len(test),
     }
     return EvaluationResult(categories, mean_of(list(categories.values())), protocol, images, len(test) / seconds)
+
+
+def _listed(values: torch.Tensor | None, count: int) -> list[Any]:
+    return [None] * count if values is None else values.tolist()
 
 
 def mean_of(tables: Sequence[dict[str, float | None]]) -> dict[str, float | None]:

@@ -47,12 +47,17 @@ def test_a_moved_threshold_decides(inspector, products, holed):
     assert inspector.check(products, holed[0], "woven_cloth").label == "normal"
 
 
-def test_any_product_uses_the_highest_threshold(inspector, products, holed):
+def test_an_untold_product_is_recognised_or_judged_by_the_highest_threshold(inspector, products, holed, monkeypatch):
     products = inspector.teach(products, "capsule", [good("capsule", index) for index in range(2)])
     assert products.names == ["woven_cloth", "capsule"]
+    found, told = inspector.check(products, holed[0]), inspector.check(products, holed[0], "woven_cloth")
+    assert found.product == "woven_cloth" and found.threshold == told.threshold
+    assert found.score == pytest.approx(told.score, abs=1e-6)
+    assert inspector.check(products, good("capsule", 9)).product == "capsule"
     highest = max(products.limits(name)[0] for name in products.names)
-    assert products.limits(ANY)[0] == highest
-    assert inspector.check(products, holed[0]).threshold == pytest.approx(highest)
+    monkeypatch.setattr(inspector.model.config, "memory_search", "all")
+    among_all = inspector.check(products, holed[0])
+    assert among_all.product == ANY and among_all.threshold == products.limits(ANY)[0] == pytest.approx(highest)
 
 
 def test_teaching_leaves_the_products_before_as_they_were(inspector, products):
