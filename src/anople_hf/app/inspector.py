@@ -19,7 +19,8 @@ from ..memory import MemoryBank, image_digest
 from ..modeling_anople import AnoPLeModel, Branch
 from ..overlays import heat_map_overlay
 from ..palette import DETECTED, EDGE, css
-from ..processing_anople import AnoPLeProcessor, find_regions
+from ..processing_anople import AnoPLeProcessor
+from ..regions import find_regions
 from ..sharing_anople import public_name
 from .products import ANY, MOST_PHOTOS, Products, checked_photo
 
