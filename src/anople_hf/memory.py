@@ -138,8 +138,7 @@ class MemoryBank(nn.Module):
             raise ValueError(f"category={category!r}: expected a non-empty name without '/'.")
         if features.ndim != 4 or features.shape[1] != len(self.layers):
             raise ValueError(
-                f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, "
-                f"patches, width)."
+                f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, n, width)."
             )
         known = next(self._all(), None)
         if known is not None and known.features.shape[-1] != features.shape[-1]:
@@ -222,6 +221,7 @@ class MemoryBank(nn.Module):
             similarity += layer.cosine(queries).view_as(similarity)
         return (0.5 * (1.0 - similarity / len(layers))).clamp(0.0, 1.0)
 
+    @torch.inference_mode(False)  # what is kept has to serve torch.export, too
     def _search(self, category: str | None) -> list[NearestPatch]:
         """The rows of one product or of all, by layer, prepared once."""
         if category is not None:
