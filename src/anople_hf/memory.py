@@ -86,6 +86,7 @@ class MemoryBank(nn.Module):
 
     Attributes:
         calibration: Thresholds that came with the file it was loaded from; the ones in use are the model config's.
+        coarse: Whether to search in bfloat16, see `NearestPatch`; None decides by size and device.
 
     Example:
         >>> bank = MemoryBank([2, 7])
@@ -100,6 +101,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.layers = list(layers)
         self.calibration: dict[str, Any] = {}
+        self.coarse: bool | None = None
         self._references: dict[str, list[Reference]] = {}
         self._prepared: dict[str | None, list[NearestPatch]] = {}
 
@@ -179,12 +181,8 @@ class MemoryBank(nn.Module):
             here = {r.digest for r in self._references.get(category, []) if r.digest}
             new = [r for r in other.references(category) if r.digest not in here]
             if new:
-                self.add(
-                    category,
-                    torch.stack([r.features for r in new]),
-                    names=[r.name for r in new],
-                    digests=[r.digest for r in new],
-                )
+                features = torch.stack([r.features for r in new])
+                self.add(category, features, names=[r.name for r in new], digests=[r.digest for r in new])
 
     @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
     def match(self, tokens: Tensor, category: str | Sequence[str] | None = None) -> Tensor:
@@ -232,7 +230,8 @@ class MemoryBank(nn.Module):
             features = [reference.features for reference in wanted]
             if not features:
                 raise ValueError("the memory bank is empty; call model.memorize(images, category=...) first.")
-            prepared = self._prepared[category] = [NearestPatch(rows) for rows in torch.cat(features, dim=1)]
+            layers = torch.cat(features, dim=1)
+            prepared = self._prepared[category] = [NearestPatch(rows, coarse=self.coarse) for rows in layers]
         return prepared
 
     def _all(self) -> Iterator[Reference]:

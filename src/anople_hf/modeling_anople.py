@@ -312,14 +312,14 @@ class AnoPLeModel(AnoPLePreTrainedModel):
     ) -> tuple[Tensor | None, Tensor | None]:
         if not self.config.calibration or branch != "both":
             return None, None
-        one = category is None or isinstance(category, str)
-        keys = [category or SHARED] if one else category
+        if category is None or isinstance(category, str):
+            keys, repeats = [category or SHARED], scores.shape[0]  # not in the list: a graph serves every batch size
+        else:
+            keys, repeats = list(category), 1
         found = [self.config.calibration.get(key, {}) for key in keys]
 
         values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
-        image, pixel = torch.tensor(values, device=scores.device)
-        if one:  # repeated by torch, not in the list: an exported graph serves every batch size
-            image, pixel = image.repeat(scores.shape[0]), pixel.repeat(scores.shape[0])
+        image, pixel = torch.tensor(values, device=scores.device).repeat(1, repeats)
         return image, pixel
 
 
