@@ -234,7 +234,7 @@ def test_a_memory_that_torch_searches_coarsely_is_searched_exactly(taught, monke
 
 
 def test_the_embedded_backbone_routed_to_one_product(tmp_path):
-    """Three photos at 16 places: 10,800 patches in three parts, the other product left out. As ONNX: docs/export.md."""
+    """Three photos at 16 places: 10,800 patches in three parts, without the other product. As ONNX: docs/export.md."""
     model = AnoPLeModel.from_backbone("embedded:tiny-clip")
     processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
     model.set_class_names({"capsule": "capsule"}, **processor.class_prompts(["capsule"]))
