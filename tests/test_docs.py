@@ -96,7 +96,7 @@ def test_snippets_run(page, shell):
 
 def test_pages_that_have_to_teach_by_running():
     names = {page.stem for page in RUN}
-    assert {"README", "own_data", "new_product", "hub", "cluster", "edge", "app", "data", "peft"} <= names
+    assert {"README", "own_data", "new_product", "hub", "cluster", "edge", "app", "data", "export", "peft"} <= names
 
 
 def test_quickstart(tmp_path):

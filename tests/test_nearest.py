@@ -65,3 +65,16 @@ def test_what_a_processor_can_do_is_read_from_torch(monkeypatch):
     for capabilities, able in (({"avx512_bf16": True}, True), ({"avx2": True, "avx512_bf16": False}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert nearest.multiplies_bfloat16(torch.device("cpu")) is able
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_an_exported_search_is_exact_and_serves_any_number_of_queries(coarse, monkeypatch):
+    """In a fixed number of parts, whatever was prepared on the machine it was exported on."""
+    monkeypatch.setattr(nearest, "PART", 100)
+    rows, queries = crowded(0)
+    search = torch.nn.Module()
+    search.forward = NearestPatch(rows, coarse=coarse).cosine
+    shapes = {"queries": {0: torch.export.Dim("queries")}}
+    graph = torch.export.export(search, (), {"queries": queries}, dynamic_shapes=shapes).module()
+    for count in (2, 7, len(queries)):
+        assert torch.allclose(graph(queries=queries[:count]), (queries[:count] @ rows.T).amax(1), atol=1e-6)

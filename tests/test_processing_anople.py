@@ -7,7 +7,6 @@ from PIL import Image
 
 from anople_hf import AnoPLeConfig, AnoPLeOutput, AnoPLeProcessor
 from anople_hf.data import load_inspection_data
-from anople_hf.processing_anople import find_regions
 
 
 def test_the_whole_photo_stays_in_view(processor):
@@ -106,16 +105,6 @@ def test_own_threshold_wins_and_none_gives_no_label(processor):
     assert result["label"] is None and result["threshold"] is None
     with pytest.raises(ValueError, match="1 target sizes for 2 images"):
         processor.post_process(output(), target_sizes=[(1, 1)])
-
-
-def test_regions_are_eight_connected_and_sorted_by_peak():
-    mask = np.zeros((8, 8), bool)
-    mask[0, 0] = mask[1, 1] = mask[5:7, 5:7] = True
-    heat = mask * np.linspace(0.1, 1, 64).reshape(8, 8)
-    regions = find_regions(heat, mask)
-    assert [r["area"] for r in regions] == [4, 2]
-    assert regions[0]["box"] == (5, 5, 7, 7)
-    assert [r["area"] for r in find_regions(heat, mask, min_area=3)] == [4]
 
 
 def test_backends_agree_to_one_level(tiny_clip, tmp_path):

@@ -20,6 +20,7 @@ from .cli_app import app as start_app
 from .cli_benchmark import compare, figures, reproduce
 from .cli_convert import convert
 from .cli_data import data_app
+from .cli_export import export
 from .cli_hub import card, push
 from .cli_options import (
     Batch,
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.command("train", epilog="Example: anople train photos/ --shots 4 --output runs/line1")(train)
 app.command("predict", epilog="Example: anople predict runs/line1 'incoming/*.png' --output judged --report")(predict)
 app.command("convert", epilog="Example: anople convert you/some-open-clip --output clip")(convert)
+app.command("export", epilog="Example: anople export runs/line1 --output line1_onnx --category gear")(export)
 app.command("preview-anomalies", epilog="Example: anople preview-anomalies photos/ --output anomalies.png")(
     preview_anomalies
 )
@@ -254,7 +256,7 @@ def main() -> None:
     """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
     try:
         app(prog_name="anople")  # also under python -m and the scripts: help and completion name it
-    except (ValueError, KeyError, OSError, FloatingPointError) as error:
+    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:  # ImportError: an extra
         if os.environ.get("ANOPLE_DEBUG"):
             traceback.print_exc()
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -8,7 +8,7 @@ Where in the paper: eq. 14, for all products or one that is told. What follows i
   little differently in each, never are. What is nearest to one of those is less strange than its distance says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -55,14 +55,24 @@ class Matcher:
 
     def recognize(self, tokens: Tensor) -> Tensor:
         """(B,) index of the product that the patches (B, L, n, d) of each photo are nearest to, in the mean."""
-        if not self._samples:
-            self._samples = [
-                [NearestPatch(rows) for rows in torch.cat([_sample(r.features) for r in photos], dim=1)]
-                for photos in self.references.values()
-            ]
         some = tokens[:, :, ::EVERY]
-        return torch.stack([_mean_distance(some, product).mean(dim=1) for product in self._samples]).argmin(dim=0)
+        return torch.stack([_mean_distance(some, product).mean(dim=1) for product in self._sampled()]).argmin(dim=0)
 
+    def prepare(self, categories: Iterable[str | None], *, discount: bool = False) -> None:
+        """Prepare these searches, and recognition, now."""
+        self._sampled()
+        for category in categories:
+            self._search(category, discount)
+
+    @torch.inference_mode(False)  # what is kept has to serve torch.export, too
+    def _sampled(self) -> list[list[NearestPatch]]:
+        """Some rows of each product, by layer, prepared once."""
+        if not self._samples:
+            layers = [torch.cat([_sample(r.features) for r in photos], dim=1) for photos in self.references.values()]
+            self._samples = [[NearestPatch(rows, coarse=self.coarse) for rows in product] for product in layers]
+        return self._samples
+
+    @torch.inference_mode(False)
     def _search(self, category: str | None, discount: bool) -> list[NearestPatch]:
         """The rows of one product or of all, by layer, prepared once."""
         prepared = self._searches.get((category, discount))

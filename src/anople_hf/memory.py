@@ -36,6 +36,7 @@ class MemoryBank(nn.Module):
 
     Attributes:
         calibration: Thresholds that came with the file it was loaded from; the ones in use are the model config's.
+        coarse: Whether to search in bfloat16, see `NearestPatch`; None decides by size and device.
 
     Example:
         >>> bank = MemoryBank([2, 7])
@@ -50,6 +51,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.layers = list(layers)
         self.calibration: dict[str, Any] = {}
+        self.coarse: bool | None = None
         self._references: dict[str, list[Reference]] = {}
         self._matcher = Matcher({})
 
@@ -88,8 +90,7 @@ class MemoryBank(nn.Module):
             raise ValueError(f"category={category!r}: expected a non-empty name without '/'.")
         if features.ndim != 4 or features.shape[1] != len(self.layers):
             raise ValueError(
-                f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, "
-                f"patches, width)."
+                f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, n, width)."
             )
         known = next(self._all(), None)
         if known is not None and known.features.shape[-1] != features.shape[-1]:
@@ -130,12 +131,8 @@ class MemoryBank(nn.Module):
             here = {r.digest for r in self._references.get(category, []) if r.digest}
             new = [r for r in other.references(category) if r.digest not in here]
             if new:
-                self.add(
-                    category,
-                    torch.stack([r.features for r in new]),
-                    names=[r.name for r in new],
-                    digests=[r.digest for r in new],
-                )
+                features = torch.stack([r.features for r in new])
+                self.add(category, features, names=[r.name for r in new], digests=[r.digest for r in new])
 
     @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
     def match(
@@ -162,13 +159,13 @@ class MemoryBank(nn.Module):
             if category is not None:
                 self._require(category)
             return self._matcher.distances(tokens, category, discount=discount)
+        if isinstance(category, Tensor) and torch.compiler.is_compiling():  # a graph cannot choose: all, then pick
+            every = [self._matcher.distances(tokens, name, discount=discount) for name in self.categories]
+            return torch.stack(every)[category, torch.arange(tokens.shape[0], device=tokens.device)]
         if len(category) != len(tokens):
             raise ValueError(
                 f"{len(category)} categories for {len(tokens)} images: expected one each, or one for all."
             )
-        if isinstance(category, Tensor) and torch.compiler.is_compiling():  # a graph cannot choose: all, then pick
-            every = [self._matcher.distances(tokens, name, discount=discount) for name in self.categories]
-            return torch.stack(every)[category, torch.arange(len(tokens), device=tokens.device)]
         names = self.names(category) if isinstance(category, Tensor) else category
         distances = torch.empty(tokens.shape[0], tokens.shape[2], device=tokens.device)
         for name in dict.fromkeys(names):
@@ -193,6 +190,14 @@ class MemoryBank(nn.Module):
         self._require_photos()
         return self._matcher.recognize(tokens)
 
+    def prepare(self, categories: Sequence[str | None], *, discount: bool = False) -> None:
+        """Prepare searching these products now (None: all of them), and recognising them, not at the first photo.
+
+        A graph is traced after this: what is prepared while tracing would be symbols.
+        """
+        self._require_photos()
+        self._matcher.prepare(categories, discount=discount)
+
     def names(self, places: Tensor) -> list[str]:
         """The products at these places (B,) in `categories`, as from `recognize` or `AnoPLeOutput.products`."""
         categories = self.categories
@@ -211,7 +216,7 @@ class MemoryBank(nn.Module):
 
     def _replace(self, references: dict[str, list[Reference]]) -> None:
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.
-        self._references, self._matcher = references, Matcher(references)
+        self._references, self._matcher = references, Matcher(references, coarse=self.coarse)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MemoryBank":
         """Follow `model.to(device)`; rows are plain tensors because their number is not known before loading."""
@@ -308,6 +313,13 @@ class MemoryBank(nn.Module):
         bank = MemoryBank(self.layers)
         kept = {c: [r for r in refs if r.digest not in left_out] for c, refs in self._references.items()}
         bank._replace({c: refs for c, refs in kept.items() if refs})
+        return bank
+
+    def searched_exactly(self) -> "MemoryBank":
+        """A bank with the same photos that is searched in float32 on every machine; tensors are shared."""
+        bank = MemoryBank(self.layers)
+        bank.coarse = False
+        bank._replace(dict(self._references))
         return bank
 
     def renamed(self, rename: Callable[[str], str]) -> "MemoryBank":

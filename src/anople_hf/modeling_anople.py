@@ -329,12 +329,15 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         if products is not None:
             found = [known.get(name, known.get(SHARED, {})) for name in bank.categories]
         elif category is None or isinstance(category, str):
-            found = [known.get(category or SHARED, {})] * scores.shape[0]
+            found = [known.get(category or SHARED, {})]
         else:
             found = [known.get(name, {}) for name in category]
         values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
         image, pixel = torch.tensor(values, device=scores.device)
-        return (image, pixel) if products is None else (image[products], pixel[products])
+        if products is not None:
+            return image[products], pixel[products]
+        repeats = scores.shape[0] // len(found)  # not in the list above: a graph serves every batch size
+        return image.repeat(repeats), pixel.repeat(repeats)
 
 
 __all__ = ["AnoPLeModel", "AnoPLeOutput"]

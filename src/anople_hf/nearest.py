@@ -9,6 +9,8 @@ the search is coarse, the cosine with the row that was found is float32's. Three
 - queries and rows are centred, because features share a large mean that would use up bfloat16's eight bits;
 - the parts that centring leaves out travel along in extra columns, each split into three bfloat16 terms;
 - so does -1: products come out as cos - 1, which is close to 0, and finely rounded, for just the nearest rows.
+
+An exported graph searches exactly, on whatever machine it was made: it will run on others.
 """
 
 from typing import Any, cast
@@ -20,6 +22,8 @@ CACHED = 2**20
 """Similarities computed at a time by the exact search; 4 MB of float32."""
 QUERIES = 512
 """Queries compared at a time by the coarse search."""
+PART = 4096
+"""Rows compared at a time in an exported graph, whose parts cannot depend on the number of queries."""
 LARGE = 8192
 """Rows from which a bank is searched in bfloat16; a smaller one costs little beside the tower."""
 
@@ -31,6 +35,12 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     known = getattr(torch.cpu, "get_capabilities", None)  # younger than the oldest torch we accept
     able = cast(dict[str, Any], known()) if device.type == "cpu" and known else {}
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export` is tracing this call."""
+    known = getattr(torch.compiler, "is_exporting", None)  # younger than the oldest torch we accept
+    return bool(known and known())
 
 
 class NearestPatch:
@@ -67,7 +77,7 @@ class NearestPatch:
         Returns:
             (Q,) in -1..1. After a coarse search it may be that of a row almost as near as the nearest.
         """
-        if self._coarse is not None:
+        if self._coarse is not None and not is_exporting():
             return (queries * self.rows[self.index(queries)]).sum(dim=1)
         # Part by part, so that the similarities are still in the cache when their maximum is taken.
         parts = self._parts(queries)
@@ -78,7 +88,7 @@ class NearestPatch:
 
     def index(self, queries: Tensor) -> Tensor:
         """(Q,) place of the row that each query (Q, d) is nearest to; after a coarse search, almost nearest."""
-        if self._coarse is not None:
+        if self._coarse is not None and not is_exporting():
             found = [(self._prepared(part) @ self._coarse.T).max(dim=1).indices for part in queries.split(QUERIES)]
             return torch.cat(found)
         offset, best = 0, None
@@ -100,7 +110,7 @@ class NearestPatch:
         return 0.5 * (1.0 - (queries * self.rows[index]).sum(dim=1)) * self.weights[index]
 
     def _parts(self, queries: Tensor) -> tuple[Tensor, ...]:
-        return self.rows.split(max(512, CACHED // max(1, len(queries))))
+        return self.rows.split(PART if is_exporting() else max(512, CACHED // max(1, len(queries))))
 
     def _prepared(self, queries: Tensor) -> Tensor:
         # <q, r> - 1 = <q - m, r - m> + (<q, m> - 1) + <m, r - m>

@@ -1,6 +1,6 @@
 """`AnoPLeProcessor`: photos to views, class names to prompts with slots, model outputs to decisions.
 
-Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Masks and regions are ours.
+Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Masks are ours.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
@@ -16,7 +15,8 @@ from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
-from .scoring import mask_level, resize_map
+from .regions import find_regions, mask_level
+from .scoring import resize_map
 
 LABELS = ("normal", "defective")
 
@@ -201,35 +201,6 @@ class AnoPLeProcessor(ProcessorMixin):
                 }
             )
         return results
-
-
-def find_regions(heat_map: np.ndarray, mask: np.ndarray, *, min_area: float = 1) -> list[dict[str, Any]]:
-    """8-connected regions of a mask as boxes, strongest first.
-
-    Args:
-        heat_map: (H, W) anomaly values.
-        mask: (H, W) bool.
-        min_area: Smallest region in pixels.
-
-    Example:
-        >>> mask = np.zeros((6, 6), bool)
-        >>> mask[1:3, 2:5] = True
-        >>> find_regions(mask.astype(np.float32), mask)
-        [{'box': (2, 1, 5, 3), 'peak': 1.0, 'area': 6}]
-    """
-    labelled, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-    regions = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
-        inside = labelled[rows, columns] == number
-        if inside.sum() >= min_area:
-            regions.append(
-                {
-                    "box": (columns.start, rows.start, columns.stop, rows.stop),
-                    "peak": float(heat_map[rows, columns][inside].max()),
-                    "area": int(inside.sum()),
-                }
-            )
-    return sorted(regions, key=lambda region: -region["peak"])
 
 
 def _per_image(given: float | Tensor | None, calibrated: Tensor | None, count: int) -> list[float]:

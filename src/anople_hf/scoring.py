@@ -22,8 +22,6 @@ SHARED = "*"
 """Key of the thresholds that hold when the product is not known."""
 QUANTILES = 21
 """Stored quantiles of the calibration scores: every 5 %."""
-SPOT = 0.9
-"""Share of its map's peak from which a defective part is marked, if it is not marked from lower values on. Ours."""
 
 
 def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
@@ -105,24 +103,6 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
         return maps
     rows, columns = (blur_matrix(side, sigma).to(maps.device, maps.dtype) for side in maps.shape[-2:])
     return rows @ maps @ columns.T
-
-
-def mask_level(pixel_threshold: float, peak: float) -> float:
-    """The map value above which a defective part is marked. Ours.
-
-    The pixel threshold. But the decision is the score's, which weighs the text branch and the map before it is
-    blurred, so a part can be defective though no pixel of its map is above the threshold. Its strangest spot is then
-    marked all the same: a decision that shows no place helps nobody.
-
-    Args:
-        pixel_threshold: Of the map.
-        peak: Largest value of the part's map.
-
-    Example:
-        >>> mask_level(0.5, 0.9), mask_level(0.5, 0.4)
-        (0.5, 0.36000000000000004)
-    """
-    return min(pixel_threshold, SPOT * peak)
 
 
 @lru_cache(maxsize=8)
