@@ -1,5 +1,7 @@
 """How cells become lines: averages in the paper's order, what is quoted, and what differs."""
 
+from dataclasses import replace
+
 import pytest
 
 from anople_hf.benchmark.cells import Cell, CellResult
@@ -69,6 +71,12 @@ def test_differences_are_named():
     ]  # fmt: skip
     assert differences("table1", cell(dataset="mine", backbone="ViT-B-16-plus-240"), some) == ["data set"]
     assert differences("table5", cell(dataset="BMAD"), {}) == ["1 shots"]
+    ours = ["backbone embedded:tiny-clip", "category recognised", "distances discounted"]
+    assert differences("table1", cell(backbone="embedded:tiny-clip"), COUNTS["MVTec-AD"]) == ours
+    told = cell(backbone="embedded:tiny-clip", route=True, settings={"memory_discount": False})
+    assert differences("table1", told, COUNTS["MVTec-AD"]) == [ours[0], "category told"]
+    spade = replace(cell(backbone="embedded:tiny-clip"), method="spade")
+    assert differences("table1", spade, COUNTS["MVTec-AD"]) == ours[:1]
     assert differences("table1", cell(dataset="Real-IAD"), {"mint": (1, 1, 1)}) == ["1 of 30 categories"]
 
 
