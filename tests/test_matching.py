@@ -106,9 +106,27 @@ def test_work_is_shared_by_banks_and_let_go_with_the_photos(monkeypatch):
     assert len(matching._nearness) <= before - 2
 
 
-def test_recognition_needs_only_a_sample():
-    rows = torch.randn(2, 3600, 4)
-    sampled = matching._sample(rows)
-    assert 256 < sampled.shape[1] <= matching.SAMPLE
-    assert torch.equal(matching._sample(rows[:, :225]), rows[:, :225])
-    assert len({place % 225 for place in range(0, 3600, 8)}) > 200  # places of the grid, over 16 views
+@pytest.mark.parametrize("grid", [14, 15, 16, 24])
+def test_a_sample_is_from_everywhere_in_the_photo(grid):
+    """Evenly spaced rows would be those of a few columns, on most grids."""
+    places = torch.arange(16 * grid**2) % grid**2  # of 16 views
+    sampled = matching._sample(places.expand(2, -1)[..., None])
+    assert sampled.shape == (2, matching.SAMPLE, 1)
+    assert torch.equal(sampled[:1], matching._sample(places[None, :, None]))
+    assert len(set((sampled[0] % grid).flatten().tolist())) == grid
+    assert len(set(sampled[0].flatten().tolist())) > 0.5 * min(grid**2, matching.SAMPLE)
+
+
+def test_a_small_photo_is_its_own_sample():
+    rows = torch.randn(2, 225, 4)
+    assert matching._sample(rows) is rows
+
+
+def test_a_photo_and_its_copy_are_no_trouble():
+    """Distances of rounding alone; a root of a negative one would be no number, and no defect."""
+    features = normalize(torch.randn(2, 400, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    photos = {"gear": [Reference(features), Reference(features.clone())]}
+    assert (spread(photos["gear"]) >= 0).all()
+    tokens = torch.randn(3, 2, 9, 64)
+    found, plain = (Matcher(photos).distances(tokens, discount=discount) for discount in (True, False))
+    assert found.isfinite().all() and (found <= plain).all() and (found > 0.1).all()

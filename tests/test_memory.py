@@ -108,6 +108,39 @@ def test_file_round_trip_is_bit_identical(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bank.safetensors"]
 
 
+def test_thresholds_of_other_settings_are_left_out(tmp_path, caplog):
+    path, calibration = tmp_path / "bank.safetensors", {"gear": {"threshold": 0.2}}
+    filled().save(path, calibration=calibration, scoring={"memory_discount": True, "peak_share": 0.02})
+    for scoring in (None, {"peak_share": 0.02, "memory_discount": True}):
+        assert MemoryBank.load(path, scoring=scoring).calibration == calibration
+    assert not caplog.records
+    bank = MemoryBank.load(path, scoring={"memory_discount": False, "peak_share": 0.02})
+    assert bank.calibration == {} and len(bank) == 3 and "calibrate again" in caplog.text
+
+
+def test_what_is_prepared_stays_while_nothing_moves():
+    bank, tokens = filled(), features(2)
+    bank.match(tokens)
+    matcher, photo = bank._matcher, bank.references("gear")[0]
+    assert bank.to("cpu")._matcher is matcher and bank.references("gear")[0] is photo
+    assert bank.double()._matcher is not matcher and bank.references("gear")[0].features.dtype == torch.float64
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_how_a_bank_is_searched_holds_for_what_comes_from_it(coarse):
+    bank = MemoryBank([1, 3], coarse=coarse)
+    bank.merge(filled())
+
+    def searched(bank):
+        bank.prepare([None])
+        return bank._matcher._search(None, False)[0]._coarse is not None
+
+    assert searched(bank) == searched(bank.without(["da"])) == searched(bank.renamed(str.upper)) == coarse
+    assert not searched(bank.searched_exactly()) and not searched(bank.searched_exactly().without(["da"]))
+    with pytest.raises(KeyError, match="known: gear, nut"):
+        bank.prepare(["bolt"])
+
+
 def test_foreign_files_are_refused(tmp_path):
     filled().save(tmp_path / "bank.safetensors", fingerprint="a" * 64, backbone="clip-a")
     with pytest.raises(ValueError, match="clip-a"):

@@ -9,8 +9,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.modeling_anople import SHARED
-from anople_hf.scoring import abnormal_probability, fuse, resize_map
+from anople_hf.scoring import SHARED, abnormal_probability, fuse, resize_map
 
 
 @pytest.fixture
@@ -155,6 +154,24 @@ def test_a_discount_is_the_banks(taught, photos):
     expected = taught.memory.match(tokens, discount=True)
     discounted = taught(photos[3:]).memory_maps
     assert torch.allclose(discounted.flatten(1), expected, atol=1e-6) and (discounted < plain).any()
+
+
+@pytest.mark.parametrize("first", ["memory", "both"])
+@pytest.mark.parametrize("layers", [[0], [0, 1]])
+def test_what_the_memory_compares_needs_only_the_first_layers(first, layers, make_model, photos, monkeypatch):
+    """The same bits as the whole tower's, whichever runs first; the layers behind them are not run."""
+    model = make_model(memory_layers=layers)
+    if first == "both":
+        model.encode_image(photos, layers=layers)
+    ran = []
+    for index, layer in enumerate(model.clip.vision_model.encoder.layers):
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index))
+    found = model.encode_memory(photos)
+    assert ran == list(range(max(layers) + 1)) and max(layers) + 1 <= len(model.clip.vision_model.encoder.layers)
+    assert torch.equal(found, model.encode_image(photos, layers=layers)[2])
+    assert torch.equal(found, model.encode_memory(photos))
+    local = torch.zeros(len(photos), dtype=torch.long)
+    assert torch.equal(model.encode_memory(photos, local), model.encode_image(photos, local, layers)[2])
 
 
 def test_memorize_adds_a_product_and_forget_takes_it_out(taught, photos):

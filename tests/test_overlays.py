@@ -121,3 +121,5 @@ def test_legend_shows_the_scale_and_the_threshold(tmp_path):
         wanted = np.array(matplotlib.colormaps[COLOR_MAP](level)[:3]) * 255
         assert np.abs(marked - wanted).max(axis=1).min() < 5
     assert np.abs(marked - DETECTED).max(axis=1).min() < 5 < np.abs(bare - DETECTED).max(axis=1).min()
+    shares = colours(write_legend(tmp_path / "c.png", None))  # each product has its own scale
+    assert np.abs(shares - DETECTED).max(axis=1).min() < 5

@@ -82,6 +82,23 @@ def test_one_photo_in_every_form(detector, by_hand, tmp_path):
         assert result["category"] is None
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_recognised_product_is_named_and_its_own_scores_count(detector, by_hand, batch_size):
+    detector.model.config.memory_search = "product"
+    calibration = detector.model.config.calibration
+    calibration["gear"]["threshold"] = calibration["gear"]["pixel_threshold"] = 1e-4
+    del calibration["nut"]  # has to do with the common ones
+    found = detector(PHOTOS[:4], batch_size=batch_size)
+    assert [result["category"] for result in found] == ["gear", "gear", "nut", "nut"]
+    for photo, result in zip(PHOTOS, found, strict=False):
+        entry = calibration.get(result["category"], calibration["*"])
+        assert result["score"] == pytest.approx(by_hand(photo, result["category"])["score"], abs=1e-6)
+        assert result["threshold"] == pytest.approx(entry["threshold"])
+        assert result["normal_probability"] == normal_probability(result["score"], entry)
+    single = detector(PHOTOS[0])
+    assert single["category"] == "gear" and single["threshold"] == pytest.approx(1e-4)
+
+
 def test_a_url(detector, by_hand, tmp_path):
     PHOTOS[1].save(tmp_path / "photo.png")
     quiet = {"log_message": lambda *_: None}

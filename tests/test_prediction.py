@@ -7,6 +7,7 @@ from PIL import Image
 
 from anople_hf.images import read_image
 from anople_hf.prediction import colour_scale, judge, predict
+from anople_hf.scoring import SHARED, calibration_of
 
 
 @pytest.fixture
@@ -58,3 +59,12 @@ def test_unknown_category(taught, processor, paths):
 
 def test_colours_do_not_depend_on_the_photo(taught):
     assert colour_scale(taught, "gear") == (0.0, 2e-6) and colour_scale(taught) == (0.0, 0.5)
+
+
+def test_only_a_product_that_was_not_told_takes_the_common_thresholds(taught):
+    common = {"threshold": 0.2, "pixel_threshold": 0.7}
+    taught.config.calibration = taught.config.calibration | {SHARED: common}
+    assert calibration_of(taught.config) == calibration_of(taught.config, "nut", recognized=True) == common
+    assert calibration_of(taught.config, "nut") == {}
+    assert calibration_of(taught.config, "gear") == calibration_of(taught.config, "gear", recognized=True) != common
+    assert colour_scale(taught, "nut", recognized=True) == (0.0, 1.4)

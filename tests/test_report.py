@@ -71,6 +71,13 @@ def test_worst_first_relative_to_its_threshold_and_no_more_than_asked(rows, tmp_
     assert "The 2 most suspicious of 3 photos" in words and "first 1 of 3 rows" in words
 
 
+def test_the_legend_says_what_the_colours_stand_for(rows, tmp_path):
+    words = "".join(Page(write_report(rows, tmp_path, title="t", scale=(0, 0.34)).read_text()).words)
+    assert "0.34" in words and "marked: pixel threshold" in words and "its product" not in words
+    words = "".join(Page(write_report(rows, tmp_path, title="t", scale=None).read_text()).words)
+    assert "twice its product's pixel threshold" in words
+
+
 def test_a_photo_that_is_gone_is_told(rows, tmp_path):
     (tmp_path / "a.png").unlink()
     assert "the photo is gone" in write_report(rows, tmp_path, title="t", scale=(0, 1)).read_text()
@@ -79,6 +86,6 @@ def test_a_photo_that_is_gone_is_told(rows, tmp_path):
 def test_without_threshold_and_without_rows(tmp_path):
     bare = judged(tmp_path, tmp_path / "a.png", 0.2, "", None)
     text = write_report([bare], tmp_path, title="t", scale=(0, 1)).read_text()
-    assert "no threshold" in text and "outlined" not in text
+    assert "no threshold" in text and "pixel threshold" not in text
     with pytest.raises(ValueError, match="at least one"):
         write_report([], tmp_path, title="t", scale=(0, 1))

@@ -8,6 +8,8 @@ Where in the paper: nowhere, this is ours; the rule is split conformal predictio
 - With more good photos, unknown to the memory (`calibrate_on_new`, `anople calibrate`), these and new good parts
   are exchangeable, and the rate is a promise: in the mean over draws of n photos, at most the asked share of new good
   parts is called defective, whatever the model is worth. It takes n >= 1/rate - 1 photos.
+- A product's own threshold is set from photos whose product is told. Where the model recognises it (`memory_search`),
+  the promise holds for the photos that it takes for the right product.
 """
 
 import math
@@ -17,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .modeling_anople import SHARED, AnoPLeModel
+from .modeling_anople import AnoPLeModel
 from .references import image_digest
-from .scoring import Calibration
+from .scoring import SHARED, Calibration
 
 
 def vary(image: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -48,6 +48,7 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # 
     clip: CLIPModel
     memory: MemoryBank
     prompts: CoupledPrompts
+    _lora: list[Any]  # of PEFT, or None; in a list, or its weights would be counted twice
     _known_as: tuple[str, str] = ("", "")  # digest of the weights as loaded, and the fingerprint they carry
 
     @property
@@ -59,6 +60,23 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # 
         """Stop gradients into CLIP, but for LoRA; loading re-creates parameters, so this runs after it."""
         set_learning(self.clip)
         return self
+
+    def merge_lora(self) -> Self:
+        """Add the low-rank weights to CLIP's own, for inference without PEFT; scores stay within rounding.
+
+        The backbone is then no longer the one it is named after, so `save_pretrained` writes it into the checkpoint.
+
+        Raises:
+            ValueError: The model has none.
+        """
+        lora = self._lora[0]
+        if lora is None:
+            raise ValueError("this model has no LoRA weights to merge; it was trained with lora_rank=0.")
+        lora.merge_and_unload()
+        self._lora[0] = None
+        self.config.lora_rank = 0
+        self.config.backbone = self.config.backbone_revision = None
+        return self.freeze_backbone()
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:

@@ -113,8 +113,8 @@ def calibrate_verb(
     quieten(quiet)
     from .calibration import calibrate_on_new
     from .data import load_inspection_data
-    from .modeling_anople import SHARED
     from .references import image_digest
+    from .scoring import SHARED
 
     model, processor = load_run(run, own=True)
     split = load_inspection_data(data, skip_bad=skip_bad)["train"]
@@ -182,8 +182,8 @@ def evaluate(
     from .charts import write_plots
     from .data import load_inspection_data
     from .evaluation import evaluate as measure
-    from .modeling_anople import SHARED
     from .outputs import write_whole
+    from .scoring import SHARED
     from .sheets import write_sheet
 
     as_json = json_file == Path("-")
@@ -194,7 +194,8 @@ def evaluate(
     result = measure(
         model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
     )
-    known = "known" if route else "not given"
+    recognized = result.protocol["category_recognized"]
+    known = "known" if route else "not given but recognised" if recognized else "not given"
     tell(
         as_json,
         result.to_dict(),
@@ -213,8 +214,9 @@ def evaluate(
         written.append(write_sheet(model, processor, splits["test"], sheet, route=route))
     if plots:
         entries = model.config.calibration or {}
-        own = route or result.protocol["category_recognized"]
-        limits = {name: entries.get(name if own else SHARED, {}).get("threshold") for name in result.categories}
+        common = entries.get(SHARED, {})
+        own = {name: entries.get(name, common if recognized else {}) for name in result.categories}
+        limits = {name: (own[name] if route or recognized else common).get("threshold") for name in own}
         written += write_plots(result, plots, limits if branch == "both" else None)
     for path in written:
         typer.echo(f"saved: {path}", err=as_json)
@@ -223,12 +225,10 @@ def evaluate(
 def _said(result: "EvaluationResult") -> list[str]:
     """Recognition and decisions, as far as there are any."""
     lines = [] if result.recognized is None else [f"product recognised on {result.recognized:.1%} of the images"]
-    false_alarms, misses = result.errors()
-    if false_alarms is not None:
-        lines.append(f"at the thresholds: {false_alarms:.1%} of the good parts called defective")
-    if misses is not None:
-        lines.append(f"{misses:.1%} of the defective ones called good")
-    return [", ".join(lines)] if lines else []
+    called = zip(result.errors(), ("good parts called defective", "defective parts called good"), strict=True)
+    if errors := [f"{share:.1%} of the {what}" for share, what in called if share is not None]:
+        lines.append(f"at the thresholds: {', '.join(errors)}")
+    return lines
 
 
 @app.command("demo-data", epilog="Example: anople demo-data data/")

@@ -34,7 +34,7 @@ def export(
     quieten(quiet)
     from .export import export as write
 
-    model, processor = load_run(run)
+    model, processor = load_run(run, dtype="float32")
     paths = list_photos(photos, skip_bad=False) if photos else []
     found = write(
         model, processor, output, kind=kind, category=category, branch=branch, photos=paths, overwrite=overwrite
@@ -46,6 +46,8 @@ def export(
     )
     different = parity.get("decisions")
     decisions = "no threshold" if different is None else f"{different['different']} decisions differ"
+    if "products" in parity:
+        decisions += f", {parity['products']['different']} photos are taken for another product"
     tell(
         as_json,
         {"output": str(output), **found},

@@ -51,13 +51,14 @@ def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
     typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
 
 
-def load_run(run: Path, *, quiet: bool = True, own: bool = False) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
+def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
     """Model and processor of a trained detector; a clear error if there is none.
 
     Args:
         run: Folder of `anople train`, or a Hub id.
         quiet: False shows the bars of what comes after the loading; `quieten` took them all away.
         own: It is going to be changed, so only a folder will do.
+        how: Further arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
     """
     from transformers.utils.logging import enable_progress_bar
 
@@ -79,7 +80,8 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False) -> "tuple[AnoP
     else:
         where = run
     try:
-        model, processor = AnoPLeModel.from_pretrained(where).eval(), AnoPLeProcessor.from_pretrained(where)
+        model = AnoPLeModel.from_pretrained(where, **how).eval()
+        processor = AnoPLeProcessor.from_pretrained(where)
     except OSError as error:
         if where is run:
             raise

@@ -85,6 +85,7 @@ def predict(
     from .prediction import predict as judge_all
     from .report import write_report
     from .results import check_results, fingerprint, growing_results, partial_of
+    from .scoring import calibration_of
     from .tables import check_formats
 
     chosen = formats or [Format.CSV]
@@ -93,10 +94,12 @@ def predict(
     model, processor = load_run(run, quiet=quiet)
     if category is not None:
         model.memory.references(category)  # an unknown one ends here, before any work
-    entry = _threshold_entry(model, category)
-    if fail_on_anomaly and "threshold" not in entry:
+    recognizes = category is None and model.config.memory_search == "product"
+    asked = model.memory.categories if recognizes else [category]
+    entries = [calibration_of(model.config, name, recognized=recognizes) for name in asked]
+    if fail_on_anomaly and not all("threshold" in entry for entry in entries):
         raise ValueError(f"{run} has no threshold, nothing would ever fail; set one with `anople calibrate`.")
-    scale = colour_scale(model, category)
+    scale = None if recognizes else colour_scale(model, category)
     paths = find_photos(photos, empty=watch)
     started, skipped = time.perf_counter(), []
 
@@ -119,7 +122,7 @@ def predict(
                 predictions = judge_all(model, processor, good, category=category, batch_size=batch_size, progress=bar)
             try:
                 for prediction in predictions:
-                    row = results.add(prediction, scale)
+                    row = results.add(prediction, colour_scale(model, prediction.category, recognized=recognizes))
                     if watch and not (quiet or as_json):
                         typer.echo(f"{row['label'] or 'no threshold'}  {row['score']:.4g}  {row['path']}")
             except KeyboardInterrupt:
@@ -128,7 +131,7 @@ def predict(
                 typer.echo("stopped; saving.", err=True)
             if not results.rows:
                 raise ValueError("no photo came." if watch else f"none of the {len(paths)} photos can be read.")
-            results.write_tables(chosen, scale, entry.get("pixel_threshold"))
+            results.write_tables(chosen, scale, calibration_of(model.config, category).get("pixel_threshold"))
             if report or (results.folder / "report.html").exists():
                 title = f"Judged by {run.resolve().name}"
                 write_report(results.rows, results.folder, title=title, scale=scale)
@@ -167,9 +170,3 @@ def _watched(
 
     for batch in watch(lambda: find_photos(sources, empty=True), report=note, **options):
         yield from judge(model, processor, batch, category)
-
-
-def _threshold_entry(model: Any, category: str | None) -> dict[str, Any]:
-    from .modeling_anople import SHARED
-
-    return (model.config.calibration or {}).get(category or SHARED, {})

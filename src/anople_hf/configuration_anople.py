@@ -198,6 +198,12 @@ class AnoPLeConfig(PreTrainedConfig):
         return own + (self.num_visual_prompts if self.coupling in ("both", "v2t") else 0)
 
     @property
+    def scoring(self) -> dict[str, Any]:
+        """What turns features into scores: thresholds mean nothing under other settings."""
+        names = ("memory_search", "memory_discount", "fuse_at", "peak_share", "smoothing_sigma", "temperature")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def categories(self) -> list[str]:
         """The known products, in the order they were learnt."""
         return list(self.class_names or {})

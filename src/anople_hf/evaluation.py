@@ -133,9 +133,7 @@ def evaluate(
         output = model(pixels, category=rows["category"] if route else None, branch=branch)
         maps, values = output.anomaly_maps.float().cpu().numpy(), output.scores.tolist()
         limits = [None if x != x else x for x in _listed(output.thresholds, len(values))]  # NaN: no threshold
-        names = _listed(output.products, len(values))
-        if output.products is not None:
-            names = model.memory.names(output.products)
+        names = [None] * len(values) if output.products is None else model.memory.names(output.products)
         for index, category in enumerate(rows["category"]):
             label, given = rows["label"][index], rows["mask"][index]
             scores.add(
@@ -157,6 +155,7 @@ def evaluate(
         "image_size": side,
         "mask_size": side,
         "mask_rule": "nearest, > 0",
+        "memory_discount": model.config.memory_discount,
         "smoothing_sigma": model.config.smoothing_sigma,
         "aupro": f"exact, FPR limit {FPR_LIMIT}, 8-connected",
         "aupro_200": f"200 thresholds, FPR limit {FPR_LIMIT}, 8-connected",

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from . import __version__
 from .exported import DETECTOR_FILE, FORMAT, ExportedDetector, file_digest
-from .modeling_anople import SHARED, AnoPLeModel, AnoPLeOutput, Branch
+from .modeling_anople import AnoPLeModel, AnoPLeOutput, Branch
 from .outputs import whole_folder
 from .parity import check_parity
 from .processing_anople import LABELS, AnoPLeProcessor
+from .scoring import calibration_of
 from .sharing_anople import public_name
 
 Kind = Literal["onnx", "openvino", "torch"]
@@ -179,7 +180,10 @@ def _describe(
 ) -> dict[str, Any]:
     """What a reader and a person have to know beside the graph."""
     config, memory, products = model.config, None, None
-    known = (config.calibration or {}) if branch == "both" else {}
+
+    def calibration(name: str | None, recognized: bool = False) -> dict[str, Any] | None:
+        return calibration_of(config, name, recognized=recognized) or None if branch == "both" else None
+
     if branch != "prompt":
         names = model.memory.categories if category is None else [category]
         memory = {
@@ -187,7 +191,7 @@ def _describe(
             "fingerprint": model.fingerprint(),
         }
         if category is None and config.memory_search == "product":
-            products = [{"name": name, "calibration": known.get(name, known.get(SHARED))} for name in names]
+            products = [{"name": name, "calibration": calibration(name, True)} for name in names]
     outputs = {"scores": ["batch"], "anomaly_maps": ["batch", config.image_size, config.image_size]}
     packages = ("torch", "transformers", *NEEDED[kind])
     return {
@@ -195,7 +199,7 @@ def _describe(
         "branch": branch,
         "labels": list(LABELS),
         "rule": RULE,
-        "calibration": known.get(category or SHARED),
+        "calibration": calibration(category),
         "products": products,
         "preprocessing": _preprocessing(processor, config.image_size),
         "input": {"pixel_values": ["batch", 3, config.image_size, config.image_size]},

@@ -182,6 +182,8 @@ class ExportedDetector:
         size: tuple[int, int],
         min_region: int,
     ) -> dict[str, Any]:
+        if not np.isfinite(score):
+            raise ValueError(f"the graph gives a score of {score}, which decides nothing: export the detector again.")
         limit, pixel_limit = self.limits(product)
         defective = limit is not None and float(score) > limit
         heat_map = resize_bilinear(anomaly_map, size)

@@ -147,7 +147,7 @@ def training_losses(
         temperature: tau of eq. 9.
     """
     assert output.decoder_maps is not None and output.patch_features is not None  # branch="prompt" gives them
-    assert output.text_features is not None
+    assert output.text_features is not None and output.image_features is not None
     height, width = output.decoder_maps.shape[-2:]
     masks = F.adaptive_avg_pool2d(batch["masks"].float()[:, None], (height, width))[:, 0]  # a cell's anomalous share
     return total_loss(

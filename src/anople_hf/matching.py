@@ -135,8 +135,11 @@ def _nearness_to(photo: Reference, other: Reference) -> Tensor:
 
 
 def _sample(features: Tensor) -> Tensor:
-    """At most `SAMPLE` evenly spaced patches of (L, n, d); over several views, each comes at other places."""
-    return features[:, :: -(-features.shape[1] // SAMPLE)]
+    """At most `SAMPLE` patches of (L, n, d), from everywhere in all views, and the same ones every time."""
+    count = features.shape[1]
+    if count <= SAMPLE:
+        return features
+    return features[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values]
 
 
 __all__ = ["Matcher", "spread"]

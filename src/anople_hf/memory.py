@@ -8,6 +8,7 @@ Where in the paper: sec. 3.4, eq. 14. Which layers, and that two of them are ave
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from torch.nn import functional as F  # noqa: N812
 from .matching import Matcher
 from .references import Reference
 
+logger = logging.getLogger(__name__)
+
 BANK_FILE = "memory_bank.safetensors"
 FORMAT = "anople-memory-bank/1"
 
@@ -33,10 +36,10 @@ class MemoryBank(nn.Module):
 
     Args:
         layers: The encoder layers whose tokens are kept, as in `AnoPLeConfig.memory_layers`.
+        coarse: Whether to search in bfloat16, see `NearestPatch`; None decides by size and device.
 
     Attributes:
         calibration: Thresholds that came with the file it was loaded from; the ones in use are the model config's.
-        coarse: Whether to search in bfloat16, see `NearestPatch`; None decides by size and device.
 
     Example:
         >>> bank = MemoryBank([2, 7])
@@ -47,13 +50,12 @@ class MemoryBank(nn.Module):
         (torch.Size([1, 225]), True)
     """
 
-    def __init__(self, layers: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[int], *, coarse: bool | None = None) -> None:
         super().__init__()
         self.layers = list(layers)
         self.calibration: dict[str, Any] = {}
-        self.coarse: bool | None = None
         self._references: dict[str, list[Reference]] = {}
-        self._matcher = Matcher({})
+        self._matcher = Matcher({}, coarse=coarse)
 
     @property
     def categories(self) -> list[str]:
@@ -196,6 +198,9 @@ class MemoryBank(nn.Module):
         A graph is traced after this: what is prepared while tracing would be symbols.
         """
         self._require_photos()
+        for category in categories:
+            if category is not None:
+                self._require(category)
         self._matcher.prepare(categories, discount=discount)
 
     def names(self, places: Tensor) -> list[str]:
@@ -216,17 +221,14 @@ class MemoryBank(nn.Module):
 
     def _replace(self, references: dict[str, list[Reference]]) -> None:
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.
-        self._references, self._matcher = references, Matcher(references, coarse=self.coarse)
+        self._references, self._matcher = references, Matcher(references, coarse=self._matcher.coarse)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MemoryBank":
         """Follow `model.to(device)`; rows are plain tensors because their number is not known before loading."""
         super()._apply(fn, recurse)
-        self._replace(
-            {
-                category: [Reference(fn(r.features), r.name, r.digest) for r in references]
-                for category, references in self._references.items()
-            }
-        )
+        moved = {r: fn(r.features) for r in self._all()}
+        if any(features is not r.features for r, features in moved.items()):  # else, what is prepared still holds
+            self._replace({c: [replace(r, features=moved[r]) for r in refs] for c, refs in self._references.items()})
         return self
 
     def save(
@@ -236,6 +238,7 @@ class MemoryBank(nn.Module):
         fingerprint: str = "",
         backbone: str = "",
         calibration: Mapping[str, Any] | None = None,
+        scoring: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the bank as safetensors: one tensor per category and layer, references in the header.
 
@@ -244,6 +247,7 @@ class MemoryBank(nn.Module):
             fingerprint: Digest of the prompted encoder the rows come from.
             backbone: Its CLIP, for people.
             calibration: Thresholds learnt with these references, so that they travel with them.
+            scoring: The settings they were learnt with, `AnoPLeConfig.scoring`.
         """
         tensors = {
             f"{category}/layer.{layer}": torch.cat([r.features[i] for r in references]).contiguous()
@@ -261,6 +265,7 @@ class MemoryBank(nn.Module):
             "backbone": backbone,
             "references": json.dumps(about),
             "calibration": json.dumps(calibration or {}),
+            "scoring": json.dumps(scoring or {}),
             "versions": json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}),
         }
         temporary = Path(f"{path}.tmp")
@@ -268,12 +273,15 @@ class MemoryBank(nn.Module):
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, fingerprint: str | None = None) -> "MemoryBank":
+    def load(
+        cls, path: str | os.PathLike, *, fingerprint: str | None = None, scoring: Mapping[str, Any] | None = None
+    ) -> "MemoryBank":
         """Read a bank.
 
         Args:
             path: A file written by `save`.
             fingerprint: Refuse the bank unless it carries this one.
+            scoring: Leave the thresholds out, with a warning, if they were learnt with other settings than these.
 
         Raises:
             ValueError: Not a memory bank, or one of another model; says which and what to do.
@@ -305,25 +313,27 @@ class MemoryBank(nn.Module):
                 ]
             bank._replace(references)
             bank.calibration = json.loads(header.get("calibration", "{}"))
+            if bank.calibration and scoring is not None and json.loads(header.get("scoring", "{}")) != scoring:
+                logger.warning("%s: its thresholds belong to other settings and are left out; calibrate again.", path)
+                bank.calibration = {}
         return bank
 
     def without(self, digests: Iterable[str]) -> "MemoryBank":
         """A bank that lacks the photos with these digests; tensors are shared. Used to judge a photo by the others."""
         left_out = set(digests)
-        bank = MemoryBank(self.layers)
+        bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
         kept = {c: [r for r in refs if r.digest not in left_out] for c, refs in self._references.items()}
         bank._replace({c: refs for c, refs in kept.items() if refs})
         return bank
 
     def searched_exactly(self) -> "MemoryBank":
         """A bank with the same photos that is searched in float32 on every machine; tensors are shared."""
-        bank = MemoryBank(self.layers)
-        bank.coarse = False
+        bank = MemoryBank(self.layers, coarse=False)
         bank._replace(dict(self._references))
         return bank
 
     def renamed(self, rename: Callable[[str], str]) -> "MemoryBank":
         """The same bank with other names for its photos; tensors are shared."""
-        bank = MemoryBank(self.layers)
+        bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
         bank._replace({c: [replace(r, name=rename(r.name)) for r in refs] for c, refs in self._references.items()})
         return bank

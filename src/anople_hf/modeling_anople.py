@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 from transformers import initialization as init
 
 from .adaptation import add_lora
@@ -23,9 +23,9 @@ from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
 from .memory import MemoryBank
 from .output_anople import AnoPLeOutput
-from .prompts import CoupledPrompts, attach_prompts
+from .prompts import CoupledPrompts, attach_prompts, first_layers
 from .references import image_digest, shifted_views
-from .scoring import SHARED, abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
+from .scoring import abnormal_probability, calibration_of, fuse, fuse_maps, map_peak, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
 
@@ -53,7 +53,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         vision, text = config.vision_config, config.text_config
         joint_width = cast(int, cast(CLIPConfig, config.backbone_config).projection_dim)
         self.clip = CLIPModel._from_config(config.backbone_config)
-        self._lora = [add_lora(self.clip, config)]  # in a list, or its weights would be counted twice
+        self._lora = [add_lora(self.clip, config)]
         attach_prompts(self.clip)
         self.prompts = CoupledPrompts(
             config.prompt_depth,
@@ -145,26 +145,37 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         Raises:
             ValueError: Views of another size.
         """
+        encoded, remembered = self._see(self.clip.vision_model, pixel_values, views, layers)
+        image_features = F.normalize(self.clip.visual_projection(encoded.pooler_output), dim=-1)
+        patches = slice(1, 1 + self.config.grid_size**2)
+        return image_features, self.clip.vision_model.post_layernorm(encoded.last_hidden_state[:, patches]), remembered
+
+    def encode_memory(self, pixel_values: Tensor, views: Tensor | None = None) -> Tensor:
+        """What the memory compares, (B, L, n, d_v): as from `encode_image`, without the layers behind it."""
+        tower = first_layers(self.clip.vision_model, max(self.memory_layers) + 1)
+        return cast(Tensor, self._see(tower, pixel_values, views, self.memory_layers)[1])
+
+    def _see(
+        self, tower: CLIPVisionModel, pixel_values: Tensor, views: Tensor | None, layers: Sequence[int]
+    ) -> tuple[Any, Tensor | None]:
+        """What a tower gives, and the patch tokens of `layers`."""
         side = self.config.image_size
         if pixel_values.shape[-2:] != (side, side):
             given = " x ".join(map(str, pixel_values.shape[-2:]))
             raise ValueError(f"views of {given} pixels, expected {side} x {side}: use the processor of this model.")
         if views is None:
             views = pixel_values.new_full((pixel_values.shape[0],), LOCAL_VIEWS, dtype=torch.long)
-        encoded = self.clip.vision_model(
+        encoded = tower(
             pixel_values,
             prompts=self.prompts.for_vision(),
             prefix=self.prompts.prefix(views),
             interpolate_pos_encoding=self.config.input_size is not None,
             output_hidden_states=[layer + 1 for layer in layers] if layers else False,  # 0 is the encoder's input
         )
-        patches = slice(1, 1 + self.config.grid_size**2)  # the prompts stand behind the patches
-        image_features = F.normalize(self.clip.visual_projection(encoded.pooler_output), dim=-1)
-        tokens = self.clip.vision_model.post_layernorm(encoded.last_hidden_state[:, patches])
         if not layers:
-            return image_features, tokens, None
-        remembered = torch.stack([encoded.hidden_states[layer + 1][:, patches] for layer in layers], dim=1)
-        return image_features, tokens, remembered
+            return encoded, None
+        patches = slice(1, 1 + self.config.grid_size**2)  # the prompts stand behind the patches
+        return encoded, torch.stack([encoded.hidden_states[layer + 1][:, patches] for layer in layers], dim=1)
 
     @torch.no_grad()
     def set_class_names(
@@ -208,27 +219,9 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             known.add(digest)
             patch = cast(int, self.config.vision_config.patch_size)
             views = shifted_views(image.to(self.device, self.dtype), self.config.memory_shifts, patch)
-            tokens = self.encode_image(views, layers=self.memory_layers)[2]
-            assert tokens is not None  # layers were asked for
+            tokens = self.encode_memory(views)
             together = tokens.transpose(0, 1).flatten(1, 2)[None]  # all views' patches, by layer
             self.memory.add(category, together, names=[name], digests=[digest])
-
-    def merge_lora(self) -> "AnoPLeModel":
-        """Add the low-rank weights to CLIP's own, for inference without PEFT; scores stay within rounding.
-
-        The backbone is then no longer the one it is named after, so `save_pretrained` writes it into the checkpoint.
-
-        Raises:
-            ValueError: The model has none.
-        """
-        lora = self._lora[0]
-        if lora is None:
-            raise ValueError("this model has no LoRA weights to merge; it was trained with lora_rank=0.")
-        lora.merge_and_unload()
-        self._lora[0] = None
-        self.config.lora_rank = 0
-        self.config.backbone = self.config.backbone_revision = None
-        return self.freeze_backbone()
 
     # -- score --------------------------------------------------------------------------------------------------
 
@@ -264,11 +257,13 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         bank = self.memory if memory is None else memory
         if branch != "prompt" and not len(bank):
             raise ValueError("no memory bank: call model.memorize(images, category=...), or use branch='prompt'.")
-        layers = () if branch == "prompt" else self.memory_layers
-        image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
-
-        probability = decoder_map = patch_features = text_features = memory_map = products = None
-        if branch != "memory":
+        probability = decoder_map = memory_map = products = None
+        image_features = patch_features = text_features = remembered = None
+        if branch == "memory":
+            remembered = self.encode_memory(pixel_values, views)
+        else:
+            layers = () if branch == "prompt" else self.memory_layers
+            image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
             text_features = self._text_vectors(input_ids, attention_mask)
             probability = abnormal_probability(image_features, text_features, self.config.temperature)
             patch_features = self.decoder(tokens)
@@ -322,16 +317,13 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         bank: MemoryBank,
         products: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Those of the product that is told or recognised, else the common ones; a product has its own if it can."""
+        """Those of `scoring.calibration_of` for each image, NaN where there are none."""
         if not self.config.calibration or branch != "both":
             return None, None
-        known: dict[str, Any] = self.config.calibration
+        names = [category] if category is None or isinstance(category, str) else category
         if products is not None:
-            found = [known.get(name, known.get(SHARED, {})) for name in bank.categories]
-        elif category is None or isinstance(category, str):
-            found = [known.get(category or SHARED, {})]
-        else:
-            found = [known.get(name, {}) for name in category]
+            names = bank.categories
+        found = [calibration_of(self.config, name, recognized=products is not None) for name in names]
         values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
         image, pixel = torch.tensor(values, device=scores.device)
         if products is not None:

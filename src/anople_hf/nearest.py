@@ -105,9 +105,9 @@ class NearestPatch:
     def distance(self, queries: Tensor) -> Tensor:
         """(1 - cos) / 2 of each query (Q, d) to its nearest row, times the weight of that row: (Q,) in 0..1."""
         if self.weights is None:
-            return 0.5 * (1.0 - self.cosine(queries))
+            return (0.5 * (1.0 - self.cosine(queries))).clamp(0.0, 1.0)
         index = self.index(queries)
-        return 0.5 * (1.0 - (queries * self.rows[index]).sum(dim=1)) * self.weights[index]
+        return (0.5 * (1.0 - (queries * self.rows[index]).sum(dim=1))).clamp(0.0, 1.0) * self.weights[index]
 
     def _parts(self, queries: Tensor) -> tuple[Tensor, ...]:
         return self.rows.split(PART if is_exporting() else max(512, CACHED // max(1, len(queries))))

@@ -22,7 +22,7 @@ class AnoPLeOutput(ModelOutput):
         memory_maps: (B, g, g) M_mem of eq. 14.
         thresholds: (B,) calibrated decision thresholds, NaN where there is none for the product.
         pixel_thresholds: (B,) the same for the maps.
-        image_features: (B, d) z_0, unit length.
+        image_features: (B, d) z_0, unit length; None with branch="memory".
         patch_features: (B, d, h, w) D(z).
         text_features: (2, d) w+ and w-.
         products: (B,) places in the memory's `categories` of the products that the photos were recognised as and
@@ -36,7 +36,7 @@ class AnoPLeOutput(ModelOutput):
     memory_maps: Tensor | None = None
     thresholds: Tensor | None = None
     pixel_thresholds: Tensor | None = None
-    image_features: Tensor = None  # type: ignore[assignment]
+    image_features: Tensor | None = None
     patch_features: Tensor | None = None
     text_features: Tensor | None = None
     products: Tensor | None = None

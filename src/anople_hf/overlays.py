@@ -127,20 +127,22 @@ def draw_colour_bar(axis: Axes, scale: tuple[float, float], title: str, threshol
         axis.axvline(threshold, color=css(DETECTED), linewidth=2)
 
 
-def write_legend(path: str | Path, scale: tuple[float, float], threshold: float | None = None) -> Path:
+def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold: float | None = None) -> Path:
     """Write the colour scale of a folder of overlays as a small picture.
 
     Args:
         path: The picture.
-        scale: As given to `heat_map_overlay`.
-        threshold: As given there; marked, and explained in the caption.
+        scale: As given to `heat_map_overlay`; None if each product has its own, from 0 to twice its pixel threshold.
+        threshold: The pixel threshold; marked, and explained in the caption.
 
     Returns:
         The path.
     """
     figure = Figure(figsize=(4.2, 0.8), facecolor="white")
     caption = "anomaly value; one scale for all photos"
+    if scale is None:
+        scale, threshold, caption = (0.0, 2.0), 1.0, "anomaly value / pixel threshold of the product"
     if threshold is not None:
-        caption += ", outlined from the marked value on"
+        caption += "; marked: pixel threshold"
     draw_colour_bar(figure.add_axes((0.06, 0.62, 0.88, 0.26)), scale, caption, threshold)
     return save(figure, path, dpi=160)

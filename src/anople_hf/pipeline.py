@@ -19,7 +19,7 @@ from .calibration import calibrate
 from .hub import TASK, ship_code
 from .images import read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
-from .scoring import SHARED, normal_probability
+from .scoring import calibration_of, normal_probability
 
 
 class AnomalyDetectionPipeline(Pipeline):
@@ -66,7 +66,7 @@ class AnomalyDetectionPipeline(Pipeline):
             - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
             - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
             - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.
-            - `category`: as routed.
+            - `category`: as routed, or as recognised; None if the photo was compared with all products.
 
         Raises:
             UnreadableImageError: Names the photo.
@@ -156,6 +156,9 @@ class AnomalyDetectionPipeline(Pipeline):
         if "" in listed and any(listed):
             raise ValueError("some images of a batch have a category and others have none: give all or none.")
         output = self.model(input_tensors["pixel_values"], category=listed if any(listed) else None, branch=branch)
+        if output.products is not None:
+            names = cast(AnoPLeModel, self.model).memory.names(output.products)
+            categories = names[0] if isinstance(categories, str) else names
         nothing = torch.full_like(output.scores, float("nan"))
         return {
             "scores": output.scores,
@@ -180,7 +183,7 @@ class AnomalyDetectionPipeline(Pipeline):
         found = self.processor.post_process(  # type: ignore[union-attr]
             output, target_sizes=[tuple(size)], thresholds=threshold, pixel_thresholds=pixel_threshold
         )[0]
-        entry = (self.model.config.calibration or {}).get(category or SHARED, {})
+        entry = calibration_of(self.model.config, category, recognized=True)
         calibrated = not model_outputs["thresholds"].isnan().any()  # not for a branch alone
         return {
             "score": found["score"],

@@ -13,9 +13,10 @@ from PIL import Image
 from transformers.utils.logging import tqdm
 
 from .images import read_image
-from .modeling_anople import SHARED, AnoPLeModel
+from .modeling_anople import AnoPLeModel
 from .processing_anople import AnoPLeProcessor
 from .progress import seconds_between
+from .scoring import calibration_of
 
 
 @dataclass
@@ -95,7 +96,6 @@ def predict(
             bar.update(len(chunk))
 
 
-def colour_scale(model: AnoPLeModel, category: str | None = None) -> tuple[float, float]:
-    """Map values at the two ends of the colours; the pixel threshold lies in their middle, whatever a photo shows."""
-    entry = (model.config.calibration or {}).get(category or SHARED, {})
-    return 0.0, 2 * float(entry.get("pixel_threshold", 0.25))
+def colour_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
+    """Map values at the two ends of the colours; the pixel threshold, see `calibration_of`, lies in their middle."""
+    return 0.0, 2 * float(calibration_of(model.config, category, recognized=recognized).get("pixel_threshold", 0.25))

@@ -3,6 +3,7 @@
 Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Masks are ours.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,6 +164,9 @@ class AnoPLeProcessor(ProcessorMixin):
             pixel_thresholds: Instead of the calibrated ones.
             min_region: Smallest region that is reported, in pixels of the model's map.
 
+        Raises:
+            ValueError: A score that is not finite, or another number of sizes than of images.
+
         Returns:
             One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None
             without a threshold), `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top,
@@ -177,6 +181,11 @@ class AnoPLeProcessor(ProcessorMixin):
             raise ValueError(f"{len(target_sizes)} target sizes for {len(scores)} images: expected one each.")
         results = []
         for index, score in enumerate(scores.tolist()):
+            if not math.isfinite(score):
+                raise ValueError(
+                    f"the score of image {index} is {score}, which decides nothing: its dtype is too small for this "
+                    "model, or its memory is damaged; use float32, or memorize again."
+                )
             anomaly_map = outputs.anomaly_maps[index].detach().float().cpu()
             height, width = anomaly_map.shape if target_sizes is None else target_sizes[index]
             size = (int(height), int(width))

@@ -9,6 +9,7 @@ Where in the paper: sec. 3.1 (eq. 1-7) for the prompts and their coupling, sec. 
   position, therefore appending equals the paper's prepending.
 """
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
 from transformers import initialization as init
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 
 class CoupledPrompts(nn.Module):
@@ -159,6 +161,18 @@ def feed_layer(
         start = hidden.shape[1] - prompts[index].shape[-2] if append else 1
         args = (write_slots(hidden, prompts[index], start), *rest)
     return args, kwargs
+
+
+def first_layers(vision: CLIPVisionModel, count: int) -> CLIPVisionModel:
+    """The tower without what comes behind its first `count` layers; modules and hooks are shared, nothing is changed.
+
+    Its hidden states are those of the whole tower, its other outputs mean nothing.
+    """
+    maybe_install_capturing_hooks(vision)  # else they would be put onto the shared layers a second time
+    tower, encoder = copy.copy(vision), copy.copy(vision.encoder)
+    encoder._modules = {"layers": vision.encoder.layers[:count]}
+    tower._modules = vision._modules | {"encoder": encoder}
+    return tower
 
 
 def attach_prompts(clip: CLIPModel) -> None:

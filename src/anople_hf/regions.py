@@ -15,9 +15,9 @@ SPOT = 0.9
 def mask_level(pixel_threshold: float, peak: float) -> float:
     """The map value above which a defective part is marked. Ours.
 
-    The pixel threshold. But the decision is the score's, which weighs the text branch and the map before it is
-    blurred, so a part can be defective though no pixel of its map is above the threshold. Its strangest spot is then
-    marked all the same: a decision that shows no place helps nobody.
+    The pixel threshold, or 0.9 of the map's peak where that is lower. For the decision is the score's, which weighs
+    the text branch and the map before it is blurred, so a part can be defective though hardly a pixel of its map is
+    above the threshold. Its strangest spot is marked all the same: a decision that shows no place helps nobody.
 
     Args:
         pixel_threshold: Of the map.

@@ -52,7 +52,7 @@ def write_report(
     folder: Path,
     *,
     title: str,
-    scale: tuple[float, float],
+    scale: tuple[float, float] | None,
     worst: int = 24,
     most_rows: int = 5000,
 ) -> Path:
@@ -62,7 +62,7 @@ def write_report(
         rows: What was judged, see `anople_hf.tables`; at least one.
         folder: Holds the rows' heat maps.
         title: Headline, such as the detector's name.
-        scale: Of the heat maps' colours; the pixel threshold lies in its middle.
+        scale: Of the heat maps' colours; the pixel threshold lies in its middle. None if each product has its own.
         worst: Photos shown, those farthest above (or least below) their threshold.
         most_rows: Rows of the table, highest scores first; the tables beside the page hold them all.
 
@@ -84,7 +84,7 @@ def write_report(
         f"<h1>{escape(title)}</h1>",
         f'<p class="counts"><span><b>{len(rows)}</b> photos</span>{numbers}</p>',
         f"<h2>{head}</h2>",
-        _legend(scale, outlined=any(row["label"] == "defective" for row in rows)),
+        _legend(scale, decided=any(row["label"] for row in rows)),
         f'<div class="cards">{"".join(_card(row, folder) for row in shown)}</div>',
         "<h2>Scores</h2>",
         f'<img alt="Histograms of the scores, with the thresholds" src="{_histograms(rows)}">',
@@ -146,12 +146,13 @@ def _histograms(rows: Sequence[Row]) -> str:
     return _data("png", png(draw_histograms(groups)))
 
 
-def _legend(scale: tuple[float, float], *, outlined: bool) -> str:
+def _legend(scale: tuple[float, float] | None, *, decided: bool) -> str:
     stops = ", ".join(css((int(r), int(g), int(b))) for r, g, b in paint([step / 16 for step in range(17)]).round())
-    mark, words = ("<i></i>", "; outlined from the mark on") if outlined else ("", "")
+    mark, words = ("<i></i>", "; marked: pixel threshold") if decided else ("", "")
+    low, high = ("0", "twice its product's pixel threshold") if scale is None else (f"{end:.3g}" for end in scale)
     return (
         f'<div class="scale" style="background: linear-gradient(to right, {stops})">{mark}</div>'
-        f'<div class="ends"><span>{scale[0]:.3g}</span><span>anomaly value{words}</span><span>{scale[1]:.3g}</span>'
+        f'<div class="ends"><span>{low}</span><span>anomaly value{words}</span><span>{high}</span>'
         "</div><br>"
     )
 

@@ -62,7 +62,7 @@ class Results:
 
         Args:
             prediction: The photo, judged.
-            scale: Lowest and highest map value of the colours, one for all photos: a good part stays dark.
+            scale: Lowest and highest map value of the colours, one for each product: a good part stays dark.
 
         Returns:
             The row.
@@ -86,8 +86,8 @@ class Results:
         self.rows.append(row)
         return row
 
-    def write_tables(self, formats: Iterable[str], scale: tuple[float, float], threshold: float | None) -> None:
-        """Write `scores.<format>` for each format, and `heat_maps.png`, the legend of the heat maps."""
+    def write_tables(self, formats: Iterable[str], scale: tuple[float, float] | None, threshold: float | None) -> None:
+        """Write `scores.<format>` for each format, and `heat_maps.png`, the heat maps' legend (`write_legend`)."""
         earlier = [name for name in Format if (self.folder / f"scores.{name}").exists()]  # they must not fall behind
         for name in dict.fromkeys([*formats, *earlier]):
             write_table(self.rows, self.folder / f"scores.{name}")

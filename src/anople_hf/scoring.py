@@ -24,6 +24,19 @@ QUANTILES = 21
 """Stored quantiles of the calibration scores: every 5 %."""
 
 
+def calibration_of(config: Any, category: str | None = None, *, recognized: bool = False) -> dict[str, Any]:
+    """The calibration that decides about a photo; empty if there is none.
+
+    Args:
+        config: With `calibration`, as in `AnoPLeConfig`.
+        category: The product; None if the photo is compared with all.
+        recognized: It was not told; then the common calibration stands in for one of its own. For a product that is
+            told it does not: it was learnt from smaller distances, those to all products.
+    """
+    known = config.calibration or {}
+    return known.get(category or SHARED, known.get(SHARED, {}) if recognized else {})
+
+
 def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
     """Softmax over {normal, abnormal} of cosine / temperature; the abnormal channel (eq. 9, and M-hat of eq. 8).
 
@@ -152,7 +165,7 @@ class Calibration:
 
     Attributes:
         threshold: Raw score above which a part is called defective.
-        pixel_threshold: Value of the anomaly map above which a pixel is marked.
+        pixel_threshold: Value of the anomaly map above which a pixel is marked, see `regions.mask_level`.
         false_alarm_rate: The asked share of good parts called defective.
         num_photos: Independent good photos the thresholds stand on.
         num_scores: Scores taken of them.

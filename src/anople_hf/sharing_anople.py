@@ -49,7 +49,7 @@ class Sharing:
             self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
 
     def load_memory(self, source: str | os.PathLike, *, merge: bool = False, **hub: Any) -> None:
-        """Take in a memory bank, with the thresholds that came with it.
+        """Take in a memory bank, with the thresholds that came with it if they were learnt with the same settings.
 
         Args:
             source: A `memory_bank.safetensors`, or a folder or Hub id that holds one.
@@ -64,7 +64,7 @@ class Sharing:
         if Path(source).is_absolute() and not Path(source).exists():
             raise FileNotFoundError(f"no memory bank at {source}; expected a {BANK_FILE}, a folder or a Hub id.")
         path = source if os.path.isfile(source) else cached_file(os.fspath(source), BANK_FILE, **hub)
-        bank = MemoryBank.load(str(path), fingerprint=self.fingerprint()).to(self.device)
+        bank = MemoryBank.load(str(path), fingerprint=self.fingerprint(), scoring=self.config.scoring).to(self.device)
         mine = (self.config.calibration or {}) if merge else {}
         if merge:
             self.memory.merge(bank)
@@ -89,7 +89,8 @@ class Sharing:
         bank, name = self.memory, self.config.backbone or "in the checkpoint"
         if public:
             bank, name = bank.renamed(public_name), public_name(name)
-        bank.save(path, fingerprint=self.fingerprint(), backbone=name, calibration=self.config.calibration)
+        about = {"calibration": self.config.calibration, "scoring": self.config.scoring}
+        bank.save(path, fingerprint=self.fingerprint(), backbone=name, **about)
 
     def push_memory(
         self,

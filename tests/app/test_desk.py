@@ -2,6 +2,7 @@
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -35,17 +36,29 @@ def test_a_threshold_moves_for_one_visitor_alone(desk, files):
     moved, said = desk.move_threshold(mine, "woven_cloth", 0.0)
     assert "10 of 10" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
     assert desk.show_threshold(other, "woven_cloth")[0].value == slider.value
+    lowest, _ = desk.show_threshold(moved, "woven_cloth")
+    assert lowest.value == 0 and lowest.maximum > level  # from 0 it can be moved back
 
 
 def test_many_photos_and_their_files(desk, files):
     rows, pictures, table, archive = desk.check_batch(desk.arrive(), files * 4, "woven_cloth")
-    assert len(rows) == len(pictures) == 8 and rows[0][:2] == ["hole.png", "defective"]
+    assert len(rows) == len(pictures) == 8 and rows[0][:3] == ["hole.png", "woven_cloth", "defective"]
     assert open(table).read().count("hole.png") == 8 and archive.endswith("overlays.zip")  # noqa: SIM115
     with pytest.raises(gr.Error, match="choose 1 to 30"):
         desk.check_batch(desk.arrive(), files * 16, ANY)
 
 
-def test_what_was_taught_waits_while_another_detector_is_tried(files, make_model, processor, photos, tmp_path):
+def test_the_strangest_of_many_comes_first(desk, files, tmp_path):
+    good = Image.fromarray(render(PRODUCTS["woven_cloth"], [7, 1], 96))
+    good.save(tmp_path / "good.png")
+    rows, pictures, *_ = desk.check_batch(desk.arrive(), [str(tmp_path / "good.png"), files[0]], "woven_cloth")
+    assert [row[0] for row in rows] == ["good.png", "hole.png"] and rows[0][3] < rows[1][3]
+    assert [words.split(": ")[1] for _, words in pictures] == ["hole.png", "good.png"]
+
+
+def test_what_was_taught_waits_while_another_detector_is_tried(
+    detectors, files, make_model, processor, photos, tmp_path
+):
     model = make_model()
     model.memorize(photos[:2], "gear")
     entry = {"threshold": 0.3, "pixel_threshold": 0.4, "num_scores": 2, "normal_quantiles": [0.1, 0.3]}
@@ -53,6 +66,7 @@ def test_what_was_taught_waits_while_another_detector_is_tried(files, make_model
     model.save_pretrained(tmp_path / "run")
     processor.save_pretrained(tmp_path / "run")
     desk = Desk(Detectors([str(tmp_path / "run")], device="cpu"))
+    desk.detectors._begun[SAMPLER] = detectors.begin(SAMPLER)  # already taught
     visitor = desk.arrive()
     assert visitor.products.names == ["gear"]
     visitor = desk.teach(visitor, "cloth", files[:1])[0]
@@ -78,15 +92,19 @@ def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path
     assert "5 good photos known" in told and "Least like the others: hole.png" in told
     before = visitor.products.limits("cloth")[0]
     album, gallery, chosen = desk.show_photos(visitor, "cloth")
-    assert len(gallery.value) == 5 and album.visible and chosen == -1
+    assert len(gallery.value) == 5 and album.visible and chosen == ""
     with pytest.raises(gr.Error, match="Choose one of the photos"):
         desk.forget_photo(visitor, "cloth", chosen)
-    visitor, told = desk.forget_photo(visitor, "cloth", 0)[:2]
+    chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))
+    with pytest.raises(gr.Error, match="Choose one of the photos"):
+        desk.forget_photo(visitor, "woven_cloth", chosen)
+    visitor, told = desk.forget_photo(visitor, "cloth", chosen)[:2]
     assert "4 good photos known" in told and "hole" not in told
     assert visitor.products.limits("cloth")[0] < 0.7 * before
     assert desk.check(visitor, files[0], "cloth", 0.5)[0].label == "defective"
     for _ in range(4):
-        visitor, told = desk.forget_photo(visitor, "cloth", 0)[:2]
+        chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))
+        visitor, told = desk.forget_photo(visitor, "cloth", chosen)[:2]
     assert told == "**cloth** is forgotten." and "cloth" not in visitor.products.names
     assert not desk.show_photos(visitor, "cloth")[0].visible
 
@@ -116,7 +134,7 @@ def test_a_bank_goes_out_and_in(desk, files):
     slider, said = desk.show_threshold(visitor, ANY)
     assert "No product is known" in said and not slider.interactive
     visitor, told = desk.load_bank(visitor, path)[:2]
-    assert "capsule, woven_cloth" in told and visitor.products.limits("capsule")[0] == 0.5
+    assert "capsule (10 photos), woven_cloth (10 photos)" in told and visitor.products.limits("capsule")[0] == 0.5
     assert "nothing new" in desk.load_bank(visitor, path)[1]
 
 

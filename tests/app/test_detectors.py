@@ -18,10 +18,9 @@ def run(make_model, tiny_clip, photos, tmp_path):
     return str(tmp_path / "run")
 
 
-def test_samples_are_taught_where_a_detector_brings_nothing(run):
-    detectors = Detectors([run])
-    assert detectors.names == [run, SAMPLER]
-    assert detectors.begin(run).names == ["gear"]
+def test_samples_are_taught_where_a_detector_brings_nothing(run, detectors):
+    other = Detectors([run])
+    assert other.names == [run, SAMPLER] and other.begin(run).names == ["gear"] and not other._drawn
     begun = detectors.begin(SAMPLER)
     assert begun.names == list(SAMPLES)
     begun.remove("capsule")
@@ -30,8 +29,7 @@ def test_samples_are_taught_where_a_detector_brings_nothing(run):
     assert {product for _, product in photos} == set(SAMPLES) and len(photos) == 8
 
 
-def test_samples_of_defects_are_mostly_found():
-    detectors = Detectors()
+def test_samples_of_defects_are_mostly_found(detectors):
     products, inspector = detectors.begin(SAMPLER), detectors.get(SAMPLER)
     labels = {}
     for path, product in detectors.samples():

@@ -128,10 +128,12 @@ def test_a_threshold_is_moved_and_then_decides(page):
     open_tab(page, "Threshold")
     choose(page, "#whose", "woven_cloth")
     expect(page.locator("#alarms")).to_contain_text("0 of 10 views", timeout=PATIENCE)
+    before = page.locator("#alarms strong").inner_text()
     slider = page.locator("#level input[type=range]")
     slider.focus()
     slider.press("End")
     slider.press("ArrowLeft")
+    expect(page.locator("#alarms strong")).not_to_have_text(before, timeout=PATIENCE)
     page.wait_for_timeout(500)
     open_tab(page, "Check a photo")
     page.locator("#samples button").nth(7).click()  # the stain: strange, but less than three times the threshold
@@ -242,6 +244,6 @@ def test_the_api_of_a_program(url, parts):
     with pytest.raises(Exception, match="board is not in the list of choices"):
         other.predict(photo, "board", 0.6, api_name="/check")
     bank = client.predict(api_name="/download_bank")
-    assert other.predict(handle_file(bank), api_name="/load_bank")[0] == "The bank brought: board."
+    assert other.predict(handle_file(bank), api_name="/load_bank")[0] == "The bank brought: board (3 photos)."
     assert "(board)" in other.predict(photo, "board", 0.6, api_name="/check")[0]
     assert "3 of 3 views" in client.predict("board", 0.0, api_name="/set_threshold")

@@ -58,6 +58,7 @@ def test_what_is_forgotten_is_gone():
     products.remove("nut", "1b")
     assert products.names == ["nut"] and products.scores("nut") == [1.1] and set(products.photos) == {"1a"}
     products.remove("nut")
+    products.calibration["*"] = {"threshold": 0.3, "pixel_threshold": 0.4}  # came with the detector, for any product
     with pytest.raises(ValueError, match="No product is known yet"):
         products.limits(ANY)
     with pytest.raises(KeyError):
@@ -69,6 +70,33 @@ def test_a_product_without_threshold_says_so():
     products.bank.add("gear", torch.randn(1, 1, 4, 8))
     with pytest.raises(ValueError, match="No threshold is known for 'gear'"):
         products.limits("gear")
+
+
+def test_a_threshold_goes_with_the_photos_it_was_learnt_from():
+    products = known("gear")
+    products.bank.add("gear", torch.randn(1, 1, 4, 8), digests=["c"])  # of the detector, without a threshold
+    products.remove("gear", "0a")
+    assert products.limits("gear") == (0.2, 0.4)
+    products.remove("gear", "0b")
+    assert products.names == ["gear"] and products.taught == set()
+    for act in (products.limits, lambda name: products.move(name, 0.5)):
+        with pytest.raises(ValueError, match="No threshold is known for 'gear'"):
+            act("gear")
+
+
+def test_a_bank_that_is_known_brings_nothing_and_a_new_photo_the_higher_threshold():
+    products = known("gear")
+    entry = {"pixel_threshold": 0.5, "num_scores": 3, "normal_quantiles": [0.0, 1.0]}
+    products.calibration["*"] = entry | {"threshold": 0.9}
+    own = products.bank.without([])
+    found = products.take_in(own, {"gear": entry | {"threshold": 7.0}, "*": entry | {"threshold": 0.1}})
+    assert found == [] and products.limits("gear") == (0.2, 0.4) and products.scores("gear") == [0.1, 0.2]
+    assert products.calibration["*"]["threshold"] == 0.9
+    for threshold, holds in ((0.15, 0.2), (0.6, 0.6)):
+        more = MemoryBank([0])
+        more.add("gear", torch.randn(1, 1, 4, 8), digests=[str(threshold)])
+        assert products.take_in(more, {"gear": entry | {"threshold": threshold}}) == ["gear"]
+        assert products.limits("gear")[0] == holds and products.scores("gear") == [0.1, 0.2]
 
 
 def test_a_branch_changes_alone():

@@ -123,15 +123,15 @@ class Desk:
         product: str,
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:
-        """Judge many photos; a table in their order, pictures with the highest score first, both to take along."""
+        """Judge many photos; a table in their order, pictures with the strangest first, both to take along."""
         if not files or len(files) > MOST_PHOTOS:
             raise _said(f"{len(files or [])} photos; choose 1 to {MOST_PHOTOS}.")
         found: list[Finding] = []
         for start in range(0, len(files), TOGETHER):
             progress((start, len(files)), desc="checking", unit="photos")
             found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
-        rows = [[f.name, f.label, round(f.score, 4), round(f.threshold, 4), len(f.regions)] for f in found]
-        strangest = sorted(found, key=lambda f: -f.score)
+        rows = [[f.name, f.product, f.label, round(f.score, 4), round(f.threshold, 4), len(f.regions)] for f in found]
+        strangest = sorted(found, key=lambda f: -f.share)
         pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in strangest]
         table, archive = self.downloads.place("scores.csv"), self.downloads.place("overlays.zip")
         table.write_text(to_csv(found), encoding="utf-8")
@@ -148,19 +148,19 @@ class Desk:
     def show_photos(visitor: Visitor, product: str) -> tuple[Any, ...]:
         """A product's good photos, if there are any, and none of them chosen."""
         pictures = good_photos(visitor.products, product)
-        return gr.Column(visible=bool(pictures)), gr.Gallery(pictures, selected_index=None), -1
+        return gr.Column(visible=bool(pictures)), gr.Gallery(pictures, selected_index=None), ""
 
     @staticmethod
-    def choose_photo(event: gr.SelectData) -> int:
-        """The place of the photo that was clicked."""
-        return event.index
-
-    def forget_photo(self, visitor: Visitor, product: str, chosen: int) -> tuple[Any, ...]:
-        """Forget the chosen one of a product's good photos, as `show_photos` orders them."""
+    def choose_photo(visitor: Visitor, product: str, event: gr.SelectData) -> str:
+        """The digest of the photo that was clicked, as `show_photos` orders them."""
         photos = visitor.products.by_strangeness(product)
-        if not 0 <= chosen < len(photos):
+        return photos[event.index][0] if event.index < len(photos) else ""
+
+    def forget_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
+        """Forget one of a product's good photos, given by its digest."""
+        if chosen not in dict(visitor.products.by_strangeness(product)):
             raise _said("Choose one of the photos first: click it.")
-        visitor = replace(visitor, products=self.ask(visitor, "forget_photo", product, photos[chosen][0]))
+        visitor = replace(visitor, products=self.ask(visitor, "forget_photo", product, chosen))
         left = product in visitor.products.names
         told = taught(visitor.products, product) if left else f"**{product}** is forgotten."
         return visitor, told, *_menus(visitor.products, product)
@@ -169,14 +169,17 @@ class Desk:
         """Add the products of a memory bank."""
         if not file:
             raise _said("Choose a memory bank first: a .safetensors file that was downloaded here.")
-        before = set(visitor.products.names)
+        before = visitor.products.bank
         try:
             more = self.detectors.get(visitor.detector).load_bank(visitor.products, file)
         except (ValueError, KeyError) as error:
             raise _said(str(error.args[0]).replace(str(file), Path(file).name)) from error
         visitor = replace(visitor, products=more)
-        new = [name for name in more.names if name not in before]
-        told = f"The bank brought: {', '.join(new) or 'nothing new'}."
+        counts = {name: len(more.bank.references(name)) for name in more.names}
+        known = {name: len(before.references(name)) for name in before.categories}
+        new = [name for name in more.names if counts[name] > known.get(name, 0)]
+        brought = [f"{name} ({counts[name] - known.get(name, 0)} photos)" for name in new]
+        told = f"The bank brought: {', '.join(brought) or 'nothing new'}."
         return visitor, told, *_menus(more, new[0] if new else None)
 
     def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
@@ -204,7 +207,8 @@ class Desk:
             level = visitor.products.limits(product)[0]
         except ValueError as error:
             return gr.Slider(interactive=False), f"<p>{escape(str(error))}</p>"
-        end = float(f"{3 * max(level, 1e-6):.1g}")
+        highest = max([level, *visitor.products.scores(product), 1e-6])  # so that 0 can be left again
+        end = float(f"{3 * highest:.1g}")
         slider = gr.Slider(minimum=0, maximum=end, step=end / 1000, value=float(f"{level:.4g}"), interactive=True)
         return slider, false_alarms(visitor.products, product, level)
 
@@ -213,7 +217,10 @@ class Desk:
         if product != ANY and product not in visitor.products.names:
             raise _said(f"Unknown product {product!r}; known: {', '.join(visitor.products.names) or 'none'}.")
         products = visitor.products.branch()
-        products.move(product, level)
+        try:
+            products.move(product, level)
+        except ValueError as error:
+            raise _said(str(error)) from error
         return replace(visitor, products=products), false_alarms(products, product, level)
 
 

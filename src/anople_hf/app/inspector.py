@@ -63,6 +63,11 @@ class Finding:
         """`normal` or `defective`."""
         return "defective" if self.score > self.threshold else "normal"
 
+    @property
+    def share(self) -> float:
+        """The score as a multiple of the threshold, so that photos of several products can be ordered."""
+        return self.score / self.threshold if self.threshold > 0 else 3.0
+
     def overlay(self, opacity: float = 0.6) -> Image.Image:
         """The photo under its heat map; the contour is drawn on defective parts."""
         scale = (0.0, 2 * self.pixel_threshold)
@@ -102,7 +107,7 @@ class Inspector:
         Raises:
             ValueError: Not a bank, one of another model, or too many photos.
         """
-        bank = MemoryBank.load(path, fingerprint=self.model.fingerprint())
+        bank = MemoryBank.load(path, fingerprint=self.model.fingerprint(), scoring=self.model.config.scoring)
         more = products.branch()
         more.taught |= set(more.take_in(bank, bank.calibration))
         more.require_room()
@@ -115,7 +120,8 @@ class Inspector:
         """
         backbone = public_name(self.model.config.backbone or "in the checkpoint")
         bank, fingerprint = products.bank.renamed(public_name), self.model.fingerprint()
-        bank.save(path, fingerprint=fingerprint, backbone=backbone, calibration=products.calibration)
+        about = {"calibration": products.calibration, "scoring": self.model.config.scoring}
+        bank.save(path, fingerprint=fingerprint, backbone=backbone, **about)
 
     @torch.inference_mode()
     def teach(self, products: Products, name: str, files: Sequence[str | Path | Image.Image]) -> Products:
@@ -245,8 +251,7 @@ class Inspector:
         photo: Image.Image,
     ) -> Image.Image:
         """The strangest patch, and the good patch nearest to it, each boxed in its photo."""
-        tokens = self.model.encode_image(pixels, layers=self.model.memory_layers)[2]
-        assert tokens is not None  # layers were asked for
+        tokens = self.model.encode_memory(pixels)
         place = int(memory_map.argmax())
         grid = memory_map.shape[-1]
         token = F.normalize(tokens[0, :, place].float(), dim=-1).cpu()

@@ -108,10 +108,10 @@ def build(
             files = gr.File(file_count="multiple", label="Photos", height=220, elem_id="batch-files")
             batch_product = gr.Dropdown(names, value=names[0], label="Product", elem_id="batch-product")
             batch = gr.Button("Check all", variant="primary", elem_id="batch")
-            headers = ["file", "label", "score", "threshold", "regions"]
+            headers = ["file", "product", "label", "score", "threshold", "regions"]
             table = gr.Dataframe(headers=headers, label="Results", interactive=False)
             gallery = gr.Gallery(
-                label="Heat maps, highest score first",
+                label="Heat maps, the strangest first",
                 columns=4,
                 height=360,
                 buttons=["download", "fullscreen"],
@@ -132,9 +132,9 @@ def build(
                 known = gr.Dropdown(names, value=names[0], label="Known products", scale=2, elem_id="known")
                 forget = gr.Button("Forget this product", elem_id="forget")
                 bank = gr.DownloadButton("Download the memory bank", elem_id="bank")
-            chosen = gr.State(-1)
+            chosen = gr.State("")
             with gr.Column(visible=False) as album:
-                gr.Markdown("Its good photos, each with its score against the others, the least alike first:")
+                gr.Markdown("Its good photos and their scores, the least alike first:")
                 remembered = gr.Gallery(
                     show_label=False,
                     columns=6,
@@ -168,9 +168,11 @@ def build(
         menus = [product, batch_product, known, whose]
         learnt = [visitor, told, *menus]
         changed = [visitor, about, dataset, *shown, *menus]
-        remembered.select(desk.choose_photo, None, chosen, **QUIET)
+        remembered.select(desk.choose_photo, [visitor, known], chosen, **QUIET)
+        begins = loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
+        begins.success(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
         learns = [
-            loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about),
+            begins,
             teach.click(desk.teach, [visitor, name, good], learnt, api_name="teach", show_progress_on=told),
             take.click(desk.load_bank, [visitor, given], learnt, api_name="load_bank", show_progress_on=told),
             forget.click(desk.remove, [visitor, known], learnt, api_name="remove", show_progress_on=told),

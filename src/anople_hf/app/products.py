@@ -18,8 +18,9 @@ from ..scoring import SHARED, Calibration
 
 ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000
-MOST_TAUGHT = 150
-"""Good photos that a visitor may add, those of loaded banks included; with the embedded backbone they take 0.5 GB."""
+MOST_TAUGHT = 100
+"""Good photos that a visitor may add, those of loaded banks included. With the embedded backbone they take up to
+0.8 GB: each 2.8 MB of patches, as much again to be searched, 0.7 MB to be judged again, and what is kept of pairs."""
 FALSE_ALARM_RATE = 0.05
 
 
@@ -91,16 +92,14 @@ class Products:
         Raises:
             ValueError: Nothing was taught yet, or no threshold is known.
         """
+        if not self.names:
+            raise ValueError("No product is known yet: teach one first, with a few good photos.")
         names = [product]
         if product == ANY:
             names = [SHARED, *self.taught] if SHARED in self.calibration else list(self.calibration)
         entries = [self.calibration[name] for name in names if name in self.calibration]
         if not entries:
-            raise ValueError(
-                f"No threshold is known for {product!r}: teach it, with a few good photos."
-                if self.names
-                else "No product is known yet: teach one first, with a few good photos."
-            )
+            raise ValueError(f"No threshold is known for {product!r}: teach it, with a few good photos.")
         return max(e["threshold"] for e in entries), max(e["pixel_threshold"] for e in entries)
 
     def calibrate(self, name: str, judged: Mapping[str, Sequence[float]], peaks: Sequence[float]) -> None:
@@ -124,7 +123,12 @@ class Products:
         ).to_dict()
 
     def move(self, product: str, threshold: float) -> None:
-        """Set the threshold for scores by hand; `ANY` sets all of them."""
+        """Set the threshold for scores by hand; `ANY` sets all of them.
+
+        Raises:
+            ValueError: There is none, see `limits`.
+        """
+        self.limits(product)
         for name in list(self.calibration) if product == ANY else [product]:
             self.calibration[name] = {**self.calibration[name], "threshold": float(threshold)}
 
@@ -138,19 +142,21 @@ class Products:
             raise ValueError(f"At most {MOST_TAUGHT} good photos can be taught here; forget some first.")
 
     def take_in(self, bank: MemoryBank, calibration: dict[str, dict[str, Any]] | None) -> list[str]:
-        """Add the products of a bank, with the thresholds that came with it.
+        """Add what is new in a bank, with the thresholds that came with it; where there is one, the higher holds.
 
         Returns:
-            The names that the bank brought.
+            The products that the bank brought photos of.
         """
+        before = {name: len(self.bank.references(name)) for name in self.names}
         self.bank.merge(bank)
+        new = [name for name in bank.categories if len(self.bank.references(name)) > before.get(name, 0)]
         for name, entry in (calibration or {}).items():
-            if name != SHARED and name not in bank.categories:
+            if name not in (SHARED, *new):
                 continue
-            self.calibration[name] = entry
-            if name != SHARED:
+            self.calibration[name] = max(self.calibration.get(name, entry), entry, key=lambda e: e["threshold"])
+            if name != SHARED and not self.judged.get(name):
                 self.brought[name] = _spread(entry), entry["pixel_threshold"]
-        return bank.categories
+        return new
 
     def remove(self, product: str, digest: str | None = None) -> None:
         """Forget a product, or one of its photos.
@@ -164,8 +170,9 @@ class Products:
         self.photos = {digest: photo for digest, photo in self.photos.items() if digest not in gone - kept}
         if product in self.names:
             self.judged[product] = {d: s for d, s in self.judged.get(product, {}).items() if d != digest}
-            return
-        self.taught.discard(product)
+            if self.judged[product] or product in self.brought:
+                return
+        self.taught.discard(product)  # with nothing left that its threshold was learnt from
         for part in (self.calibration, self.judged, self.brought):
             part.pop(product, None)
 

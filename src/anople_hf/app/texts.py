@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
-from .inspector import Finding, Inspector
+from .inspector import ENOUGH, Finding, Inspector
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
 SECONDS_KEPT = 3600
@@ -62,7 +62,6 @@ LEGEND = (
 def describe(found: Finding) -> str:
     """Decision, score against threshold, and regions, as HTML."""
     side = "above" if found.label == "defective" else "not above"
-    share = found.score / found.threshold if found.threshold > 0 else 3.0
     boxes = "".join(
         f"<li>x {x0}-{x1}, y {y0}-{y1}, strongest {region['peak']:.3f}</li>"
         for region in found.regions[:5]
@@ -73,8 +72,8 @@ def describe(found: Finding) -> str:
         more += "<p>Most of this photo is unlike the good ones: is it the right product, in the same light?</p>"
     return (
         f'<p role="status"><span class="{found.label}">{found.label}</span><br>score {found.score:.4f}, {side} the '
-        f"threshold {found.threshold:.4f} ({escape(found.product)}): {share:.1f} times it</p>"
-        f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(share / 3, 1):.1f}%"></i>'
+        f"threshold {found.threshold:.4f} ({escape(found.product)}): {found.share:.1f} times it</p>"
+        f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(found.share / 3, 1):.1f}%"></i>'
         f"<span>threshold</span></div>{more}"
     )
 
@@ -96,9 +95,11 @@ def taught(products: Products, name: str) -> str:
     """What was learnt of a product."""
     references = products.bank.references(name)
     count = f"{len(references)} good photo{'' if len(references) == 1 else 's'} known"
+    if name not in products.calibration:
+        return f"**{name}**: {count}. It has no threshold: teach it, with a few good photos."
     text = f"**{name}**: {count}. Threshold {products.calibration[name]['threshold']:.4f}."
     strangest = products.by_strangeness(name)
-    if len(strangest) < 3:  # fewer are judged by changed views of themselves, which says nothing about them
+    if len(references) < ENOUGH or not strangest:  # too few to say which is unlike the others
         return text
     names = {reference.digest: reference.name for reference in references}
     photo = names[strangest[0][0]] or "the first one below"

@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import torch
 
+from ..backbones import recommended_settings
 from ..data import choose_shots, load_inspection_data
 from ..evaluation import EvaluationResult, evaluate
 from ..modeling_anople import Branch
@@ -64,6 +65,8 @@ class Cell:
     def key(self) -> str:
         """File name of the result: readable, and different for every setting."""
         content = asdict(self) | {"root": "", "row": "", "photos": _fingerprint(self.root)}
+        if self.method == "anople":
+            content["settings"] = recommended_settings(self.backbone) | self.settings
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.dataset}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "_")
 
