@@ -37,7 +37,9 @@ class WarmStart:
     def __enter__(self):
         self.folder.mkdir()
         address = self.folder / "line"
-        self.process = subprocess.Popen([sys.executable, __file__, address], env=self.environment)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, address], env=self.environment, start_new_session=True
+        )
         while not address.exists():
             assert self.process.poll() is None, "the warm start ended at once"
             time.sleep(0.05)
@@ -48,7 +50,7 @@ class WarmStart:
         return self.folder
 
     def __exit__(self, *_):
-        self.process.terminate()
+        os.killpg(self.process.pid, signal.SIGTERM)  # and what its commands left in the background
         self.process.wait()
 
 
