@@ -4,6 +4,7 @@ A comment `<!-- first: ... -->` in a page holds what has to be there before its 
 The Hub is a local stand-in; what trains does so for two steps, in float32.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from hub_server import TOKEN, HubServer
 from PIL import Image
-from warm_start import WarmStart
+from warm_start import PIDS, WarmStart, end_what_is_left
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
@@ -46,40 +47,46 @@ def shortened(text):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """The environment of all pages: one Hub, one warm start."""
+    folder = tmp_path_factory.mktemp("warm")
+    with HubServer() as hub:
+        environment = {key: value for key, value in environment_of_docs().items() if not key.startswith("HF_")}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / ".hf"), "HF_TOKEN": TOKEN}
+        environment["HF_HUB_DISABLE_XET"] = "1"
+        with WarmStart(folder / "bin", environment) as commands:
+            yield environment | {"PATH": f"{commands}{os.pathsep}{environment['PATH']}"}
+
+
 @pytest.fixture
-def shell(tmp_path):
+def shell(warm, tmp_path):
     """Run a block; what it left in the background ends with the test."""
     started = []
-    with HubServer() as hub, socket.socket() as free:
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-        free.close()
-        environment = {key: value for key, value in environment_of_docs().items() if not key.startswith("HF_")}
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / ".hf"), "HF_TOKEN": TOKEN}
-        environment["HF_HUB_DISABLE_XET"] = "1"
-        here = tmp_path / "here"
-        here.mkdir()
-        (here / "scripts").symlink_to(ROOT / "scripts")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "scripts").symlink_to(ROOT / "scripts")
+    environment = warm | {PIDS: str(tmp_path / "pids")}
 
-        def run(language, text):
-            text = shortened(text) if language == "bash" else text
-            start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [str(commands / "python"), "-c"]
-            process = subprocess.Popen(
-                [*start, text.replace("7860", port)], cwd=here, env=environment, text=True, start_new_session=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            started.append(process.pid)
-            out, err = process.communicate(timeout=300)
-            assert process.returncode == 0, f"{text}\n{out}\n{err}"
+    def run(language, text):
+        text = shortened(text) if language == "bash" else text
+        start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else ["python", "-c"]
+        process = subprocess.Popen(
+            [*start, text.replace("7860", port)], cwd=here, env=environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process.pid)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{text}\n{out}\n{err}"
 
-        with WarmStart(tmp_path / "bin", environment) as commands:
-            environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
-            yield run
-            for group in started:
-                try:
-                    os.killpg(group, signal.SIGTERM)
-                except ProcessLookupError:
-                    continue
+    yield run
+    for group in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+    end_what_is_left(tmp_path / "pids")
 
 
 def environment_of_docs():

@@ -7,6 +7,7 @@ process of its own. The Hub's address is read at import, so each stand-in needs 
 Run as a program, this file is the waiting process.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -26,6 +27,17 @@ with socket.socket(socket.AF_UNIX) as line:
     code = line.recv(1)
 sys.exit(code[0] if code else 1)
 """
+
+
+PIDS = "WARM_START_PIDS"
+"""Environment variable: the file in which commands leave their process numbers, for `end_what_is_left`."""
+
+
+def end_what_is_left(pids):
+    """End commands that still run, such as an app in the background."""
+    for pid in pids.read_text().split() if pids.exists() else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGTERM)
 
 
 class WarmStart:
@@ -86,6 +98,9 @@ def run(asked, streams):
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    if PIDS in os.environ:
+        with open(os.environ[PIDS], "a") as file:
+            file.write(f"{os.getpid()}\n")
     name, *arguments = asked["argv"]
     if name == "python" and arguments[0] == "-c":
         sys.argv = ["-c", *arguments[2:]]
