@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import betabinom
 
+from anople_hf import calibration
 from anople_hf.calibration import calibrate, calibrate_on_new, vary
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
@@ -56,6 +57,21 @@ def test_varied_views_start_with_the_photo_and_stay_close(photos):
     assert torch.equal(views[0], smooth) and views.shape == (5, 3, 48, 48)
     moved = (views[1:] - smooth).flatten(1).norm(dim=1) / smooth.norm()
     assert (moved > 0.01).all() and (moved < 1.5).all()
+
+
+@pytest.mark.parametrize("search", ["all", "product"])
+def test_a_recognised_product_needs_no_second_look(search, taught, photos, monkeypatch):
+    """Telling what was recognised anyway changes nothing, so it is not computed; the thresholds are those of both."""
+    taught.config.memory_search = search
+    shots = {"gear": photos[:3], "nut": photos[3:5]}
+    asked, forward = [], type(taught).forward
+    monkeypatch.setattr(type(taught), "forward", lambda *a, **k: asked.append(k.get("category")) or forward(*a, **k))
+    found = calibrate(taught, shots, views=2)
+    told = [name for name in asked if name]
+    assert len(asked) - len(told) == 5  # one pass a photo, and a second one for each that was taken for another
+    assert len(told) == 5 if search == "all" else 0 < len(told) < 5
+    monkeypatch.setattr(calibration, "_all_are", lambda *_: False)
+    assert calibrate(taught, shots, views=2) == found
 
 
 def test_impossible_rate(taught, photos):

@@ -196,8 +196,13 @@ def test_completion_does_not_wait_for_torch():
 
 
 def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):
-    said = anople("demo-data", tmp_path / "data", "--categories", "capsule", "--size", 64, "--json").stdout
+    few = ["--train", 3, "--test-good", 1, "--test-defective", 4]
+    said = anople("demo-data", tmp_path / "data", "--categories", "capsule", "--size", 64, *few, "--json").stdout
     assert json.loads(said) == {"output": str(tmp_path / "data"), "categories": ["capsule"]}
+    counts = [
+        len(list((tmp_path / "data" / "capsule").glob(kind))) for kind in ("train/*/*", "test/good/*", "test/*/*")
+    ]
+    assert counts == [3, 1, 5]
     sheet = tmp_path / "pairs.png"
     options = ["--backbone", tiny_clip, "--shots", 2, "--count", 2, "--output", sheet, "--json"]
     said = json.loads(anople("preview-anomalies", drawn, *options).stdout)

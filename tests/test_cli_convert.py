@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
+from warm_start import WarmStart
 
 from anople_hf.cli import app
 
@@ -18,10 +20,20 @@ QUICK = Path(__file__).parent / "fixtures" / "open_clip" / "quick"
 SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_open_clip.py"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm(tmp_path_factory):
+    with WarmStart(tmp_path_factory.mktemp("warm") / "bin", dict(os.environ)) as commands:
+        WARM[:] = [str(commands / "anople")]
+        yield
+
+
+WARM = []
+
+
 def anople(*arguments, script=None):
-    """A real process, as a user starts it."""
-    start = [str(script)] if script else ["-m", "anople_hf.cli"]
-    done = subprocess.run([sys.executable, *start, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    """A real process."""
+    start = [sys.executable, str(script)] if script else WARM
+    done = subprocess.run([*start, *map(str, arguments)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done
 

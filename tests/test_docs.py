@@ -1,7 +1,7 @@
 """Every snippet of README, docs and tutorials runs as it stands: in order, in an empty folder, in real shells.
 
 A comment `<!-- first: ... -->` in a page holds what has to be there before its first snippet, such as photos.
-The Hub is a local stand-in; what trains does so for two steps, in float32.
+The Hub is a local stand-in; what trains does so for two small steps, in float32; sample data sets are drawn smaller.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```|^<!-- (first):\n(.*?)^-->", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TRAINS = re.compile(r"(anople train|train\.py|cli train) ")
+FEW = "--train 9 --test-good 8 --test-defective 4"  # every photo that a page names is still there
 
 
 def blocks_of(page):
@@ -37,14 +38,15 @@ RUN = [page for page in RUN if page.parent.name != "model_cards" and blocks_of(p
 
 
 def shortened(text):
-    """Two steps are enough to see that a command works; a processor without bfloat16 takes a minute for one."""
-    text = text.replace("--mixed_precision bf16", "--mixed_precision no")
-    lines = re.sub(r"\\\n *", "", text).splitlines()
-    return "\n".join(
-        re.sub(r"( #.*)?$", r" --max-steps 2\1", line, count=1) if TRAINS.search(line) and "--max-steps" not in line
-        else line
-        for line in lines
-    )  # fmt: skip
+    """Two small steps are enough to see that a command works; a processor without bfloat16 takes a minute for one."""
+    text = text.replace("--mixed_precision bf16", "--mixed_precision no").replace("demo-data ", f"demo-data {FEW} ")
+    lines = []
+    for line in re.sub(r"\\\n *", "", text).splitlines():
+        for option, value in (("--max-steps", 2), ("--batch-size", 2)):
+            if TRAINS.search(line) and option not in line:
+                line = re.sub(r"( #.*)?$", rf" {option} {value}\1", line, count=1)
+        lines.append(line)
+    return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,11 @@ def test_pages_that_have_to_teach_by_running():
 
 def test_quickstart(tmp_path):
     """`make quickstart`, with two products and two steps, in the environment that is there."""
-    few = ["DRAWN=--categories capsule,woven_cloth --size 64", "LEARN=--max-steps 2", "VENV=none"]
+    few = [
+        f"DRAWN=--categories capsule,woven_cloth --size 64 {FEW}",
+        "LEARN=--max-steps 2 --batch-size 2",
+        "VENV=none",
+    ]
     command = ["make", "quickstart", "-o", "none/.installed", f"OUT={tmp_path}/q", *few]
     environment = environment_of_docs()
     with WarmStart(tmp_path / "bin", environment) as commands:

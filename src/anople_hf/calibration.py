@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from .memory import MemoryBank
 from .modeling_anople import AnoPLeModel
 from .references import image_digest
 from .scoring import SHARED, Calibration
@@ -105,6 +106,11 @@ def calibrate_on_new(
     return found
 
 
+def _all_are(category: str, products: Tensor | None, bank: MemoryBank) -> bool:
+    """Whether every view was recognised as this product: then telling it changes nothing."""
+    return products is not None and set(bank.names(products)) == {category}
+
+
 def _thresholds(
     model: AnoPLeModel, shots: Mapping[str, Tensor], rate: float, views: int, seed: int, *, new: bool = False
 ) -> dict[str, Calibration]:
@@ -120,8 +126,10 @@ def _thresholds(
             batch = vary(image, views, generator).to(model.device, model.dtype)
             # A product with a single photo has no other to be judged by: then its own, seen in changed views.
             own = others if category in others.categories else model.memory
-            for key, (into_scores, into_peaks) in ((category, (scores, peaks)), (None, shared)):
-                output = model(batch, category=key, memory=own)
+            untold = model(batch, memory=own)
+            alike = len(own.categories) == 1 or _all_are(category, untold.products, own)
+            told = untold if alike else model(batch, category=category, memory=own)
+            for output, (into_scores, into_peaks) in ((told, (scores, peaks)), (untold, shared)):
                 into_scores.extend(output.scores.tolist())
                 into_peaks.extend(output.anomaly_maps.amax(dim=(1, 2)).tolist())
 

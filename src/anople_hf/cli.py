@@ -236,6 +236,9 @@ def demo_data(
     output: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
     categories: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
     size: Annotated[int, typer.Option(min=64, help="Side of a photo in pixels.")] = 320,
+    train: Annotated[int, typer.Option(min=1, help="Good photos of a product to learn from.")] = 12,
+    test_good: Annotated[int, typer.Option(min=0, help="Good ones to test on.")] = 8,
+    test_defective: Annotated[int, typer.Option(min=0, help="Defective ones, spread over the kinds of defects.")] = 12,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -247,7 +250,8 @@ def demo_data(
 
     with whole_folder(output, overwrite=overwrite) as folder:
         names = [name.strip() for name in categories.split(",") if name.strip()]
-        draw_dataset(folder, categories=names or None, size=size, seed=seed)
+        counts = {"train": train, "test_good": test_good, "test_defective": test_defective}
+        draw_dataset(folder, categories=names or None, size=size, seed=seed, **counts)
     drawn = sorted(path.name for path in output.iterdir() if path.is_dir())
     tell(as_json, {"output": str(output), "categories": drawn}, f"saved: {output}")
 
