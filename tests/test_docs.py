@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```|^<!-- (first):\n(.*?)^-->", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TRAINS = re.compile(r"(anople train|train\.py|cli train) ")
-FEW = "--train 9 --test-good 8 --test-defective 4"  # every photo that a page names is still there
+FEW = "--train 9 --test-good 8 --test-defective 8"  # every photo that a page names is still there
 
 
 def blocks_of(page):
