@@ -183,7 +183,7 @@ def evaluate(
     from .data import load_inspection_data
     from .evaluation import evaluate as measure
     from .outputs import write_whole
-    from .scoring import SHARED
+    from .scoring import calibration_of
     from .sheets import write_sheet
 
     as_json = json_file == Path("-")
@@ -213,10 +213,11 @@ def evaluate(
     if sheet:
         written.append(write_sheet(model, processor, splits["test"], sheet, route=route))
     if plots:
-        entries = model.config.calibration or {}
-        common = entries.get(SHARED, {})
-        own = {name: entries.get(name, common if recognized else {}) for name in result.categories}
-        limits = {name: (own[name] if route or recognized else common).get("threshold") for name in own}
+        entries = {
+            name: calibration_of(model.config, name if route or recognized else None, recognized=recognized)
+            for name in result.categories
+        }
+        limits = {name: entry.get("threshold") for name, entry in entries.items()}
         written += write_plots(result, plots, limits if branch == "both" else None)
     for path in written:
         typer.echo(f"saved: {path}", err=as_json)

@@ -169,18 +169,14 @@ class Desk:
         """Add the products of a memory bank."""
         if not file:
             raise _said("Choose a memory bank first: a .safetensors file that was downloaded here.")
-        before = visitor.products.bank
         try:
             more = self.detectors.get(visitor.detector).load_bank(visitor.products, file)
         except (ValueError, KeyError) as error:
             raise _said(str(error.args[0]).replace(str(file), Path(file).name)) from error
-        visitor = replace(visitor, products=more)
-        counts = {name: len(more.bank.references(name)) for name in more.names}
-        known = {name: len(before.references(name)) for name in before.categories}
-        new = [name for name in more.names if counts[name] > known.get(name, 0)]
-        brought = [f"{name} ({counts[name] - known.get(name, 0)} photos)" for name in new]
-        told = f"The bank brought: {', '.join(brought) or 'nothing new'}."
-        return visitor, told, *_menus(more, new[0] if new else None)
+        gained = more.gained(visitor.products.counts)
+        brought = ", ".join(f"{name} ({count} photos)" for name, count in gained.items())
+        told = f"The bank brought: {brought or 'nothing new'}."
+        return replace(visitor, products=more), told, *_menus(more, next(iter(gained), None))
 
     def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
         """Forget a product."""

@@ -65,6 +65,16 @@ class Products:
         """Known products, in the order they were taught."""
         return self.bank.categories
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Good photos of each product."""
+        return {name: len(self.bank.references(name)) for name in self.names}
+
+    def gained(self, before: Mapping[str, int]) -> dict[str, int]:
+        """How many more photos there are than these `counts`, of the products that have more."""
+        more = {name: count - before.get(name, 0) for name, count in self.counts.items()}
+        return {name: count for name, count in more.items() if count > 0}
+
     def branch(self) -> "Products":
         """Products that change alone from here on; photos and patches are shared until then."""
         return replace(self, bank=self.bank.without([]), photos=dict(self.photos), calibration=dict(self.calibration),
@@ -147,9 +157,9 @@ class Products:
         Returns:
             The products that the bank brought photos of.
         """
-        before = {name: len(self.bank.references(name)) for name in self.names}
+        before = self.counts
         self.bank.merge(bank)
-        new = [name for name in bank.categories if len(self.bank.references(name)) > before.get(name, 0)]
+        new = list(self.gained(before))
         for name, entry in (calibration or {}).items():
             if name not in (SHARED, *new):
                 continue

@@ -62,11 +62,15 @@ class Cell:
     route: bool = False
 
     @property
+    def settings_in_use(self) -> dict[str, Any]:
+        """`settings`, and for `anople` those recommended for the backbone where nothing else is said."""
+        return (recommended_settings(self.backbone) if self.method == "anople" else {}) | self.settings
+
+    @property
     def key(self) -> str:
         """File name of the result: readable, and different for every setting."""
         content = asdict(self) | {"root": "", "row": "", "photos": _fingerprint(self.root)}
-        if self.method == "anople":
-            content["settings"] = recommended_settings(self.backbone) | self.settings
+        content["settings"] = self.settings_in_use
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.dataset}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "_")
 

@@ -8,7 +8,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ..backbones import recommended_settings
 from ..data import published
 from .cells import Cell
 
@@ -71,12 +70,10 @@ def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]])
         found.append(f"{cell.shots} shots")
     if cell.route:
         found.append("category told")
-    if cell.method == "anople":
-        settings = recommended_settings(cell.backbone) | cell.settings
-        if settings.get("memory_search") == "product" and not cell.route:
-            found.append("category recognised")
-        if settings.get("memory_discount"):
-            found.append("distances discounted")
+    if cell.settings_in_use.get("memory_search") == "product" and not cell.route:
+        found.append("category recognised")
+    if cell.settings_in_use.get("memory_discount"):
+        found.append("distances discounted")
     return found
 
 
