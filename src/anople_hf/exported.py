@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .images import read_image
-from .regions import find_regions, mask_level
+from .regions import decide
 
 DETECTOR_FILE = "detector.json"
 FORMAT = "anople-detector/1"
@@ -182,25 +182,18 @@ class ExportedDetector:
         size: tuple[int, int],
         min_region: int,
     ) -> dict[str, Any]:
-        if not np.isfinite(score):
-            raise ValueError(f"the graph gives a score of {score}, which decides nothing: export the detector again.")
         limit, pixel_limit = self.limits(product)
-        defective = limit is not None and float(score) > limit
-        heat_map = resize_bilinear(anomaly_map, size)
-        level = mask_level(pixel_limit, float(heat_map.max())) if defective and pixel_limit is not None else None
-        mask = np.zeros(size, bool) if level is None else heat_map > level
         cell = size[0] * size[1] / anomaly_map.size
-        return {
-            "score": float(score),
-            "threshold": limit,
-            "pixel_threshold": pixel_limit,
-            "label": None if limit is None else self.about["labels"][int(defective)],
-            "heat_map": heat_map,
-            "mask": mask,
-            "mask_level": level,
-            "regions": find_regions(heat_map, mask, min_area=min_region * cell),
-            "category": self.about.get("category") if product is None else self.about["products"][product]["name"],
-        }
+        found = decide(
+            float(score),
+            resize_bilinear(anomaly_map, size),
+            threshold=limit,
+            pixel_threshold=pixel_limit,
+            labels=self.about["labels"],
+            min_area=min_region * cell,
+        )
+        category = self.about.get("category") if product is None else self.about["products"][product]["name"]
+        return found | {"category": category}
 
 
 def _as_float32(value: float | None) -> float | None:

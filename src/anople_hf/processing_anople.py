@@ -1,13 +1,12 @@
 """`AnoPLeProcessor`: photos to views, class names to prompts with slots, model outputs to decisions.
 
-Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Masks are ours.
+Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Decisions are those of `regions.py`.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
@@ -16,7 +15,7 @@ from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
-from .regions import find_regions, mask_level
+from .regions import decide
 from .scoring import resize_map
 
 LABELS = ("normal", "defective")
@@ -181,33 +180,21 @@ class AnoPLeProcessor(ProcessorMixin):
             raise ValueError(f"{len(target_sizes)} target sizes for {len(scores)} images: expected one each.")
         results = []
         for index, score in enumerate(scores.tolist()):
-            if not math.isfinite(score):
-                raise ValueError(
-                    f"the score of image {index} is {score}, which decides nothing: its dtype is too small for this "
-                    "model, or its memory is damaged; use float32, or memorize again."
-                )
             anomaly_map = outputs.anomaly_maps[index].detach().float().cpu()
             height, width = anomaly_map.shape if target_sizes is None else target_sizes[index]
             size = (int(height), int(width))
             heat_map = resize_map(anomaly_map[None], size)[0].numpy()
-            limit, pixel_limit = limits[index], pixel_limits[index]
-            label = None if np.isnan(limit) else LABELS[int(score > limit)]
-            level = None
-            if label == "defective" and not np.isnan(pixel_limit):
-                level = mask_level(pixel_limit, float(heat_map.max()))
-            mask = np.zeros(size, bool) if level is None else heat_map > level
+            limit, pixel_limit = (None if math.isnan(x) else x for x in (limits[index], pixel_limits[index]))
             cell = size[0] * size[1] / anomaly_map.numel()
             results.append(
-                {
-                    "score": score,
-                    "threshold": None if np.isnan(limit) else limit,
-                    "pixel_threshold": None if np.isnan(pixel_limit) else pixel_limit,
-                    "label": label,
-                    "heat_map": heat_map,
-                    "mask": mask,
-                    "mask_level": level,
-                    "regions": find_regions(heat_map, mask, min_area=min_region * cell),
-                }
+                decide(
+                    score,
+                    heat_map,
+                    threshold=limit,
+                    pixel_threshold=pixel_limit,
+                    labels=LABELS,
+                    min_area=min_region * cell,
+                )
             )
         return results
 

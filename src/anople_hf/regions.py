@@ -1,8 +1,11 @@
-"""Where a part is defective: from which value on it is marked, and the connected regions of the mask as boxes.
+"""Whether a part is defective, and where: the decision, from which map value on it is marked, regions as boxes.
 
-Where in the paper: nowhere, this is ours. An exported detector reads this file without torch (`exported.py`).
+Where in the paper: nowhere, this is ours. The rule of `AnoPLeProcessor` and, without torch, of an exported detector
+(`exported.py`).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,53 @@ from scipy import ndimage
 
 SPOT = 0.9
 """Share of its map's peak from which a defective part is marked, if it is not marked from lower values on. Ours."""
+
+
+def decide(
+    score: float,
+    heat_map: np.ndarray,
+    *,
+    threshold: float | None,
+    pixel_threshold: float | None,
+    labels: Sequence[str],
+    min_area: float,
+) -> dict[str, Any]:
+    """Decide about one photo.
+
+    Args:
+        score: Of the photo.
+        heat_map: (H, W) anomaly values at the photo's size.
+        threshold: Score above which the part is defective; None: no label.
+        pixel_threshold: Map value above which a defective part is marked, see `mask_level`; None: no mask.
+        labels: Words for a good and a defective part.
+        min_area: Smallest region in pixels.
+
+    Returns:
+        What `AnoPLeProcessor.post_process` says of a photo.
+
+    Raises:
+        ValueError: A score that is not finite.
+    """
+    if not math.isfinite(score):
+        raise ValueError(
+            f"a score is {score}, which decides nothing: the dtype is too small for this model, or its memory is "
+            "damaged; use float32, or memorize again (and export again)."
+        )
+    defective = threshold is not None and score > threshold
+    level = None
+    if defective and pixel_threshold is not None:
+        level = mask_level(pixel_threshold, float(heat_map.max()))
+    mask = np.zeros(heat_map.shape, bool) if level is None else heat_map > level
+    return {
+        "score": score,
+        "threshold": threshold,
+        "pixel_threshold": pixel_threshold,
+        "label": None if threshold is None else labels[int(defective)],
+        "heat_map": heat_map,
+        "mask": mask,
+        "mask_level": level,
+        "regions": find_regions(heat_map, mask, min_area=min_area),
+    }
 
 
 def mask_level(pixel_threshold: float, peak: float) -> float:
