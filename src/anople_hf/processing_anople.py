@@ -32,6 +32,7 @@ class AnoPLeProcessor(ProcessorMixin):
         prompt_type: `class` or `object`, see `AnoPLeConfig.prompt_type`.
 
     Example:
+        >>> import numpy as np
         >>> from anople_hf import AnoPLeConfig, AnoPLeProcessor
         >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", AnoPLeConfig())
         >>> processor(images=np.zeros((480, 640, 3), np.uint8))["pixel_values"].shape
