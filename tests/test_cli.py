@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,15 +185,24 @@ def test_wrong_usage_is_exit_code_2_and_help_teaches():
         assert verb in helped
 
 
-def test_completion_does_not_wait_for_torch():
-    """The shell asks at every Tab."""
-    asked = {"_ANOPLE_COMPLETE": "complete_bash", "COMP_WORDS": "anople pre", "COMP_CWORD": "1"}
-    code = (
-        "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, 'transformers' in sys.modules))\n"
-    )
-    code += "from anople_hf.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True)
-    assert done.stdout.split() == ["predict", "preview-anomalies", "False", "False"], done.stderr
+@pytest.mark.parametrize(
+    "start", [["-m", "anople_hf.cli"], [shutil.which("anople", path=Path(sys.executable).parent)]]
+)
+@pytest.mark.parametrize("words", [["--help"], ["predict", "--no-such-option"], ["complete"]])
+def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
+    """People wait for the first two, and the shell asks at every Tab."""
+    if start == [None]:
+        pytest.skip("the package is not installed here")
+    environment = dict(os.environ)
+    if words == ["complete"]:
+        environment |= {"_ANOPLE_COMPLETE": "complete_bash", "COMP_WORDS": "anople pre", "COMP_CWORD": "1"}
+    command = [sys.executable, "-X", "importtime", *start, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == (2 if "--no-such-option" in words else 0)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "anople_hf.cli_train" in loaded and not loaded & {"torch", "transformers", "datasets", "scipy"}
+    said = done.stdout + done.stderr
+    assert {"--help": "demo-data", "predict": "No such option", "complete": "preview-anomalies"}[words[0]] in said
 
 
 def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):

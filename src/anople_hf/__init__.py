@@ -1,22 +1,37 @@
 """AnoPLe: few-shot multi-class visual anomaly detection with bidirectional prompts (arXiv 2408.13516, CVPR 2026)."""
 
 import os
+import sys
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if "_ANOPLE_COMPLETE" not in os.environ:  # a shell that completes a word asks at every Tab and cannot wait for torch
-    from transformers import AutoConfig, AutoModel, AutoProcessor
 
-    from .configuration_anople import AnoPLeConfig
-    from .memory import MemoryBank
-    from .modeling_anople import AnoPLeModel, AnoPLeOutput
-    from .pipeline import AnomalyDetectionPipeline, register_pipeline
-    from .processing_anople import AnoPLeProcessor
+def _is_command() -> bool:
+    """Whether this process is `anople ...`: help, mistakes and completion come at once, verbs import what they use."""
+    started = os.path.splitext(os.path.basename(sys.argv[0]))[0] if sys.argv else ""
+    module = sys.argv[:1] == ["-m"] and "anople_hf.cli" in sys.orig_argv  # python -m, as it looks for the module
+    return started == "anople" or module or "_ANOPLE_COMPLETE" in os.environ
 
-    AutoConfig.register(AnoPLeConfig.model_type, AnoPLeConfig, exist_ok=True)
-    AutoModel.register(AnoPLeConfig, AnoPLeModel, exist_ok=True)
-    AutoProcessor.register(AnoPLeConfig, AnoPLeProcessor, exist_ok=True)
-    register_pipeline()
+
+def __getattr__(name: str) -> Any:
+    """The public names, once the command wants one (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import registration
+
+    return getattr(registration, name)
+
+
+if TYPE_CHECKING or not _is_command():
+    from .registration import (
+        AnomalyDetectionPipeline,
+        AnoPLeConfig,
+        AnoPLeModel,
+        AnoPLeOutput,
+        AnoPLeProcessor,
+        MemoryBank,
+    )
 
 __all__ = [
     "AnoPLeConfig",

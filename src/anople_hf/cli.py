@@ -245,7 +245,6 @@ def demo_data(
     as_json: Json = False,
 ) -> None:
     """Draw a sample data set: products on a line, several kinds of defects, exact masks. No download."""
-    quieten(True)
     from .data.drawn import draw_dataset
     from .outputs import whole_folder
 

@@ -31,8 +31,10 @@ Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
 
 
 def quieten(quiet: bool) -> None:
-    """Our own messages and bars stay, the libraries' loading chatter goes."""
+    """What every verb that works begins with: our own messages and bars stay, the libraries' chatter goes."""
     import transformers
+
+    from . import registration  # noqa: F401  # the command itself starts without it
 
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):

@@ -8,6 +8,8 @@ mask is where the two differ.
 """
 
 import copy
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from .drawn_products import PRODUCTS, Product
 
 MIN_CHANGE = 6  # grey levels by which a pixel must differ to count as changed
 MIN_PIXELS = 40  # a defect smaller than this is drawn again
+
+_Job = tuple[str, str | None, list[int], Path]  # product, defect, seed, file
 
 
 def draw_dataset(
@@ -52,20 +56,32 @@ def draw_dataset(
     names = list(PRODUCTS) if categories is None else categories
     if unknown := sorted(set(names) - set(PRODUCTS)):
         raise ValueError(f"no drawn category {', '.join(unknown)}; there are {', '.join(PRODUCTS)}.")
+    jobs: list[_Job] = []
     for name in names:
-        folder, product = Path(root) / name, PRODUCTS[name]
-        number = list(PRODUCTS).index(name)
+        folder, number = Path(root) / name, list(PRODUCTS).index(name)
         for split, count, part in (("train", train, 0), ("test", test_good, 1)):
-            for index in range(count):
-                photo = render(product, [seed, number, part, index], size)
-                _save(photo, folder / split / "good" / f"{index:03}.png")
+            jobs += [
+                (name, None, [seed, number, part, i], folder / split / "good" / f"{i:03}.png") for i in range(count)
+            ]
+        defects = list(PRODUCTS[name].defects)
         for index in range(test_defective):
-            defect = list(product.defects)[index % len(product.defects)]
-            photo, mask = render_defective(product, defect, [seed, number, 2, index], size)
-            stem = f"{index // len(product.defects):03}"
-            _save(photo, folder / "test" / defect / f"{stem}.png")
-            _save(mask.astype(np.uint8) * 255, folder / "ground_truth" / defect / f"{stem}_mask.png")
+            defect, stem = defects[index % len(defects)], f"{index // len(defects):03}"
+            jobs.append((name, defect, [seed, number, 2, index], folder / "test" / defect / f"{stem}.png"))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        list(pool.map(lambda job: _draw(job, size), jobs))  # numpy and scipy draw outside of Python's lock
     return names
+
+
+def _draw(job: _Job, size: int) -> None:
+    """One photo into its file, and its mask beside it."""
+    name, defect, seed, path = job
+    if defect is None:
+        _save(render(PRODUCTS[name], seed, size), path)
+        return
+    photo, mask = render_defective(PRODUCTS[name], defect, seed, size)
+    _save(photo, path)
+    truth = path.parents[2] / "ground_truth" / defect / f"{path.stem}_mask.png"
+    _save(mask.astype(np.uint8) * 255, truth)
 
 
 def render(product: Product, seed: list[int], size: int, defect: str | None = None, attempt: int = 0) -> NDArray:
