@@ -38,7 +38,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 docs: $(STAMP)  ## The documentation as a site in runs/site; links and API names are checked.
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"

@@ -1,9 +1,12 @@
 """Shared pieces: a tiny random CLIP on disk, a model around it, and a small drawn data set. No network."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +15,23 @@ from hub_server import TOKEN, HubServer
 from huggingface_hub import constants
 from sizes import SIDE
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from warm_start import WarmStart
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.data.drawn import draw_dataset
 
+LONGEST = ("test_docs", "test_export", "test_interface")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that several processes end together."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
+    gc.freeze()  # the libraries stay: looking through them for garbage, again and again, takes minutes
+    gc.set_threshold(50_000)
     torch.set_num_threads(min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
 
@@ -94,6 +107,20 @@ def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
     draw_dataset(root / "data", train=5, test_good=3, test_defective=4, size=96, seed=3)
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """Environment in which `anople`, `python`, `torchrun` and `accelerate` start warm: one thread, no GPU, one Hub."""
+    folder = tmp_path_factory.mktemp("warm")
+    with HubServer() as server:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / ".hf"), "HF_TOKEN": TOKEN}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+        environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
+        with WarmStart(folder / "bin", environment) as commands:
+            yield environment | {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture

@@ -11,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from warm_start import WarmStart
 
 from anople_hf.metrics import ALL_METRICS
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _warm(tmp_path_factory):
-    with WarmStart(tmp_path_factory.mktemp("warm") / "bin", dict(os.environ)) as commands:
-        START[:] = [str(commands / "anople")]
-        yield
-        START[:] = COLD
+def _warm(warm):
+    START[:] = [shutil.which("anople", path=warm["PATH"])]
+    yield
+    START[:] = COLD
 
 
 COLD = [sys.executable, "-m", "anople_hf.cli"]

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
-from warm_start import WarmStart
 
 from anople_hf.cli import app
 
@@ -21,10 +19,8 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_open_clip.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _warm(tmp_path_factory):
-    with WarmStart(tmp_path_factory.mktemp("warm") / "bin", dict(os.environ)) as commands:
-        WARM[:] = [str(commands / "anople")]
-        yield
+def _warm(warm):
+    WARM[:] = [shutil.which("anople", path=warm["PATH"])]
 
 
 WARM = []

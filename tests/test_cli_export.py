@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from typer.testing import CliRunner
-from warm_start import WarmStart
 
 import anople_hf.export
 from anople_hf import AnoPLeModel, AnoPLeProcessor
@@ -21,15 +20,14 @@ PRODUCTS = ("brass_gear", "capsule")
 
 
 @pytest.fixture(scope="module")
-def anople(tmp_path_factory):
+def anople(warm):
     """Run a command as a process of its own."""
-    with WarmStart(tmp_path_factory.mktemp("warm") / "bin", dict(os.environ)) as commands:
 
-        def run(*arguments):
-            start = [str(commands / "anople"), *map(str, arguments)]
-            return subprocess.run(start, capture_output=True, text=True, timeout=200)
+    def run(*arguments):
+        start = [shutil.which("anople", path=warm["PATH"]), *map(str, arguments)]
+        return subprocess.run(start, capture_output=True, text=True, timeout=200)
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")

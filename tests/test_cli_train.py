@@ -1,9 +1,8 @@
 """`anople train` and `preview-anomalies`: configuration files, settings, several processes."""
 
 import json
-import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -53,19 +52,18 @@ def test_unknown_settings_are_named(options, tmp_path):
     assert invoke(*options, "--output", tmp_path / "run", "--config", file).exit_code == 2
 
 
-def launch(count, *arguments):
+def launch(warm, count, *arguments):
     """Start the script on `count` CPU processes; `accelerate launch` itself starts only one without a GPU or MPI."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [shutil.which("torchrun", path=warm["PATH"]), "--standalone", "--nproc-per-node", str(count)]
     command += [str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=warm)
 
 
-def test_two_processes_learn_what_one_learns(options, tmp_path):
+def test_two_processes_learn_what_one_learns(options, warm, tmp_path):
     logs = {}
     for count in (1, 2):
         output = tmp_path / f"run{count}"
-        done = launch(count, *options, "--max-steps", 5, "--batch-size", 4, "--output", output)
+        done = launch(warm, count, *options, "--max-steps", 5, "--batch-size", 4, "--output", output)
         assert done.returncode == 0, done.stderr
         assert json.loads((output / "training_args.json").read_text())["processes"] == count
         assert done.stdout.count("saved:") == 1
@@ -77,8 +75,8 @@ def test_two_processes_learn_what_one_learns(options, tmp_path):
     assert max((weights[0][name] - weights[1][name]).abs().max() for name in weights[0]) < 1e-3
 
 
-def test_uneven_split_is_refused(options, tmp_path):
-    done = launch(2, *options, "--batch-size", 3, "--output", tmp_path / "run")
+def test_uneven_split_is_refused(options, warm, tmp_path):
+    done = launch(warm, 2, *options, "--batch-size", 3, "--output", tmp_path / "run")
     assert done.returncode != 0 and "cannot be split evenly over 2 processes" in done.stderr
     assert not (tmp_path / "run").exists()
 

@@ -8,16 +8,14 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, HubServer
 from PIL import Image
-from warm_start import PIDS, WarmStart, end_what_is_left
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
@@ -49,18 +47,6 @@ def shortened(text):
     return "\n".join(lines)
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory):
-    """The environment of all pages: one Hub, one warm start."""
-    folder = tmp_path_factory.mktemp("warm")
-    with HubServer() as hub:
-        environment = {key: value for key, value in environment_of_docs().items() if not key.startswith("HF_")}
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / ".hf"), "HF_TOKEN": TOKEN}
-        environment["HF_HUB_DISABLE_XET"] = "1"
-        with WarmStart(folder / "bin", environment) as commands:
-            yield environment | {"PATH": f"{commands}{os.pathsep}{environment['PATH']}"}
-
-
 @pytest.fixture
 def shell(warm, tmp_path):
     """Run a block; what it left in the background ends with the test."""
@@ -71,13 +57,12 @@ def shell(warm, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     (here / "scripts").symlink_to(ROOT / "scripts")
-    environment = warm | {PIDS: str(tmp_path / "pids")}
 
     def run(language, text):
         text = shortened(text) if language == "bash" else text
         start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else ["python", "-c"]
         process = subprocess.Popen(
-            [*start, text.replace("7860", port)], cwd=here, env=environment, text=True, start_new_session=True,
+            [*start, text.replace("7860", port)], cwd=here, env=warm, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process.pid)
@@ -88,14 +73,6 @@ def shell(warm, tmp_path):
     for group in started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
-    end_what_is_left(tmp_path / "pids")
-
-
-def environment_of_docs():
-    """That of a user who installed the package; one thread, no GPU."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return environment | {"GRADIO_ANALYTICS_ENABLED": "False"}
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
@@ -109,29 +86,26 @@ def test_pages_that_have_to_teach_by_running():
     assert {"README", "own_data", "new_product", "hub", "cluster", "edge", "app", "data", "export", "peft"} <= names
 
 
-def test_quickstart(tmp_path):
+def test_quickstart(warm, tmp_path):
     """`make quickstart`, with two products and two steps, in the environment that is there."""
     few = [
         f"DRAWN=--categories capsule,woven_cloth --size 64 {FEW}",
         "LEARN=--max-steps 2 --batch-size 2",
         "VENV=none",
     ]
-    command = ["make", "quickstart", "-o", "none/.installed", f"OUT={tmp_path}/q", *few]
-    environment = environment_of_docs()
-    with WarmStart(tmp_path / "bin", environment) as commands:
-        done = subprocess.run(
-            [*command, f"BIN={commands}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
-        )
+    commands = warm["PATH"].split(os.pathsep)[0]
+    command = ["make", "quickstart", "-o", "none/.installed", f"OUT={tmp_path}/q", *few, f"BIN={commands}"]
+    done = subprocess.run(command, cwd=ROOT, env=warm, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mean") == 2 and f"detector: {tmp_path}/q/model" in done.stdout
     assert Image.open(tmp_path / "q" / "contact_sheet.png").width > 500
 
 
-def test_notebook_runs_from_top_to_bottom(tmp_path):
+def test_notebook_runs_from_top_to_bottom(warm, tmp_path):
     cells = json.loads((ROOT / "docs" / "anople.ipynb").read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment_of_docs(), capture_output=True,
-                          text=True, timeout=300)  # fmt: skip
+    start = [shutil.which("python", path=warm["PATH"]), "-c", code]
+    done = subprocess.run(start, cwd=tmp_path, env=warm, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "image_auroc" in done.stdout and "threshold" in done.stdout
 

@@ -1,6 +1,7 @@
 """Bars: fresh on a terminal and in a notebook, now and then in a log."""
 
 import io
+import shutil
 import subprocess
 import sys
 
@@ -24,9 +25,9 @@ def test_who_looks_decides(monkeypatch):
     assert seconds_between() == FOR_LOGS
 
 
-def test_a_log_of_training_stays_short(drawn, tiny_clip, tmp_path):
+def test_a_log_of_training_stays_short(drawn, tiny_clip, warm, tmp_path):
     steps = 8
-    command = [sys.executable, "-m", "anople_hf.cli", "train", str(drawn), "--backbone", tiny_clip, "--shots", "1",
+    command = [shutil.which("anople", path=warm["PATH"]), "train", str(drawn), "--backbone", tiny_clip, "--shots", "1",
                "--categories", "capsule", "--batch-size", "1", "--max-steps", str(steps),
                "--output", str(tmp_path / "run")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -1,9 +1,8 @@
 """The Space as it stands in scripts/space, started as the Hub starts it, with a stand-in for ZeroGPU."""
 
-import os
+import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -40,15 +39,16 @@ def GPU(duration):
 
 
 @pytest.fixture
-def space(tmp_path):
+def space(warm, tmp_path):
     (tmp_path / "spaces.py").write_text(STAND_IN)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SPACE.parents[1] / 'src'}"}
-    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen([sys.executable, SPACE / "app.py"], env=environment, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)  # fmt: skip
+    environment = warm | {"PYTHONPATH": str(tmp_path), "GRADIO_SERVER_PORT": str(port)}
+    server = subprocess.Popen(
+        [shutil.which("python", path=warm["PATH"]), SPACE / "app.py"], env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):

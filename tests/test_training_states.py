@@ -3,9 +3,9 @@
 import json
 import logging
 import random
+import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -98,9 +98,9 @@ def test_drop_states_keeps_logs(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_killed_again_and_again(drawn, tiny_clip, tmp_path):
+def test_killed_again_and_again(drawn, tiny_clip, warm, tmp_path):
     """SIGKILL at random moments; the run that is resumed each time ends with exactly the uninterrupted weights."""
-    command = [sys.executable, "-m", "anople_hf.cli", "train", str(drawn), "--backbone", tiny_clip, "--quiet",
+    command = [shutil.which("anople", path=warm["PATH"]), "train", str(drawn), "--backbone", tiny_clip, "--quiet",
                "--shots", "2", "--categories", "capsule", "--max-steps", "60", "--checkpoint-every", "4"]  # fmt: skip
     subprocess.run([*command, "--output", str(tmp_path / "whole")], check=True, capture_output=True)
     clock, last = random.Random(0), -1

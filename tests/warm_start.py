@@ -1,21 +1,27 @@
-"""A warm start for documented commands: one process imports the package, every command is a fork of it.
+"""A warm start for commands in tests: one process imports the package, every command is a fork of it.
 
-Importing torch and transformers takes longer than most commands do. `WarmStart` gives a folder with two commands,
-`anople` and `python`, that hand arguments, folder, environment and streams to the waiting process; what runs is a
-process of its own. The Hub's address is read at import, so each stand-in needs a warm start of its own.
+Importing torch and transformers takes longer than most commands do. `WarmStart` gives a folder with the commands
+`anople`, `python`, `torchrun` and `accelerate`, which hand arguments, folder, environment and streams to the waiting
+process. What runs is a process of its own, ended by SIGKILL when its command is; the processes that a launcher starts
+are warm, too. The Hub's address is read at import, so it is that of the environment which the warm start was given.
 
 Run as a program, this file is the waiting process.
 """
 
-import contextlib
+import atexit
+import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import traceback
+from importlib import import_module
 from pathlib import Path
 
 ASK = """#!{python} -SE
@@ -27,21 +33,18 @@ with socket.socket(socket.AF_UNIX) as line:
     code = line.recv(1)
 sys.exit(code[0] if code else 1)
 """
-
-
-PIDS = "WARM_START_PIDS"
-"""Environment variable: the file in which commands leave their process numbers, for `end_what_is_left`."""
-
-
-def end_what_is_left(pids):
-    """End commands that still run, such as an app in the background."""
-    for pid in pids.read_text().split() if pids.exists() else ():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGTERM)
+COMMANDS = {
+    "anople": "anople_hf.cli",
+    "torchrun": "torch.distributed.run",
+    "accelerate": "accelerate.commands.accelerate_cli",
+}
+"""Commands and the modules whose `main` they are."""
+WARM = ("datasets", "matplotlib.figure", "anople_hf.data", "anople_hf.training", "anople_hf.evaluation",
+        "anople_hf.report", "anople_hf.results", "anople_hf.sheets", *COMMANDS.values())  # fmt: skip
 
 
 class WarmStart:
-    """`with WarmStart(folder, environment) as commands:` puts `anople` and `python` into the folder `commands`."""
+    """`with WarmStart(folder, environment) as commands:` puts the commands into the folder `commands`."""
 
     def __init__(self, folder, environment):
         self.folder, self.environment = Path(folder), environment
@@ -55,24 +58,23 @@ class WarmStart:
         while not address.exists():
             assert self.process.poll() is None, "the warm start ended at once"
             time.sleep(0.05)
-        for name in ("anople", "python"):
+        for name in (*COMMANDS, "python"):
             command = self.folder / name
             command.write_text(ASK.format(python=sys.executable, path=str(address), name=name))
             command.chmod(0o755)
         return self.folder
 
     def __exit__(self, *_):
-        os.killpg(self.process.pid, signal.SIGTERM)  # and what its commands left in the background
+        os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait()
 
 
 def wait_and_fork(address):
     """Give every command that comes a fork; the parent never runs one."""
-    import accelerate  # noqa: F401
-    import datasets  # noqa: F401
-
-    import anople_hf.cli  # noqa: F401
-
+    for name in WARM:
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # a fork copies every page that it touches
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
@@ -82,12 +84,19 @@ def wait_and_fork(address):
             if os.fork():
                 line.close()
                 continue
-            if worker := os.fork():  # waits for the command, to pass on its exit code
-                code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-                line.send(bytes([code & 255]))
-                os._exit(0)
             asked, streams, *_ = socket.recv_fds(line, 1 << 20, 3)
+            alive, end = os.pipe()  # closes with the worker
+            if worker := os.fork():
+                os.close(end)
+                gone, _, _ = select.select([line, alive], [], [])
+                if alive not in gone:  # the command was killed
+                    os.kill(worker, signal.SIGKILL)
+                code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+                if alive in gone:
+                    line.send(bytes([code & 255]))
+                os._exit(0)
             line.close()
+            os.close(alive)
             return json.loads(asked), streams
 
 
@@ -98,23 +107,44 @@ def run(asked, streams):
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    if PIDS in os.environ:
-        with open(os.environ[PIDS], "a") as file:
-            file.write(f"{os.getpid()}\n")
+    sys.executable = str(Path(sys.argv[1]).with_name("python"))  # launchers start warm processes
+    sys.path[0:1] = ["", *filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))]
     name, *arguments = asked["argv"]
-    if name == "python" and arguments[0] == "-c":
-        sys.argv = ["-c", *arguments[2:]]
-        sys.path.insert(0, "")
-        exec(compile(arguments[1], "<snippet>", "exec"), {"__name__": "__main__"})
-    elif name == "python":
-        sys.argv = arguments
-        runpy.run_path(arguments[0], run_name="__main__")
+    if name in COMMANDS:
+        sys.argv = [name, *arguments]
+        import_module(COMMANDS[name]).main()
+        return
+    start, *rest = [word for word in arguments if word != "-u"] if arguments[0] == "-u" else arguments
+    sys.argv = [start, *rest]
+    if start == "-c":
+        sys.argv = [start, *rest[1:]]
+        exec(compile(rest[0], "<snippet>", "exec"), {"__name__": "__main__"})
+    elif start == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
-        from anople_hf.cli import main
+        sys.path[0] = str(Path(start).resolve().parent)
+        runpy.run_path(start, run_name="__main__")
 
-        sys.argv = ["anople", *arguments]
-        main()
+
+def run_to_the_end(asked, streams):
+    """Be the command, and end as Python does, but for a second of taking the libraries apart."""
+    code = 0
+    try:
+        run(asked, streams)
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else int(done.code is not None)
+        if isinstance(done.code, str):
+            sys.stderr.write(f"{done.code}\n")
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    run(*wait_and_fork(sys.argv[1]))
+    run_to_the_end(*wait_and_fork(sys.argv[1]))

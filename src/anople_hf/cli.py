@@ -7,6 +7,7 @@ Exit codes, like those of grep and diff: 0 done; 1 an anomaly was found, only fr
 130 stopped by Ctrl-C.
 """
 
+import gc
 import json
 import os
 import sys
@@ -258,6 +259,7 @@ def demo_data(
 
 def main() -> None:
     """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
+    gc.set_threshold(100_000)  # a million objects of the libraries stay; looking through them takes a second
     try:
         app(prog_name="anople")  # also under python -m and the scripts: help and completion name it
     except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:  # ImportError: an extra
@@ -273,6 +275,8 @@ def main() -> None:
         if done.code == STOPPED:
             typer.echo("anople: stopped.", err=True)
         raise
+    finally:
+        gc.freeze()  # nor are they looked through at the end: another second
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """The app in a real headless Chromium, served by a real process: what visitors click, and see of each other."""
 
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
@@ -27,13 +25,12 @@ PATIENCE = 180_000
 
 
 @pytest.fixture(scope="module")
-def url():
+def url(warm):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "anople_hf.cli", "app", "--port", str(port)]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [shutil.which("anople", path=warm["PATH"]), "app", "--port", str(port)]
+    server = subprocess.Popen(command, env=warm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):

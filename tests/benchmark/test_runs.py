@@ -1,10 +1,9 @@
 """Tables that are interrupted, spread over processes, or asked for again: the same numbers, and nothing done twice."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -83,19 +82,18 @@ def test_a_damaged_cell_is_named(plan, tmp_path):
         run_plan(plan, tmp_path, progress=False)
 
 
-def start(count, trees, tiny_clip, output):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command = command if count > 1 else [sys.executable]
+def start(count, trees, tiny_clip, warm, output):
+    launcher = ["torchrun", "--standalone", "--nproc-per-node", str(count)] if count > 1 else ["python"]
+    command = [shutil.which(launcher[0], path=warm["PATH"]), *launcher[1:]]
     command += [str(SCRIPTS / "compare_methods.py"), trees["mvtec"], "--output", str(output), "--backbone", tiny_clip]
     command += ["--shots", "1", "--seeds", "0,1", "--method", "spade", "--method", "anople", "--max-steps", "2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "HF_DATASETS_CACHE": str(output.parent / "cache")}
     return subprocess.Popen(
-        [*command, "--threads", "1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--threads", "1"], env=warm, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def test_two_processes_and_a_killed_one_give_the_same_numbers(trees, tiny_clip, tmp_path):
-    cut = start(1, trees, tiny_clip, tmp_path / "cut")
+def test_two_processes_and_a_killed_one_give_the_same_numbers(trees, tiny_clip, warm, tmp_path):
+    cut = start(1, trees, tiny_clip, warm, tmp_path / "cut")
     deadline = time.time() + 120
     while not list((tmp_path / "cut").glob("cells/*.json")) and time.time() < deadline:
         time.sleep(0.02)
@@ -106,7 +104,7 @@ def test_two_processes_and_a_killed_one_give_the_same_numbers(trees, tiny_clip, 
     assert not (tmp_path / "cut/table.md").exists()
     tables = {}
     for name, count in (("cut", 1), ("two", 2)):
-        process = start(count, trees, tiny_clip, tmp_path / name)
+        process = start(count, trees, tiny_clip, warm, tmp_path / name)
         out, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors
         assert out.count("saved:") == 1
