@@ -127,6 +127,6 @@ def test_a_photo_and_its_copy_are_no_trouble():
     features = normalize(torch.randn(2, 400, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
     photos = {"gear": [Reference(features), Reference(features.clone())]}
     assert (spread(photos["gear"]) >= 0).all()
-    tokens = torch.randn(3, 2, 9, 64)
+    tokens = torch.randn(3, 2, 9, 64, generator=torch.Generator().manual_seed(1))
     found, plain = (Matcher(photos).distances(tokens, discount=discount) for discount in (True, False))
-    assert found.isfinite().all() and (found <= plain + 1e-6).all() and (found > 0.1).all()
+    assert torch.allclose(found, plain, rtol=0.2)  # what is rounding discounts next to nothing

@@ -102,7 +102,7 @@ def _weights(products: Sequence[Sequence[Reference]]) -> Tensor:
     parts gain more, and drawn ones lose.
     """
     spreads = torch.cat([spread(photos) for photos in products], dim=1)
-    usual = spreads.nanmean(dim=1, keepdim=True).nan_to_num(1.0).clamp_min(1e-12)
+    usual = spreads.nanmean(dim=1, keepdim=True).nan_to_num(1.0).clamp_min(1e-6)  # photos and their copies: rounding
     return (usual / (usual + torch.where(spreads.isnan(), usual, spreads))).sqrt()
 
 

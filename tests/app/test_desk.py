@@ -91,11 +91,15 @@ def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path
     visitor, told = desk.teach(desk.arrive(), "cloth", files)[:2]
     assert "5 good photos known" in told and "Least like the others: hole.png" in told
     before = visitor.products.limits("cloth")[0]
-    album, gallery, chosen = desk.show_photos(visitor, "cloth")
-    assert len(gallery.value) == 5 and album.visible and chosen == ""
+    album, gallery, chosen, button = desk.show_photos(visitor, "cloth", "")
+    assert len(gallery.value) == 5 and album.visible and chosen == "" and not button.interactive
     with pytest.raises(gr.Error, match="Choose one of the photos"):
         desk.forget_photo(visitor, "cloth", chosen)
-    chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))
+    chosen, button = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))
+    assert button.interactive
+    _, gallery, still, button = desk.show_photos(visitor, "cloth", chosen)  # coming back to the tab
+    assert still == chosen and gallery.selected_index == 0 and button.interactive
+    assert desk.show_photos(visitor, "woven_cloth", chosen)[2] == ""
     with pytest.raises(gr.Error, match="Choose one of the photos"):
         desk.forget_photo(visitor, "woven_cloth", chosen)
     visitor, told = desk.forget_photo(visitor, "cloth", chosen)[:2]
@@ -103,10 +107,10 @@ def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path
     assert visitor.products.limits("cloth")[0] < 0.7 * before
     assert desk.check(visitor, files[0], "cloth", 0.5)[0].label == "defective"
     for _ in range(4):
-        chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))
+        chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))[0]
         visitor, told = desk.forget_photo(visitor, "cloth", chosen)[:2]
     assert told == "**cloth** is forgotten." and "cloth" not in visitor.products.names
-    assert not desk.show_photos(visitor, "cloth")[0].visible
+    assert not desk.show_photos(visitor, "cloth", "")[0].visible
 
 
 def test_a_photo_taught_twice_counts_once_and_more_photos_judge_again(desk, tmp_path):

@@ -145,16 +145,20 @@ class Desk:
         return visitor, taught(visitor.products, name), *_menus(visitor.products, name)
 
     @staticmethod
-    def show_photos(visitor: Visitor, product: str) -> tuple[Any, ...]:
-        """A product's good photos, if there are any, and none of them chosen."""
+    def show_photos(visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
+        """A product's good photos, if there are any; one that was chosen stays so, and only it can be forgotten."""
         pictures = good_photos(visitor.products, product)
-        return gr.Column(visible=bool(pictures)), gr.Gallery(pictures, selected_index=None), ""
+        digests = [digest for digest, _ in visitor.products.by_strangeness(product)]
+        known = chosen in digests
+        gallery = gr.Gallery(pictures, selected_index=digests.index(chosen) if known else None)
+        return gr.Column(visible=bool(pictures)), gallery, chosen if known else "", gr.Button(interactive=known)
 
     @staticmethod
-    def choose_photo(visitor: Visitor, product: str, event: gr.SelectData) -> str:
+    def choose_photo(visitor: Visitor, product: str, event: gr.SelectData) -> tuple[str, Any]:
         """The digest of the photo that was clicked, as `show_photos` orders them."""
         photos = visitor.products.by_strangeness(product)
-        return photos[event.index][0] if event.index < len(photos) else ""
+        chosen = photos[event.index][0] if event.index < len(photos) else ""
+        return chosen, gr.Button(interactive=bool(chosen))
 
     def forget_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
         """Forget one of a product's good photos, given by its digest."""

@@ -12,6 +12,7 @@ from .texts import ABOUT, CSS, LEGEND, NOTHING_YET, SECONDS_KEPT, TITLE, introdu
 
 MOST_UPLOADED = "200mb"  # for a memory bank; photos have a limit of their own
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+IN_TURN: dict[str, Any] = {"concurrency_id": "album", "concurrency_limit": 1}  # what a click means depends on the last
 
 
 def build(
@@ -144,7 +145,7 @@ def build(
                     buttons=[],
                     elem_id="good-photos",
                 )
-                forget_photo = gr.Button("Forget the chosen photo", elem_id="forget-photo")
+                forget_photo = gr.Button("Forget the chosen photo", interactive=False, elem_id="forget-photo")
             with gr.Accordion("Load a memory bank", open=False):
                 given = gr.File(file_types=[".safetensors"], label="memory_bank.safetensors", elem_id="bank-file")
                 take = gr.Button("Add its products", elem_id="take-bank")
@@ -168,7 +169,7 @@ def build(
         menus = [product, batch_product, known, whose]
         learnt = [visitor, told, *menus]
         changed = [visitor, about, dataset, *shown, *menus]
-        remembered.select(desk.choose_photo, [visitor, known], chosen, **QUIET)
+        remembered.select(desk.choose_photo, [visitor, known], [chosen, forget_photo], **QUIET, **IN_TURN)
         begins = loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
         begins.success(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
         learns = [
@@ -176,12 +177,12 @@ def build(
             teach.click(desk.teach, [visitor, name, good], learnt, api_name="teach", show_progress_on=told),
             take.click(desk.load_bank, [visitor, given], learnt, api_name="load_bank", show_progress_on=told),
             forget.click(desk.remove, [visitor, known], learnt, api_name="remove", show_progress_on=told),
-            forget_photo.click(
-                desk.forget_photo, [visitor, known, chosen], learnt, api_visibility="private", show_progress_on=told
-            ),
-        ]
+            forget_photo.click(desk.forget_photo, [visitor, known, chosen], learnt, api_visibility="private",
+                               show_progress_on=told, **IN_TURN),
+        ]  # fmt: skip
         for show in (teaching.select, known.input, *(learning.success for learning in learns)):
-            show(desk.show_photos, [visitor, known], [album, remembered, chosen], **QUIET)
+            show(desk.show_photos, [visitor, known, chosen], [album, remembered, chosen, forget_photo],
+                 **QUIET, **IN_TURN)  # fmt: skip
     return app
 
 
