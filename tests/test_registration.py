@@ -20,7 +20,7 @@ print(AutoModel._model_mapping[anople_hf.AnoPLeConfig].__name__)
 
 
 @pytest.mark.parametrize(
-    ("started", "at_once"), [("script.py", True), ("/usr/bin/anople", False), ("anople.exe", False)]
+    ("started", "at_once"), [("anople.py", True), ("/usr/bin/anople", False), ("anople.exe", False)]
 )
 def test_names_are_there_and_known_to_transformers(started, at_once):
     code = CODE.format(started=started)

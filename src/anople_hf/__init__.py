@@ -9,9 +9,9 @@ __version__ = "0.1.0"
 
 def _is_command() -> bool:
     """Whether this process is `anople ...`: help, mistakes and completion come at once, verbs import what they use."""
-    started = os.path.splitext(os.path.basename(sys.argv[0]))[0] if sys.argv else ""
-    module = sys.argv[:1] == ["-m"] and "anople_hf.cli" in sys.orig_argv  # python -m, as it looks for the module
-    return started == "anople" or module or "_ANOPLE_COMPLETE" in os.environ
+    started = sys.argv[0] if sys.argv else ""
+    module = started == "-m" and "anople_hf.cli" in sys.orig_argv  # python -m, as it looks for the module
+    return module or os.path.basename(started) in ("anople", "anople.exe") or "_ANOPLE_COMPLETE" in os.environ
 
 
 def __getattr__(name: str) -> Any:
