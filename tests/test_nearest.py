@@ -37,6 +37,20 @@ def test_coarse_search_loses_little_of_the_distance(seed, spread):
     assert (coarse - exact).mean() <= 0.01 * exact.mean()
 
 
+@pytest.mark.parametrize("cached", [1, 2**20])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_distance_counts_as_its_own_row_does(coarse, cached, monkeypatch):
+    monkeypatch.setattr(nearest, "CACHED", cached)
+    rows, queries = crowded(0, rows=1200)
+    weights = torch.rand(1200, generator=torch.Generator().manual_seed(0))
+    layer = NearestPatch(rows, weights, coarse=coarse)
+    cosine, index = layer.nearest(queries)
+    assert torch.allclose(cosine, (queries * rows[index]).sum(1), atol=1e-6)
+    assert torch.allclose(layer.distance(queries), (1 - cosine) / 2 * weights[index])
+    if not coarse:
+        assert torch.equal(index, (queries @ rows.T).argmax(1))
+
+
 def test_plain_bfloat16_would_fail_that_bound():
     rows, queries = crowded(0, spread=0.1)
     exact = 1 - (queries @ rows.T).amax(1)

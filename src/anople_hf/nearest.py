@@ -77,37 +77,40 @@ class NearestPatch:
         Returns:
             (Q,) in -1..1. After a coarse search it may be that of a row almost as near as the nearest.
         """
-        if self._coarse is not None and not is_exporting():
-            return (queries * self.rows[self.index(queries)]).sum(dim=1)
+        if self._is_coarse():
+            return self.nearest(queries)[0]
         # Part by part, so that the similarities are still in the cache when their maximum is taken.
         parts = self._parts(queries)
-        nearest = (queries @ parts[0].T).amax(dim=1)
+        best = (queries @ parts[0].T).amax(dim=1)
         for part in parts[1:]:
-            nearest = torch.maximum(nearest, (queries @ part.T).amax(dim=1))
-        return nearest
+            best = torch.maximum(best, (queries @ part.T).amax(dim=1))
+        return best
 
-    def index(self, queries: Tensor) -> Tensor:
-        """(Q,) place of the row that each query (Q, d) is nearest to; after a coarse search, almost nearest."""
-        if self._coarse is not None and not is_exporting():
-            found = [(self._prepared(part) @ self._coarse.T).max(dim=1).indices for part in queries.split(QUERIES)]
-            return torch.cat(found)
-        offset, best = 0, None
-        for part in self._parts(queries):
+    def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """As `cosine`, slower, and beside it the place of that row: twice (Q,)."""
+        if self._is_coarse():
+            rows = cast(Tensor, self._coarse).T
+            index = torch.cat([(self._prepared(part) @ rows).max(dim=1).indices for part in queries.split(QUERIES)])
+            return (queries * self.rows[index]).sum(dim=1), index
+        first, *others = self._parts(queries)
+        best, index = (queries @ first.T).max(dim=1)
+        offset = len(first)
+        for part in others:
             cosine, place = (queries @ part.T).max(dim=1)
-            if best is None:
-                best, index = cosine, place
-            else:
-                index = torch.where(cosine > best, place + offset, index)
-                best = torch.maximum(best, cosine)
+            index = torch.where(cosine > best, place + offset, index)
+            best = torch.maximum(best, cosine)
             offset += len(part)
-        return index
+        return best, index
 
     def distance(self, queries: Tensor) -> Tensor:
         """(1 - cos) / 2 of each query (Q, d) to its nearest row, times the weight of that row: (Q,) in 0..1."""
         if self.weights is None:
-            return (0.5 * (1.0 - self.cosine(queries))).clamp(0.0, 1.0)
-        index = self.index(queries)
-        return (0.5 * (1.0 - (queries * self.rows[index]).sum(dim=1))).clamp(0.0, 1.0) * self.weights[index]
+            return _apart(self.cosine(queries))
+        cosine, index = self.nearest(queries)
+        return _apart(cosine) * self.weights[index]
+
+    def _is_coarse(self) -> bool:
+        return self._coarse is not None and not is_exporting()
 
     def _parts(self, queries: Tensor) -> tuple[Tensor, ...]:
         return self.rows.split(PART if is_exporting() else max(512, CACHED // max(1, len(queries))))
@@ -115,6 +118,10 @@ class NearestPatch:
     def _prepared(self, queries: Tensor) -> Tensor:
         # <q, r> - 1 = <q - m, r - m> + (<q, m> - 1) + <m, r - m>
         return _with_columns(queries - self._mean, queries @ self._mean - 1.0, ones_first=False)
+
+
+def _apart(cosine: Tensor) -> Tensor:
+    return (0.5 * (1.0 - cosine)).clamp(0.0, 1.0)
 
 
 def _with_columns(vectors: Tensor, term: Tensor, *, ones_first: bool) -> Tensor:
