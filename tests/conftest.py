@@ -111,7 +111,10 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory):
-    """Environment in which `anople`, `python`, `torchrun` and `accelerate` start warm: one thread, no GPU, one Hub."""
+    """Environment in which `anople`, `python`, `torchrun` and `accelerate` start warm: one thread, no GPU, one Hub.
+
+    `subprocess.run(["anople", ...], env=warm)` finds them by its PATH.
+    """
     folder = tmp_path_factory.mktemp("warm")
     with HubServer() as server:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 
@@ -24,8 +23,8 @@ def anople(warm):
     """Run a command as a process of its own."""
 
     def run(*arguments):
-        start = [shutil.which("anople", path=warm["PATH"]), *map(str, arguments)]
-        return subprocess.run(start, capture_output=True, text=True, timeout=200)
+        start = ["anople", *map(str, arguments)]
+        return subprocess.run(start, env=warm, capture_output=True, text=True, timeout=200)
 
     return run
 

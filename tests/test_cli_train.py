@@ -1,7 +1,6 @@
 """`anople train` and `preview-anomalies`: configuration files, settings, several processes."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def test_unknown_settings_are_named(options, tmp_path):
 
 def launch(warm, count, *arguments):
     """Start the script on `count` CPU processes; `accelerate launch` itself starts only one without a GPU or MPI."""
-    command = [shutil.which("torchrun", path=warm["PATH"]), "--standalone", "--nproc-per-node", str(count)]
-    command += [str(SCRIPT), *map(str, arguments)]
+    command = ["torchrun", "--standalone", "--nproc-per-node", str(count), str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=warm)
 
 

@@ -129,4 +129,5 @@ def test_a_photo_and_its_copy_are_no_trouble():
     assert (spread(photos["gear"]) >= 0).all()
     tokens = torch.randn(3, 2, 9, 64, generator=torch.Generator().manual_seed(1))
     found, plain = (Matcher(photos).distances(tokens, discount=discount) for discount in (True, False))
+    assert found.isfinite().all() and (found <= plain + 1e-6).all()
     assert torch.allclose(found, plain, rtol=0.2)  # what is rounding discounts next to nothing

@@ -1,7 +1,6 @@
 """Bars: fresh on a terminal and in a notebook, now and then in a log."""
 
 import io
-import shutil
 import subprocess
 import sys
 
@@ -27,10 +26,10 @@ def test_who_looks_decides(monkeypatch):
 
 def test_a_log_of_training_stays_short(drawn, tiny_clip, warm, tmp_path):
     steps = 8
-    command = [shutil.which("anople", path=warm["PATH"]), "train", str(drawn), "--backbone", tiny_clip, "--shots", "1",
+    command = ["anople", "train", str(drawn), "--backbone", tiny_clip, "--shots", "1",
                "--categories", "capsule", "--batch-size", "1", "--max-steps", str(steps),
                "--output", str(tmp_path / "run")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=warm, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert 1 <= done.stderr.count("learning:") < steps / 2
     assert f"{steps}/{steps}" in done.stderr and "total=" in done.stderr  # how it ended is there

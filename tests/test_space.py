@@ -1,6 +1,5 @@
 """The Space as it stands in scripts/space, started as the Hub starts it, with a stand-in for ZeroGPU."""
 
-import shutil
 import socket
 import subprocess
 import time
@@ -46,7 +45,7 @@ def space(warm, tmp_path):
         port = free.getsockname()[1]
     environment = warm | {"PYTHONPATH": str(tmp_path), "GRADIO_SERVER_PORT": str(port)}
     server = subprocess.Popen(
-        [shutil.which("python", path=warm["PATH"]), SPACE / "app.py"], env=environment, stdout=subprocess.DEVNULL,
+        ["python", SPACE / "app.py"], env=environment, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"

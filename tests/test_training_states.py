@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -100,13 +99,13 @@ def test_drop_states_keeps_logs(tmp_path):
 
 def test_killed_again_and_again(drawn, tiny_clip, warm, tmp_path):
     """SIGKILL at random moments; the run that is resumed each time ends with exactly the uninterrupted weights."""
-    command = [shutil.which("anople", path=warm["PATH"]), "train", str(drawn), "--backbone", tiny_clip, "--quiet",
+    command = ["anople", "train", str(drawn), "--backbone", tiny_clip, "--quiet",
                "--shots", "2", "--categories", "capsule", "--max-steps", "60", "--checkpoint-every", "4"]  # fmt: skip
-    subprocess.run([*command, "--output", str(tmp_path / "whole")], check=True, capture_output=True)
+    subprocess.run([*command, "--output", str(tmp_path / "whole")], check=True, capture_output=True, env=warm)
     clock, last = random.Random(0), -1
     for _ in range(3):
         process = subprocess.Popen(
-            [*command, "--output", str(tmp_path / "killed"), "--resume"], stderr=subprocess.PIPE
+            [*command, "--output", str(tmp_path / "killed"), "--resume"], stderr=subprocess.PIPE, env=warm
         )
         states, deadline = tmp_path / "killed.training" / "states", time.time() + 60
         while _newest(states) <= last and process.poll() is None and time.time() < deadline:
@@ -117,7 +116,9 @@ def test_killed_again_and_again(drawn, tiny_clip, warm, tmp_path):
         assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed").exists()
         last = _newest(states)
         assert 0 < last < 60
-    subprocess.run([*command, "--output", str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
+    subprocess.run(
+        [*command, "--output", str(tmp_path / "killed"), "--resume"], check=True, capture_output=True, env=warm
+    )
     whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert whole.keys() == killed.keys() and all(torch.equal(whole[name], killed[name]) for name in whole)
     logs = [(tmp_path / name / "training_log.jsonl").read_text() for name in ("whole", "killed")]

@@ -114,7 +114,7 @@ def run(asked, streams):
         sys.argv = [name, *arguments]
         import_module(COMMANDS[name]).main()
         return
-    start, *rest = [word for word in arguments if word != "-u"] if arguments[0] == "-u" else arguments
+    start, *rest = arguments[1:] if arguments[0] == "-u" else arguments  # torchrun's; streams are flushed at the end
     sys.argv = [start, *rest]
     if start == "-c":
         sys.argv = [start, *rest[1:]]

@@ -29,7 +29,7 @@ def url(warm):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [shutil.which("anople", path=warm["PATH"]), "app", "--port", str(port)]
+    command = ["anople", "app", "--port", str(port)]
     server = subprocess.Popen(command, env=warm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
