@@ -1,7 +1,5 @@
 """How fast an exported detector judges beside torch, how large it is, and how near its scores are.
 
-Where in the paper: nowhere.
-
     python scripts/benchmark_export.py [RUN] [--category NAME] [--threads 1] [--repeats 7]
 
 Without RUN: the paper's ViT-B/16+ 240 shape at random weights with 15 categories x 4 shots in its memory. The runtimes
@@ -19,8 +17,7 @@ import torch
 from benchmark import build, paired
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.export import Kind, export
-from anople_hf.exported import ExportedDetector
+from anople_hf.export import ExportedDetector, Kind, export
 
 
 @torch.inference_mode()

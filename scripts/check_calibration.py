@@ -1,6 +1,6 @@
 """Does the promised false-alarm rate hold? Many good parts are drawn, some set the threshold, the others are judged.
 
-Where in the paper: nowhere, thresholds are ours (`anople_hf.calibration`). The model is fresh from its backbone: the
+The model is fresh from its backbone: the
 promise does not depend on how good it is.
 
     python scripts/check_calibration.py --new 199 --judged 400

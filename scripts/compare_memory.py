@@ -14,7 +14,7 @@ from seeds import mean_and_deviation, start
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.data import choose_shots, load_inspection_data
 from anople_hf.evaluation import evaluate
-from anople_hf.metrics import METRICS
+from anople_hf.evaluation.metrics import METRICS
 
 WAYS = {
     "all memories": {"memory_search": "all", "memory_discount": False},

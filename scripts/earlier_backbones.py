@@ -1,12 +1,10 @@
 r"""Write the tiny backbone as it was: at random, and its first version out of this repository's history.
 
-Where in the paper: nowhere; the tiny backbone is ours. Its card compares the three.
-
-    python scripts/earlier_backbones.py --output runs/backbones
-    for b in runs/backbones/random runs/backbones/first embedded:tiny-clip; do
-        python scripts/compare_branches.py DATA --seeds 0 1 2 --backbone $b \
+python scripts/earlier_backbones.py --output runs/backbones
+for b in runs/backbones/random runs/backbones/first embedded:tiny-clip; do
+python scripts/compare_branches.py DATA --seeds 0 1 2 --backbone $b \
             --settings '{"memory_layers": [0], "memory_shifts": 4, "peak_share": 0.02}'
-    done
+done
 """
 
 import argparse

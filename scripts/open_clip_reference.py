@@ -37,7 +37,7 @@ from open_clip.tokenizer import SimpleTokenizer, basic_clean, default_bpe  # noq
 from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
 
 from anople_hf.backbones import load_backbone, load_processor_parts  # noqa: E402
-from anople_hf.conversion import TOLERANCE, compare_towers, convert_open_clip, record_layers  # noqa: E402
+from anople_hf.export.conversion import TOLERANCE, compare_towers, convert_open_clip, record_layers  # noqa: E402
 from anople_hf.open_clip import _SHAPES, CONFIG_FILE, named_model  # noqa: E402
 from anople_hf.open_clip_processing import clip_tokenizer  # noqa: E402
 

@@ -1,8 +1,6 @@
 """How far scores move in half precision, int8 and under torch.compile, and what that does to the ranking.
 
-Where in the paper: nowhere.
-
-    python scripts/precision_drift.py RUN DATA [--images 50]
+python scripts/precision_drift.py RUN DATA [--images 50]
 """
 
 import argparse

@@ -1,8 +1,6 @@
 """Push a trained detector to the Hub: the options are those of `anople push`.
 
-Where in the paper: nowhere.
-
-    python scripts/push_to_hub.py RUN owner/name --evaluation table.json --facts facts.yaml
+python scripts/push_to_hub.py RUN owner/name --evaluation table.json --facts facts.yaml
 """
 
 import sys

@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from anople_hf import AnoPLeConfig
-from anople_hf.training_config import TrainingConfig
+from anople_hf.training.configuration import TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 LEARNT = {"backbone_config", "class_names", "calibration", "prompt_fingerprint", "backbone_fingerprint"}

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from anople_hf import calibration
-from anople_hf.calibration import calibrate, calibrate_on_new, vary
+from anople_hf.calibration import Calibration, calibrate, calibrate_on_new, conformal_threshold, vary
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 
@@ -109,3 +111,36 @@ def test_new_photos_must_be_new_and_of_a_known_product(taught, photos):
         calibrate_on_new(taught, {"bolt": photos})
     found = calibrate_on_new(taught, {"gear": photos[4:]})["gear"]
     assert not found.guaranteed and found.method == "photos unknown to the memory"
+
+
+@settings(max_examples=50)
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=60), rate=st.floats(0.01, 0.5))
+def test_threshold_is_exceeded_by_at_most_the_asked_share(scores, rate):
+    threshold = conformal_threshold(scores, rate)
+    assert threshold in scores
+    assert sum(score > threshold for score in scores) / len(scores) <= rate
+
+
+def test_conformal_rate_is_kept_on_fresh_normals():
+    """Marginal guarantee over many draws: the mean false-alarm rate lies at or under the asked one."""
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(400):
+        threshold = conformal_threshold(rng.gamma(2.0, size=39), 0.05)
+        rates.append((rng.gamma(2.0, size=500) > threshold).mean())
+    assert 0.04 < np.mean(rates) <= 0.05 + 3 * np.std(rates) / 20
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1])
+def test_impossible_rates_are_refused(rate):
+    with pytest.raises(ValueError, match="false_alarm_rate"):
+        conformal_threshold([0.1], rate)
+
+
+def test_calibration_says_whether_the_photos_could_promise_the_rate():
+    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, exchangeable=True, method="m")
+    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=True, method="m")
+    seen = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=False, method="m")
+    assert not few.guaranteed and many.guaranteed and not seen.guaranteed and few.num_scores == 32
+    with pytest.raises(ValueError, match="No scores"):
+        Calibration.from_normals([], [], 0.05, num_photos=0, exchangeable=True, method="m")

@@ -139,8 +139,8 @@ def test_a_push_replaces_stale_weights_and_banks(taught, online):
     taught.push_to_hub(REPO, max_shard_size="20KB")
     assert "model.safetensors.index.json" in online.files(REPO)
     assert AnoPLeModel.from_pretrained(REPO).memory.categories == ["gear", "nut"]
-    taught.forget("gear")
-    taught.forget("nut")
+    taught.remove("gear")
+    taught.remove("nut")
     taught.push_to_hub(REPO)
     weights = [name for name in online.files(REPO) if ".safetensors" in name]
     assert weights == ["model.safetensors"]
@@ -260,7 +260,7 @@ def test_banks_merge(taught, make_model, photos, tmp_path):
     other.memorize(photos[:1], "gear")  # one is known there
     other.memorize(photos[4:], "cap")
     other.config.calibration = {"*": {"threshold": 9.0}, "cap": {"threshold": 0.5}}
-    other.save_bank(tmp_path)
+    other.save_memory(tmp_path)
     lower = taught.config.calibration["*"]["threshold"]
     taught.load_memory(tmp_path / BANK_FILE, merge=True)
     assert {c: len(taught.memory.references(c)) for c in taught.memory.categories} == {"gear": 2, "nut": 2, "cap": 2}
@@ -269,18 +269,18 @@ def test_banks_merge(taught, make_model, photos, tmp_path):
 
 
 def test_forget_one_photo(taught, photos):
-    taught.forget("gear", "a.png")
+    taught.remove("gear", "a.png")
     assert [r.name for r in taught.memory.references("gear")] == ["/home/someone/secret/b.png"]
     assert "gear" in taught.config.calibration
     assert taught(photos[:1], category="gear", branch="memory").scores > 1e-4  # no longer remembered
     with pytest.raises(KeyError, match="no photo 'a.png'"):
-        taught.forget("gear", "a.png")
-    taught.forget("gear", "/home/someone/secret/b.png")
+        taught.remove("gear", "a.png")
+    taught.remove("gear", "/home/someone/secret/b.png")
     assert "gear" not in taught.memory.categories and "gear" not in taught.config.calibration
 
 
 def test_bank_header_says_where_it_comes_from(taught, tmp_path):
-    taught.save_bank(tmp_path)
+    taught.save_memory(tmp_path)
     with safe_open(tmp_path / BANK_FILE, framework="pt") as file:
         header = file.metadata()
     assert header["fingerprint"] == taught.fingerprint() and "tiny_clip" in header["backbone"]

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.scoring import SHARED, abnormal_probability, fuse, resize_map
+from anople_hf.configuration_anople import SHARED
+from anople_hf.scoring import abnormal_probability, fuse, resize_map
 
 
 @pytest.fixture
@@ -181,10 +182,10 @@ def test_memorize_adds_a_product_and_forget_takes_it_out(taught, photos):
     assert taught(photos[4:], category="cap", branch="memory").scores.max() < 1e-6
     taught.memorize(photos[4:], "cap")  # the same photos once more
     assert len(taught.memory.references("cap")) == 2
-    taught.forget("cap")
+    taught.remove("cap")
     after = taught(photos)
     assert torch.equal(before.scores, after.scores)
-    taught.forget("gear")
+    taught.remove("gear")
     assert list(taught.config.calibration) == [SHARED]
 
 

@@ -13,9 +13,8 @@ from sizes import SIDE
 from transformers import pipeline
 
 from anople_hf import AnomalyDetectionPipeline, AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import calibrate
+from anople_hf.calibration import Calibration, calibrate, normal_probability
 from anople_hf.images import UnreadableImageError
-from anople_hf.scoring import Calibration, normal_probability
 
 TASK = "image-anomaly-detection"
 

@@ -1,6 +1,6 @@
 """Model cards that fill themselves: from the model, its run, its measured tables and the facts only its owner knows.
 
-Where in the paper: nowhere. The rule of every card: a number is ours and says how it came about, or it is not there.
+The rule of every card: a number is ours and says how it came about, or it is not there.
 """
 
 import json
@@ -14,7 +14,8 @@ from typing import Any
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump
 
-from .scoring import SHARED
+from .configuration_anople import SHARED
+from .hub import is_hub_id, public_name
 
 TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
 METRIC_NAMES = {
@@ -96,7 +97,7 @@ def fill_card(
     training = _read(run, "training_args.json")
     table = summarise(evaluations)
     backbone = model.config.backbone
-    public = backbone if backbone and ":" not in backbone and not Path(backbone).exists() else None
+    public = backbone if is_hub_id(backbone) else None
     data = ModelCardData(
         license=facts.license,
         library_name="transformers",
@@ -239,8 +240,7 @@ def _protocol_note(protocol: Mapping[str, Any], seeds: int) -> str:
 def _backbone_name(backbone: str | None) -> str:
     if backbone is None:
         return "(its weights are in the checkpoint)"
-    name = Path(backbone).name if Path(backbone).is_absolute() else backbone
-    return f"`{name}`"
+    return f"`{public_name(backbone)}`"
 
 
 def _read(run: str | Path | None, name: str) -> dict[str, Any]:

@@ -22,8 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .matching import Matcher
-from .references import Reference
+from .matching import Matcher, Reference
 
 logger = logging.getLogger(__name__)
 
@@ -337,3 +336,33 @@ class MemoryBank(nn.Module):
         bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
         bank._replace({c: [replace(r, name=rename(r.name)) for r in refs] for c, refs in self._references.items()})
         return bank
+
+
+def shifted_views(image: Tensor, count: int, patch: int) -> Tensor:
+    """A photo at `count` x `count` evenly spaced places of the patch grid, its border mirrored. Ours.
+
+    How an edge lies in its patch changes the tokens of a small backbone more than many a defect does. A bank that has
+    seen a part in several places of the grid does not take that for a defect.
+
+    Args:
+        image: (3, H, W).
+        count: Places along each axis; 1 gives the photo itself.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        (count * count, 3, H, W), moved by less than half a patch.
+
+    Example:
+        >>> shifted_views(torch.arange(8.0).expand(1, 8, 8), 2, patch=4)[:, 0, 0]
+        tensor([[1., 2., 3., 4., 5., 6., 7., 6.],
+                [1., 0., 1., 2., 3., 4., 5., 6.],
+                [1., 2., 3., 4., 5., 6., 7., 6.],
+                [1., 0., 1., 2., 3., 4., 5., 6.]])
+    """
+    height, width = image.shape[-2:]
+    offsets = [round(((i + 0.5) / count - 0.5) * patch) for i in range(count)]
+    reach = max(map(abs, offsets))
+    padded = F.pad(image[None], (reach,) * 4, mode="reflect")[0]
+    return torch.stack([
+        padded[:, reach - y : reach - y + height, reach - x : reach - x + width] for y in offsets for x in offsets
+    ])  # fmt: skip

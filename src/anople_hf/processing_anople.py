@@ -1,6 +1,6 @@
 """`AnoPLeProcessor`: photos to views, class names to prompts with slots, model outputs to decisions.
 
-Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Decisions are those of `regions.py`.
+Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Decisions are those of `decisions.py`.
 """
 
 import math
@@ -13,9 +13,9 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
+from .decisions import decide
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
-from .regions import decide
 from .scoring import resize_map
 
 LABELS = ("normal", "defective")

@@ -9,7 +9,7 @@ from anople_hf.benchmark.lines import make_lines
 from anople_hf.benchmark.plans import Plan
 from anople_hf.benchmark.quoted import differences, figures, find
 from anople_hf.data.published import PUBLISHED
-from anople_hf.metrics import ALL_METRICS
+from anople_hf.evaluation.metrics import ALL_METRICS
 
 PAPERS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
 

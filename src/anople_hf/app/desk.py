@@ -1,7 +1,5 @@
 """`Desk`: what the buttons of the app do. Reads what the visitor gave, asks the detector, words what came out.
 
-Where in the paper: nowhere, this is ours.
-
 A visitor is a detector's name and the products taught with it. Every method takes the visitor and gives it back where
 it changed. Computation goes through `ask`, as one function of plain arguments: so it can be lent a GPU for a moment
 (ZeroGPU runs it in a process of its own, where nothing that is changed comes back but the result).
@@ -198,7 +196,7 @@ class Desk:
         if not visitor.products.names:
             raise _said("No product is known yet: teach one first.")
         path = self.downloads.place("memory_bank.safetensors")
-        self.detectors.get(visitor.detector).save_bank(visitor.products, path)
+        self.detectors.get(visitor.detector).save_memory(visitor.products, path)
         return str(path)
 
     def show_threshold(self, visitor: Visitor, product: str) -> tuple[Any, str]:

@@ -1,7 +1,4 @@
-"""The face of the app: tabs, fields and buttons, and which action of the `Desk` each one starts.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""The face of the app: tabs, fields and buttons, and which action of the `Desk` each one starts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

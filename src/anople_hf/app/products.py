@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..calibration import Calibration
+from ..configuration_anople import SHARED
 from ..images import read_image, why_unusable
 from ..memory import MemoryBank
-from ..scoring import SHARED, Calibration
 
 ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000

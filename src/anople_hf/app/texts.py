@@ -1,7 +1,4 @@
-"""The words and the look of the app: decisions, thresholds and limits, said so that nobody needs to know the method.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""The words and the look of the app: decisions, thresholds and limits, said so that nobody needs to know the method."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +6,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ..palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
+from ..pictures.palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
 from .inspector import ENOUGH, Finding, Inspector
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 

@@ -16,9 +16,10 @@ import torch
 
 from ..backbones import recommended_settings
 from ..data import choose_shots, load_inspection_data
-from ..evaluation import EvaluationResult, evaluate
+from ..evaluation.measurement import EvaluationResult, evaluate
 from ..modeling_anople import Branch
-from ..training import TrainingConfig, train
+from ..training.configuration import TrainingConfig
+from ..training.run import train
 
 BRANCHES: dict[str, Branch] = {"AnoPLe": "both", "AnoPLe, prompts alone": "prompt", "AnoPLe, memory alone": "memory"}
 """The parts of AnoPLe that one training gives."""

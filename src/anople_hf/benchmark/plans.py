@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import quoted
+from ..benchmark import quoted
 from .cells import Cell, load
 
 ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..outputs import write_whole
-from . import quoted
+from ..benchmark import quoted
+from ..output.whole import write_whole
 from .cells import CellResult
 from .lines import SHOWN, Line, make_lines
 from .plans import Plan

@@ -21,8 +21,8 @@ from datasets import Dataset
 from transformers.utils.logging import tqdm
 
 from ..data import choose_shots
-from ..outputs import write_whole
-from ..training import on_cpu
+from ..output.whole import write_whole
+from ..training.run import on_cpu
 from .cells import CellResult, load, measure
 from .plans import Plan
 

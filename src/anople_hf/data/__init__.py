@@ -10,8 +10,8 @@ from typing import cast
 
 from datasets import DatasetDict
 
+from ..data import bmad, folder, mvtec, real_iad, visa
 from ..images import UnreadableImageError, check_images
-from . import bmad, folder, mvtec, real_iad, visa
 from .few_shot import choose_shots, read_shots, write_shots
 from .hub import PREFIX, HubSource, find_table, load_hub_data
 from .schema import FEATURES, make_dataset

@@ -1,7 +1,4 @@
-"""`Canvas`: the height and colour maps that drawn products paint, and the defects that many of them share.
-
-Where in the paper: nowhere; see `drawn.py`.
-"""
+"""`Canvas`: the height and colour maps that drawn products paint, and the defects that many of them share."""
 
 from dataclasses import dataclass, field
 

@@ -1,6 +1,6 @@
 """A sample data set that draws itself: products on a line, defects with exact masks, in the MVTec-AD layout.
 
-Where in the paper: nowhere; it lets everything run with no download. The drawings are ours and free.
+They let everything run with no download. The drawings are ours and free.
 
 A product is a height map and a colour map (`drawn_products.py`). One lamp lights the heights, so scratches catch light
 and dents throw shade. A defective photo is taken twice of the same part, with and without the defect; the

@@ -1,6 +1,6 @@
 """The products of the sample data set and their defects.
 
-Where in the paper: nowhere; see `drawn.py`. To add a product, write one function that draws it and one per defect.
+To add a product, write one function that draws it and one per defect.
 """
 
 from collections.abc import Callable
