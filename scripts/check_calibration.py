@@ -1,7 +1,6 @@
 """Does the promised false-alarm rate hold? Many good parts are drawn, some set the threshold, the others are judged.
 
-The model is fresh from its backbone: the
-promise does not depend on how good it is.
+The model is fresh from its backbone: the promise does not depend on how good it is.
 
     python scripts/check_calibration.py --new 199 --judged 400
 """

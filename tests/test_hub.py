@@ -84,6 +84,8 @@ assert type(detector).__module__.startswith("transformers_modules."), type(detec
 assert abs(result["score"] - by_hand["score"]) < 1e-6 and result["label"] == by_hand["label"]
 assert 0 < result["normal_probability"] <= 1
 model.save_pretrained("again")
+model.push_to_hub("me/line2", processor=processor)
+model.push_memory("me/bank")
 """
 
 
@@ -115,6 +117,12 @@ def test_pushed_detector_scores_the_same_in_another_process_and_by_remote_code(
     (tmp_path / "out.pt").unlink()
     start(REMOTE, online, tmp_path, installed=False)
     assert same_scores(taught, photos, tmp_path)
+    # pushed on from there: with a card, and with the code
+    again = online.files("me/line2")
+    card = ModelCard(again["README.md"].decode())
+    assert card.data.pipeline_tag == "image-segmentation" and "gear, nut" in card.text and "me/line2" in card.text
+    assert {name for name in files if name.endswith(".py")} == {name for name in again if name.endswith(".py")}
+    assert "| gear | 2 |" in online.files("me/bank")["README.md"].decode()
     (tmp_path / "out.pt").unlink()
     # both caches are warm: the same without a network
     online.fail("HEAD|GET", ".", 503)

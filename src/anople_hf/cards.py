@@ -17,7 +17,6 @@ from huggingface_hub.utils import yaml_dump
 from .configuration_anople import SHARED
 from .hub import is_hub_id, public_name
 
-TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
 METRIC_NAMES = {
     "image_auroc": "image AUROC",
     "image_aupr": "image AUPR",
@@ -28,6 +27,135 @@ METRIC_NAMES = {
 }
 SAME = ("branch", "category_known", "shots", "image_size", "mask_size", "images")
 RESULTS_FILE = ".eval_results/anople.yaml"
+
+
+TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ title }}
+
+A few-shot detector of defective parts: [AnoPLe](https://arxiv.org/abs/2408.13516) (CVPR 2026) as packaged by `anople_hf`.
+It knows {{ categories | length }} product{{ "" if categories | length == 1 else "s" }} ({{ categories.keys() | join(", ") or "none yet" }}) from {{ categories.values() | sum }} good photos and was shown no defective part.
+{%- if facts.note %}
+
+{{ facts.note }}
+{%- endif %}
+
+## Use
+
+```python
+from PIL import Image
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+
+model = AnoPLeModel.from_pretrained("{{ repo_id }}")
+processor = AnoPLeProcessor.from_pretrained("{{ repo_id }}")
+photo = Image.open("photo.png")
+outputs = model(**processor(images=photo))  # category="..." routes to one known product
+result = processor.post_process(outputs, target_sizes=[photo.size[::-1]])[0]
+score, label, regions = result["score"], result["label"], result["regions"]
+```
+
+As a pipeline, which also learns new products from a few good photos:
+
+```python
+import anople_hf  # makes the task known
+from transformers import pipeline
+
+detector = pipeline("image-anomaly-detection", model="{{ repo_id }}")
+result = detector("photo.png")  # score, normal_probability, label, heat_map, mask, boxes
+detector.memorize(["photo.png"], category="my product")
+```
+
+Without `anople_hf`, from the code in this repository (read it first):
+
+```python
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{{ repo_id }}", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("{{ repo_id }}", trust_remote_code=True)
+outputs = model(**processor(images=Image.open("photo.png")))
+result = processor.post_process(outputs)[0]
+```
+
+## Measured
+{% if table %}
+{{ protocol.images }} test images, {{ seeds }} seed{{ "" if seeds == 1 else "s" }}{{ "" if seeds == 1 else " (mean ± standard deviation)" }}, category {{ "known" if protocol.category_known else "not given" }}, branch `{{ protocol.branch }}`, maps and masks at {{ protocol.mask_size }} pixels, AUPRO {{ protocol.aupro }}; in per cent.
+{%- if seeds > 1 and training %} The weights here are those of seed {{ training.seed }}.{% endif %}
+{% set metrics = table["mean"].keys() | list %}
+| category | {{ metrics | map("replace", "_", " ") | map("replace", "auroc", "AUROC") | map("replace", "aupr", "AUPR") | map("replace", "AUPRo", "AUPRO") | join(" | ") }} |
+|---|{{ "---|" * metrics | length }}
+{% for row, values in table.items() -%}
+| {{ row }} |{% for metric in metrics %} {% if metric in values %}{{ "%.1f" | format(values[metric][0]) }}{% if values[metric][1] is not none %} ± {{ "%.1f" | format(values[metric][1]) }}{% endif %}{% else %}-{% endif %} |{% endfor %}
+{% endfor -%}
+{% else %}
+Nothing yet. What the paper reports was measured with other weights and is not quoted here.
+{% endif %}
+## Data
+
+{% if facts.data -%}
+{{ facts.data }}{% if facts.data_url %} ({{ facts.data_url }}){% endif %}, licence: {{ facts.data_license or "not stated" }}.
+{%- else -%}
+The owner did not say where the photos come from, nor under which licence.
+{%- endif %}
+{%- if shots.categories %} The photos learnt from, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
+
+| product | good photos remembered | threshold | asked false-alarm rate | rate promised |
+|---|---|---|---|---|
+{% for name, count in categories.items() -%}
+{% set entry = calibration.get(name, {}) -%}
+| {{ name }} | {{ count }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, an aim only") if entry.guaranteed is defined else "-" }} |
+{% endfor -%}
+{% set entry = calibration.get(shared, {}) -%}
+| any (not given) | {{ categories.values() | sum }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, an aim only") if entry.guaranteed is defined else "-" }} |
+
+Thresholds come from good photos alone. `normal_probability` is a conformal p-value: the share of good parts expected to
+look at least as anomalous. It is not the probability that a part is good.
+
+## Recipe
+
+| | |
+|---|---|
+| backbone, frozen | {{ backbone }}{% if config.backbone_revision %} at `{{ config.backbone_revision }}`{% endif %}, licence: {{ facts.backbone_license or "not stated" }} |
+| parameters | {{ "{:,}".format(learnt) }} learnt, {{ "{:,}".format(frozen) }} frozen |
+| prompts | {{ config.num_text_prompts }} textual and {{ config.num_visual_prompts }} visual a layer, {{ config.prompt_depth }} layers, coupling `{{ config.coupling }}` |
+| memory layers | {{ config.memory_layers | join(", ") }} |
+{%- if training %}
+| shots, seed | {{ training.shots }} a category, seed {{ training.seed }} |
+| steps, batch, rate | {{ training.max_steps }}, {{ training.batch_size }}, {{ training.learning_rate }} |
+| pseudo anomalies | `{{ training.anomaly_source }}`, latent deviation {{ training.latent_sigma }} |
+| versions | {% for name, version in training.versions.items() %}{{ name }} {{ version }}{{ "" if loop.last else ", " }}{% endfor %} |
+{%- endif %}
+{%- if facts.hardware %}
+| hardware | {{ facts.hardware }} |
+{%- endif %}
+{%- if facts.minutes is not none %}
+| time | {{ facts.minutes }} minutes |
+{%- endif %}
+{%- if facts.co2_grams is not none %}
+| emitted | {{ facts.co2_grams }} g CO2eq |
+{%- endif %}
+
+## Limits
+
+- It compares with the good photos it has seen. Few photos do not show a product's natural variation: expect false alarms.
+- The whole photo is squeezed to {{ config.image_size }} x {{ config.image_size }} pixels; very small defects may be invisible. Crop to the part.
+- Logical faults (a right part at the wrong place, a wrong count) are not what a memory of patches sees.
+- Not for decisions where a missed defect can hurt somebody, unless measured on your own line first.
+
+## Citation
+
+```bibtex
+@article{anople2024,
+  title   = {Bidirectional Multimodal Prompt Learning with Scale-Aware Training for Few-Shot Multi-Class Anomaly Detection},
+  journal = {arXiv preprint arXiv:2408.13516},
+  year    = {2024}
+}
+```
+"""
+"""In Jinja, as text: a card can be filled wherever the code is, also without the package."""
 
 
 @dataclass
@@ -114,7 +242,7 @@ def fill_card(
     references = {c: model.memory.references(c) for c in model.memory.categories}
     return ModelCard.from_template(
         data,
-        template_path=str(TEMPLATE),
+        template_str=TEMPLATE,
         repo_id=repo_id,
         title=repo_id.split("/")[-1],
         facts=facts,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anople_hf import __version__
 from anople_hf.evaluation.metrics import ALL_METRICS
 
 
@@ -185,7 +186,7 @@ def test_wrong_usage_is_exit_code_2_and_help_teaches():
 
 
 @pytest.mark.parametrize("start", [["-m", "anople_hf.cli"], *([[INSTALLED]] if INSTALLED else [])])
-@pytest.mark.parametrize("words", [["--help"], ["predict", "--no-such-option"], ["complete"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--no-such-option"], ["complete"]])
 def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
     """People wait for the first two, and the shell asks at every Tab."""
     environment = dict(os.environ)
@@ -199,7 +200,8 @@ def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
     if words == ["complete"]:
         assert done.stdout.split() == ["predict", "preview-anomalies"]
     else:
-        assert {"--help": "demo-data", "predict": "No such option"}[words[0]] in done.stdout + done.stderr
+        said = {"--help": "demo-data", "--version": f"anople {__version__}\n", "predict": "No such option"}
+        assert said[words[0]] in done.stdout + done.stderr
 
 
 def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):

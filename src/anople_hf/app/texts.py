@@ -1,4 +1,4 @@
-"""The words and the look of the app: decisions, thresholds and limits, said so that nobody needs to know the method."""
+"""The words and the look of the app: decisions, thresholds, limits, said so that nobody needs to know the method."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""The verbs `anople data check` and `anople data push`: look at a data set before using it, share it with its masks.
+"""The verbs `anople data check`, `data push` and `demo-data`: look at a data set, share it with its masks, draw one.
 
 Where in the paper: sec. 4.1 names the data sets; what they trip over is in `data/checking.py`.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, Quiet, quieten, tell
+from .options import Json, Overwrite, Quiet, Seed, quieten, tell
 
 data_app = typer.Typer(help="Look at data sets, and share them.", no_args_is_help=True)
 
@@ -70,4 +70,27 @@ def push(
     tell(as_json, {"repo": repo, "photos": counts}, f"pushed: {repo}, {told}")
 
 
-__all__ = ["data_app"]
+def demo_data(
+    output: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
+    categories: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
+    size: Annotated[int, typer.Option(min=64, help="Side of a photo in pixels.")] = 320,
+    train: Annotated[int, typer.Option(min=1, help="Good photos of a product to learn from.")] = 12,
+    test_good: Annotated[int, typer.Option(min=0, help="Good ones to test on.")] = 8,
+    test_defective: Annotated[int, typer.Option(min=0, help="Defective ones, spread over the kinds of defects.")] = 12,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw a sample data set: products on a line, several kinds of defects, exact masks. No download."""
+    from ..data.drawn import draw_dataset
+    from ..output.whole import whole_folder
+
+    with whole_folder(output, overwrite=overwrite) as folder:
+        names = [name.strip() for name in categories.split(",") if name.strip()]
+        counts = {"train": train, "test_good": test_good, "test_defective": test_defective}
+        draw_dataset(folder, categories=names or None, size=size, seed=seed, **counts)
+    drawn = sorted(path.name for path in output.iterdir() if path.is_dir())
+    tell(as_json, {"output": str(output), "categories": drawn}, f"saved: {output}")
+
+
+__all__ = ["data_app", "demo_data"]

@@ -1,4 +1,4 @@
-"""What the verbs of `anople` share: the options that mean the same everywhere, messages, and how runs and photos load."""
+"""What the verbs of `anople` share: options that mean the same everywhere, messages, how runs and photos load."""
 
 import glob
 import json
