@@ -20,7 +20,7 @@ from anople_hf.data.drawn_products import PRODUCTS
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the realised share of false alarms per product, beside the interval it has to lie in."""
+    """Print the realized share of false alarms per product, beside the interval it has to lie in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     some = ["brass_gear", "capsule", "woven_cloth"]
     parser.add_argument("--products", nargs="+", default=some, choices=list(PRODUCTS))

@@ -1,4 +1,4 @@
-"""Thresholds from good photos: judged without themselves, seeded, kept for products learnt earlier."""
+"""Thresholds from good photos: judged without themselves, seeded, kept for products learned earlier."""
 
 import math
 
@@ -62,8 +62,8 @@ def test_varied_views_start_with_the_photo_and_stay_close(photos):
 
 
 @pytest.mark.parametrize("search", ["all", "product"])
-def test_a_recognised_product_needs_no_second_look(search, taught, photos, monkeypatch):
-    """Telling what was recognised anyway changes nothing, so it is not computed; the thresholds are those of both."""
+def test_a_recognized_product_needs_no_second_look(search, taught, photos, monkeypatch):
+    """Telling what was recognized anyway changes nothing, so it is not computed; the thresholds are those of both."""
     taught.config.memory_search = search
     shots = {"gear": photos[:3], "nut": photos[3:5]}
     asked, forward = [], type(taught).forward

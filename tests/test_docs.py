@@ -88,7 +88,7 @@ def test_pages_that_have_to_teach_by_running():
 def test_quickstart(warm, tmp_path):
     """`make quickstart`, with two products and two steps, in the environment that is there."""
     few = [
-        f"DRAWN=--categories capsule,woven_cloth --size 64 {FEW}",
+        f"DRAWN=--products capsule,woven_cloth --size 64 {FEW}",
         "LEARN=--max-steps 2 --batch-size 2",
         "VENV=none",
     ]

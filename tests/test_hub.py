@@ -276,7 +276,7 @@ def test_banks_merge(taught, make_model, photos, tmp_path):
     assert taught.config.calibration["cap"] == {"threshold": 0.5} and "gear" in taught.config.calibration
 
 
-def test_forget_one_photo(taught, photos):
+def test_remove_one_photo(taught, photos):
     taught.remove("gear", "a.png")
     assert [r.name for r in taught.memory.references("gear")] == ["/home/someone/secret/b.png"]
     assert "gear" in taught.config.calibration

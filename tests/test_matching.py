@@ -1,4 +1,4 @@
-"""Recognising the product and discounting what good photos do not share: closed forms, and what must not change."""
+"""Recognizing the product and discounting what good photos do not share: closed forms, and what must not change."""
 
 import gc
 
@@ -60,14 +60,14 @@ def test_a_discount_never_raises_a_distance_and_products_do_not_lend_it():
 def banked(seed=0):
     """Two products whose patches lie around different directions."""
     generator = torch.Generator().manual_seed(seed)
-    bank, centres = MemoryBank([0, 1]), torch.eye(8)[:2]
-    for name, centre in zip(("gear", "nut"), centres, strict=True):
-        bank.add(name, centre + 0.3 * torch.randn(2, 2, 9, 8, generator=generator))
-    photos = torch.cat([centres[i] + 0.3 * torch.randn(1, 2, 9, 8, generator=generator) for i in (1, 0, 1)])
+    bank, centers = MemoryBank([0, 1]), torch.eye(8)[:2]
+    for name, center in zip(("gear", "nut"), centers, strict=True):
+        bank.add(name, center + 0.3 * torch.randn(2, 2, 9, 8, generator=generator))
+    photos = torch.cat([centers[i] + 0.3 * torch.randn(1, 2, 9, 8, generator=generator) for i in (1, 0, 1)])
     return bank, photos
 
 
-def test_the_product_is_recognised_and_searched_alone():
+def test_the_product_is_recognized_and_searched_alone():
     bank, photos = banked()
     places = bank.recognize(photos)
     assert places.tolist() == [1, 0, 1] and bank.names(places) == ["nut", "gear", "nut"]
@@ -137,8 +137,8 @@ def test_a_photo_and_its_copy_are_no_trouble():
 def crowded(seed, rows=600, queries=40, width=48, spread=0.1):
     """Unit vectors around one direction, as a tower's tokens are: their cosines are all close to 1."""
     generator = torch.Generator().manual_seed(seed)
-    centre = normalize(torch.randn(width, generator=generator), dim=0)
-    both = centre + spread * torch.randn(rows + queries, width, generator=generator) / width**0.5
+    center = normalize(torch.randn(width, generator=generator), dim=0)
+    both = center + spread * torch.randn(rows + queries, width, generator=generator) / width**0.5
     return normalize(both, dim=1).split([rows, queries])
 
 

@@ -9,7 +9,7 @@ decision.
 - With more good photos, unknown to the memory (`calibrate_on_new`, `anople calibrate`), these and new good parts
   are exchangeable, and the rate is a promise: in the mean over draws of n photos, at most the asked share of new good
   parts is called defective, whatever the model is worth. It takes n >= 1/rate - 1 photos.
-- A product's own threshold is set from photos whose product is told. Where the model recognises it (`memory_search`),
+- A product's own threshold is set from photos whose product is told. Where the model recognizes it (`memory_search`),
   the promise holds for the photos that it takes for the right product.
 """
 
@@ -63,7 +63,7 @@ def conformal_threshold(normal_scores: Sequence[float] | np.ndarray | Tensor, fa
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds of one product, or of all together, learnt from good images alone.
+    """Thresholds of one product, or of all together, learned from good images alone.
 
     Attributes:
         threshold: Raw score above which a part is called defective.
@@ -123,7 +123,7 @@ def normal_probability(score: float, calibration: Mapping[str, Any]) -> float | 
     The conformal p-value (1 + #{calibration scores >= score}) / (n + 1), with the count read off the stored quantiles.
     It is *not* the probability that this part is good: that depends on how many parts are bad. It never falls below
     1 / (n + 1), because n scores cannot tell rarer things apart. Like the threshold, it is exact on new photos
-    (`calibrate_on_new`), and an aim where several views of the photos learnt from had to do (`calibrate`).
+    (`calibrate_on_new`), and an aim where several views of the photos learned from had to do (`calibrate`).
 
     Args:
         score: Raw score.
@@ -149,12 +149,12 @@ def vary(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Views of a good part as the next photo of it might look; the first is the photo itself.
 
     Args:
-        image: (3, H, W) normalised view.
+        image: (3, H, W) normalized view.
         count: Views wanted, at least 1.
         generator: Source of randomness, on the CPU.
 
     Returns:
-        (count, 3, H, W). Up to 3 % shift and zoom, 3 degrees, 8 % contrast and 0.08 normalised units of light.
+        (count, 3, H, W). Up to 3 % shift and zoom, 3 degrees, 8 % contrast and 0.08 normalized units of light.
     """
     amount = torch.rand(count, 6, generator=generator) * 2 - 1
     amount[0] = 0
@@ -193,7 +193,7 @@ def calibrate(
     known = dict(model.config.calibration or {})
     unseen = set(model.memory.categories) - set(shots)
     if unseen and SHARED in known and known[SHARED]["threshold"] > found[SHARED].threshold:
-        del found[SHARED]  # products learnt earlier need the higher limit: keep theirs
+        del found[SHARED]  # products learned earlier need the higher limit: keep theirs
     model.config.calibration = known | {key: value.to_dict() for key, value in found.items()}
     return found
 
@@ -227,7 +227,7 @@ def calibrate_on_new(
 
 
 def _all_are(category: str, products: Tensor | None, bank: MemoryBank) -> bool:
-    """Whether every view was recognised as this product: then telling it changes nothing."""
+    """Whether every view was recognized as this product: then telling it changes nothing."""
     return products is not None and set(bank.names(products)) == {category}
 
 

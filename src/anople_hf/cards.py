@@ -96,11 +96,11 @@ Nothing yet. What the paper reports was measured with other weights and is not q
 ## Data
 
 {% if facts.data -%}
-{{ facts.data }}{% if facts.data_url %} ({{ facts.data_url }}){% endif %}, licence: {{ facts.data_license or "not stated" }}.
+{{ facts.data }}{% if facts.data_url %} ({{ facts.data_url }}){% endif %}, license: {{ facts.data_license or "not stated" }}.
 {%- else -%}
-The owner did not say where the photos come from, nor under which licence.
+The owner did not say where the photos come from, nor under which license.
 {%- endif %}
-{%- if shots.categories %} The photos learnt from, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
+{%- if shots.categories %} The photos learned from, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
 
 | product | good photos remembered | threshold | asked false-alarm rate | rate promised |
 |---|---|---|---|---|
@@ -118,8 +118,8 @@ look at least as anomalous. It is not the probability that a part is good.
 
 | | |
 |---|---|
-| backbone, frozen | {{ backbone }}{% if config.backbone_revision %} at `{{ config.backbone_revision }}`{% endif %}, licence: {{ facts.backbone_license or "not stated" }} |
-| parameters | {{ "{:,}".format(learnt) }} learnt, {{ "{:,}".format(frozen) }} frozen |
+| backbone, frozen | {{ backbone }}{% if config.backbone_revision %} at `{{ config.backbone_revision }}`{% endif %}, license: {{ facts.backbone_license or "not stated" }} |
+| parameters | {{ "{:,}".format(learned) }} learned, {{ "{:,}".format(frozen) }} frozen |
 | prompts | {{ config.num_text_prompts }} textual and {{ config.num_visual_prompts }} visual a layer, {{ config.prompt_depth }} layers, coupling `{{ config.coupling }}` |
 | memory layers | {{ config.memory_layers | join(", ") }} |
 {%- if training %}
@@ -164,7 +164,7 @@ class CardFacts:
 
     Attributes:
         data: Name of the data the shots were taken from.
-        data_license: Its licence.
+        data_license: Its license.
         data_url: Where it is described.
         data_id: Its id on the Hub; without it the card carries no `model-index`, because nothing could be linked.
         license: Of the detector.
@@ -223,7 +223,7 @@ def fill_card(
     """
     facts = facts or CardFacts()
     training = _read(run, "training_args.json")
-    table = summarise(evaluations)
+    table = summarize(evaluations)
     backbone = model.config.backbone
     public = backbone if is_hub_id(backbone) else None
     data = ModelCardData(
@@ -251,7 +251,7 @@ def fill_card(
         categories={c: len(photos) for c, photos in references.items()},
         calibration=model.config.calibration or {},
         shared=SHARED,
-        learnt=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.") or "lora_" in n),
+        learned=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.") or "lora_" in n),
         frozen=sum(p.numel() for n, p in model.named_parameters() if n.startswith("clip.") and "lora_" not in n),
         training=training,
         shots=_read(run, "shots.json"),
@@ -275,7 +275,7 @@ def bank_card(model: Any, repo_id: str) -> ModelCard:
     )
 
 
-def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
+def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Mean and standard deviation over seeds, in per cent, by category and for the `mean` row.
 
     Args:
@@ -320,7 +320,7 @@ def eval_results_yaml(
         facts: With `data_id`.
         date: ISO day of the measurement.
     """
-    table = summarise(evaluations)
+    table = summarize(evaluations)
     if not table or not facts.data_id:
         return None
     notes = _protocol_note(evaluations[0]["protocol"], len(evaluations))
@@ -376,4 +376,4 @@ def _read(run: str | Path | None, name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if run is not None and path.is_file() else {}
 
 
-__all__ = ["CardFacts", "bank_card", "eval_results_yaml", "fill_card", "snippets", "summarise"]
+__all__ = ["CardFacts", "bank_card", "eval_results_yaml", "fill_card", "snippets", "summarize"]

@@ -33,7 +33,7 @@ COMMIT = ("commit_message", "commit_description", "private", "token", "revision"
 
 
 class AnoPLePreTrainedModel(PreTrainedModel):
-    """Flags, initialisation, saving and loading shared by AnoPLe models."""
+    """Flags, initialization, saving and loading shared by AnoPLe models."""
 
     config: AnoPLeConfig
     config_class = AnoPLeConfig
@@ -195,7 +195,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
 
     def load_memory(self, source: str | os.PathLike, *, merge: bool = False, **hub: Any) -> None:
-        """Take in a memory bank, with the thresholds that came with it if they were learnt with the same settings.
+        """Take in a memory bank, with the thresholds that came with it if they were learned with the same settings.
 
         Args:
             source: A `memory_bank.safetensors`, or a folder or Hub id that holds one.

@@ -1,4 +1,4 @@
-"""`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learnt about its products' scores.
+"""`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learned about its products' scores.
 
 Where in the paper: section 3 (method) and 4.1 (backbone). Values that the paper leaves open are ours; each field
 says so.
@@ -75,7 +75,7 @@ class AnoPLeConfig(PreTrainedConfig):
         lora_towers: `vision`, `text` or `both`. Ours.
         lora_targets: Which of q_proj, k_proj, v_proj, out_proj get them; q and v are ours (LoRA's).
         class_names: Word used for each category in the text prompts; the key is the category.
-        calibration: Thresholds learnt from normals alone, see `anople_hf.calibration.Calibration`.
+        calibration: Thresholds learned from normals alone, see `anople_hf.calibration.Calibration`.
         prompt_fingerprint: Digest of everything that shapes the remembered features; ties a bank to its model.
 
     Example:
@@ -207,7 +207,7 @@ class AnoPLeConfig(PreTrainedConfig):
 
     @property
     def categories(self) -> list[str]:
-        """The known products, in the order they were learnt."""
+        """The known products, in the order they were learned."""
         return list(self.class_names or {})
 
     def calibration_of(self, category: str | None = None, *, recognized: bool = False) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class AnoPLeConfig(PreTrainedConfig):
         Args:
             category: The product; None if the photo is compared with all.
             recognized: It was not told; then the common calibration stands in for one of its own. For a product that
-                is told it does not: it was learnt from smaller distances, those to all products.
+                is told it does not: it was learned from smaller distances, those to all products.
         """
         known = self.calibration or {}
         return known.get(category or SHARED, known.get(SHARED, {}) if recognized else {})

@@ -94,10 +94,10 @@ def find_regions(heat_map: np.ndarray, mask: np.ndarray, *, min_area: float = 1)
         >>> find_regions(mask.astype(np.float32), mask)
         [{'box': (2, 1, 5, 3), 'peak': 1.0, 'area': 6}]
     """
-    labelled, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    labeled, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     regions = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
-        inside = labelled[rows, columns] == number
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labeled), start=1):
+        inside = labeled[rows, columns] == number
         if inside.sum() >= min_area:
             regions.append(
                 {

@@ -6,7 +6,7 @@ A shared bank of 15 products x 4 shots holds 13,500 patches a layer: in float32,
 fifth of the whole vision tower. A processor that multiplies bfloat16 finds the nearest row several times as fast. Only
 the search is coarse, the cosine with the row that was found is float32's. Three steps keep the search fine:
 
-- queries and rows are centred, because features share a large mean that would use up bfloat16's eight bits;
+- queries and rows are centered, because features share a large mean that would use up bfloat16's eight bits;
 - the parts that centring leaves out travel along in extra columns, each split into three bfloat16 terms;
 - so does -1: products come out as cos - 1, which is close to 0, and finely rounded, for just the nearest rows.
 
@@ -30,9 +30,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 EVERY = 4
-"""A photo's product is recognised by every fourth of its patches."""
+"""A photo's product is recognized by every fourth of its patches."""
 SAMPLE = 512
-"""Patches of a remembered photo, of all its views, that are enough to recognise the product and to measure spread."""
+"""Patches of a remembered photo, of all its views, that are enough to recognize the product and to measure spread."""
 CACHED = 2**20
 """Similarities computed at a time by the exact search; 4 MB of float32."""
 QUERIES = 512
@@ -95,8 +95,8 @@ class NearestPatch:
         self._mean = self.rows.mean(dim=0)
         self._coarse = None
         if coarse:
-            centred = self.rows - self._mean
-            self._coarse = _with_columns(centred, centred @ self._mean, ones_first=True)
+            centered = self.rows - self._mean
+            self._coarse = _with_columns(centered, centered @ self._mean, ones_first=True)
 
     def cosine(self, queries: Tensor) -> Tensor:
         """The largest cosine of each query with any row.

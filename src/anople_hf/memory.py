@@ -79,7 +79,7 @@ class MemoryBank(nn.Module):
 
         Args:
             category: The product; new or known.
-            features: (B, L, n, d) patch tokens, any length; normalised here.
+            features: (B, L, n, d) patch tokens, any length; normalized here.
             names: One per photo, optional.
             digests: One per photo, optional.
 
@@ -108,7 +108,7 @@ class MemoryBank(nn.Module):
         self._replace(self._references | {category: self._references.get(category, []) + added})
 
     def remove(self, category: str, name: str | None = None) -> None:
-        """Forget a product, or one of its photos, given by its name or its digest.
+        """Take out a product, or one of its photos, given by its name or its digest.
 
         Raises:
             KeyError: Unknown category or photo; the message lists the known ones.
@@ -192,7 +192,7 @@ class MemoryBank(nn.Module):
         return self._matcher.recognize(tokens)
 
     def prepare(self, categories: Sequence[str | None], *, discount: bool = False) -> None:
-        """Prepare searching these products now (None: all of them), and recognising them, not at the first photo.
+        """Prepare searching these products now (None: all of them), and recognizing them, not at the first photo.
 
         A graph is traced after this: what is prepared while tracing would be symbols.
         """
@@ -245,8 +245,8 @@ class MemoryBank(nn.Module):
             path: The file; written under a temporary name, then renamed.
             fingerprint: Digest of the prompted encoder the rows come from.
             backbone: Its CLIP, for people.
-            calibration: Thresholds learnt with these references, so that they travel with them.
-            scoring: The settings they were learnt with, `AnoPLeConfig.scoring`.
+            calibration: Thresholds learned with these references, so that they travel with them.
+            scoring: The settings they were learned with, `AnoPLeConfig.scoring`.
         """
         tensors = {
             f"{category}/layer.{layer}": torch.cat([r.features[i] for r in references]).contiguous()
@@ -280,7 +280,7 @@ class MemoryBank(nn.Module):
         Args:
             path: A file written by `save`.
             fingerprint: Refuse the bank unless it carries this one.
-            scoring: Leave the thresholds out, with a warning, if they were learnt with other settings than these.
+            scoring: Leave the thresholds out, with a warning, if they were learned with other settings than these.
 
         Raises:
             ValueError: Not a memory bank, or one of another model; says which and what to do.

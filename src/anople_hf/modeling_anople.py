@@ -47,7 +47,7 @@ class AnoPLeOutput(ModelOutput):
         image_features: (B, d) z_0, unit length; None with branch="memory".
         patch_features: (B, d, h, w) D(z).
         text_features: (2, d) w+ and w-.
-        products: (B,) places in the memory's `categories` of the products that the photos were recognised as and
+        products: (B,) places in the memory's `categories` of the products that the photos were recognized as and
             compared with; None if they were told, or compared with all. Ours.
     """
 
@@ -168,7 +168,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """One pass of the prompted vision tower (eq. 4-7).
 
         Args:
-            pixel_values: (B, 3, S, S) normalised views, S as in `config.image_size`.
+            pixel_values: (B, 3, S, S) normalized views, S as in `config.image_size`.
             views: (B,) rows of the scale prefix; None for the global view.
             layers: 0-based encoder layers whose patch tokens are wanted, too.
 
@@ -273,7 +273,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """Score a batch of views (sec. 3.4), or run the trainable path.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised views.
+            pixel_values: (B, 3, H, W) normalized views.
             category: Route to one known product, or one per image; None searches the memory as
                 `config.memory_search` says.
             branch: `both` is the paper's; `prompt` leaves the memory out (training does), `memory` leaves text and

@@ -31,7 +31,7 @@ class AnomalyDetectionPipeline(Pipeline):
         >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
         >>> _ = model.set_class_names({"gear": "gear"}, **processor.class_prompts(["gear"]))
         >>> detector = pipeline("image-anomaly-detection", model=model, processor=processor)
-        >>> photo = Image.new("RGB", (64, 48), "grey")
+        >>> photo = Image.new("RGB", (64, 48), "gray")
         >>> detector.memorize([photo], category="gear")
         >>> sorted(detector(photo))
         ['boxes', 'category', 'heat_map', 'label', 'mask', 'normal_probability', 'score', 'threshold']
@@ -65,7 +65,7 @@ class AnomalyDetectionPipeline(Pipeline):
             - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
             - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
             - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.
-            - `category`: as routed, or as recognised; None if the photo was compared with all products.
+            - `category`: as routed, or as recognized; None if the photo was compared with all products.
 
         Raises:
             UnreadableImageError: Names the photo.

@@ -84,11 +84,11 @@ class AnoPLeProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def __call__(self, images: Any = None, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
-        """Read and normalise photos.
+        """Read and normalize photos.
 
         Args:
             images: One or a list (or a column of a `datasets.Dataset`) of: path, URL, PIL image, numpy array or torch
-                tensor, bytes; or an array or tensor of four dimensions, a batch. Greyscale, 16-bit, alpha, palette and
+                tensor, bytes; or an array or tensor of four dimensions, a batch. Grayscale, 16-bit, alpha, palette and
                 EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.

@@ -47,7 +47,7 @@ def test_a_moved_threshold_decides(inspector, products, holed):
     assert inspector.check(products, holed[0], "woven_cloth").label == "normal"
 
 
-def test_an_untold_product_is_recognised_or_judged_by_the_highest_threshold(inspector, products, holed, monkeypatch):
+def test_an_untold_product_is_recognized_or_judged_by_the_highest_threshold(inspector, products, holed, monkeypatch):
     products = inspector.teach(products, "capsule", [good("capsule", index) for index in range(2)])
     assert products.names == ["woven_cloth", "capsule"]
     found, told = inspector.check(products, holed[0]), inspector.check(products, holed[0], "woven_cloth")

@@ -38,7 +38,7 @@ def anople(*arguments, check=True, start=START):
 def trained(drawn, tiny_clip, tmp_path_factory):
     run = tmp_path_factory.mktemp("cli") / "run"
     options = ["--shots", 2, "--max-steps", 2, "--batch-size", 1, "--backbone", tiny_clip, "--quiet"]
-    anople("train", drawn, "--output", run, "--categories", "brass_gear,capsule", *options)
+    anople("train", drawn, "--output", run, "--products", "brass_gear,capsule", *options)
     return run
 
 
@@ -61,8 +61,8 @@ def test_evaluate_writes_the_table(trained, drawn, tmp_path):
     assert Image.open(tmp_path / "sheet.png").width > 500
 
 
-def test_predict_remember_and_forget(trained, drawn, tmp_path):
-    """One detector's day: judge, learn a product, judge it routed, forget it."""
+def test_predict_remember_and_remove(trained, drawn, tmp_path):
+    """One detector's day: judge, learn a product, judge it routed, remove it."""
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     anople("predict", run, drawn / "capsule/test", "--output", tmp_path / "a", "--quiet")
@@ -77,13 +77,13 @@ def test_predict_remember_and_forget(trained, drawn, tmp_path):
 
     good = drawn / "biscuit/train/good"
     anople("memorize", run, "biscuit", good)
-    anople("predict", run, good, "--category", "biscuit", "--output", tmp_path / "b", "--quiet")
+    anople("predict", run, good, "--product", "biscuit", "--output", tmp_path / "b", "--quiet")
     taught = rows_of(tmp_path / "b")
     assert {row["category"] for row in taught} == {"biscuit"} and all(row["threshold"] for row in taught)
     assert json.loads((run / "config.json").read_text())["calibration"]["biscuit"]["threshold"] > 0
 
     anople("remove", run, "biscuit")
-    again = anople("predict", run, good, "--category", "biscuit", "--output", tmp_path / "c", check=False)
+    again = anople("predict", run, good, "--product", "biscuit", "--output", tmp_path / "c", check=False)
     assert again.returncode == 2 and "known: brass_gear, capsule" in again.stderr
     assert not (tmp_path / "c").exists()
 
@@ -102,7 +102,7 @@ def test_calibrate_takes_new_photos_alone(trained, drawn, tmp_path):
 
 def test_same_seed_gives_the_same_scores(trained, drawn, tiny_clip, tmp_path):
     options = ["--shots", 2, "--max-steps", 2, "--batch-size", 1, "--backbone", tiny_clip, "--quiet"]
-    anople("train", drawn, "--output", tmp_path / "run", "--categories", "brass_gear,capsule", *options)
+    anople("train", drawn, "--output", tmp_path / "run", "--products", "brass_gear,capsule", *options)
     for run, name in ((trained, "a"), (tmp_path / "run", "b")):
         anople("predict", run, drawn / "capsule/test/good", "--output", tmp_path / name, "--quiet")
     assert [r["score"] for r in rows_of(tmp_path / "a")] == [r["score"] for r in rows_of(tmp_path / "b")]
@@ -111,19 +111,19 @@ def test_same_seed_gives_the_same_scores(trained, drawn, tiny_clip, tmp_path):
 def test_odd_photos_are_judged(trained, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()
-    grey = np.linspace(0, 255, 64 * 80).reshape(64, 80).astype(np.uint8)
-    Image.fromarray(grey).save(folder / "grey.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "sixteen.png")
-    Image.fromarray(np.dstack([grey] * 4)).save(folder / "alpha.png")
-    Image.fromarray(grey).convert("P").save(folder / "palette.png")
-    turned = Image.fromarray(np.dstack([grey] * 3))
+    gray = np.linspace(0, 255, 64 * 80).reshape(64, 80).astype(np.uint8)
+    Image.fromarray(gray).save(folder / "gray.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "sixteen.png")
+    Image.fromarray(np.dstack([gray] * 4)).save(folder / "alpha.png")
+    Image.fromarray(gray).convert("P").save(folder / "palette.png")
+    turned = Image.fromarray(np.dstack([gray] * 3))
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(folder / "turned.jpg", exif=exif)
     anople("predict", trained, folder, "--output", tmp_path / "out", "--quiet")
     rows = {row["path"].rsplit("/")[-1]: row for row in rows_of(tmp_path / "out")}
     assert len(rows) == 5
-    assert float(rows["grey.png"]["score"]) == pytest.approx(float(rows["sixteen.png"]["score"]), abs=1e-6)
+    assert float(rows["gray.png"]["score"]) == pytest.approx(float(rows["sixteen.png"]["score"]), abs=1e-6)
     assert Image.open(tmp_path / "out" / rows["turned.jpg"]["heat_map"]).size == (64, 80)
 
 
@@ -150,11 +150,11 @@ def test_bad_files_are_named_or_skipped(trained, drawn, tmp_path):
         (["train", "nowhere", "--output", "out"], "no such folder: nowhere"),
         (["train", "empty", "--output", "out"], "holds no photos"),
         (["train", "data", "--shots", "50", "--output", "out"], "at most 5"),
-        (["train", "data", "--categories", "teapot", "--output", "out"], "no category teapot"),
+        (["train", "data", "--products", "teapot", "--output", "out"], "no category teapot"),
         (["train", "data", "--backbone", "nowhere", "--output", "out"], "nowhere"),
         (["evaluate", "empty", "data"], "not a trained detector"),
         (["predict", "run", "nowhere", "--output", "out"], "no such file or folder"),
-        (["predict", "run", "data", "--category", "teapot", "--output", "out"], "unknown category 'teapot'"),
+        (["predict", "run", "data", "--product", "teapot", "--output", "out"], "unknown category 'teapot'"),
         (["predict", "run", "data", "--output", "full"], "--overwrite"),
         (["remove", "run", "teapot"], "unknown category"),
     ],
@@ -206,7 +206,7 @@ def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
 
 def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):
     few = ["--train", 3, "--test-good", 1, "--test-defective", 4]
-    said = anople("demo-data", tmp_path / "data", "--categories", "capsule", "--size", 64, *few, "--json").stdout
+    said = anople("demo-data", tmp_path / "data", "--products", "capsule", "--size", 64, *few, "--json").stdout
     assert json.loads(said) == {"output": str(tmp_path / "data"), "categories": ["capsule"]}
     counts = [
         len(list((tmp_path / "data" / "capsule").glob(kind))) for kind in ("train/*/*", "test/good/*", "test/*/*")

@@ -51,7 +51,7 @@ def test_converted_model_trains_saves_reloads_and_predicts(converted, drawn, tmp
     found = {}
     for name, backbone, run_it in (("converted", converted, anople), ("as it is", QUICK, in_process)):
         run, out = tmp_path / name, tmp_path / f"{name} out"
-        options = ["--shots", 2, "--max-steps", 2, "--categories", "capsule", "--set", "input_size=64"]
+        options = ["--shots", 2, "--max-steps", 2, "--products", "capsule", "--set", "input_size=64"]
         run_it("train", drawn, "--backbone", backbone, "--output", run, *options)
         config = json.loads((run / "config.json").read_text())
         assert (config["backbone"], config["input_size"]) == (str(backbone), 64)

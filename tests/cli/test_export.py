@@ -52,7 +52,7 @@ def exported(anople, run, drawn, tmp_path_factory):
     """The folder of an export in a process of its own, and what that said."""
     out = tmp_path_factory.mktemp("exported") / "out"
     photos = drawn / "capsule" / "test"
-    done = anople("export", run, "-o", out, "--category", "capsule", "--photos", photos, "--json", "--quiet")
+    done = anople("export", run, "-o", out, "--product", "capsule", "--photos", photos, "--json", "--quiet")
     assert done.returncode == 0 and not done.stderr, done.stderr
     return out, json.loads(done.stdout)
 
@@ -69,7 +69,7 @@ def test_an_exported_detector_judges_as_predict_does(anople, run, exported, draw
     assert report["output"] == str(out) and report["kind"] == "onnx" and report["seconds"] > 0
     assert report["parity"]["photos"] == 14 and report["parity"]["decisions"] == {"different": 0}
     said = tmp_path / "said"
-    done = anople("predict", run, drawn / "capsule" / "test", "--category", "capsule", "--output", said)
+    done = anople("predict", run, drawn / "capsule" / "test", "--product", "capsule", "--output", said)
     assert done.returncode == 0, done.stderr
     with open(said / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -102,7 +102,7 @@ def test_what_it_says_to_people(branch, run, exported, tmp_path, monkeypatch):
         "--kind",
         "openvino",
         "--overwrite",
-        *(["--category", "capsule"] * (branch == "both")),
+        *(["--product", "capsule"] * (branch == "both")),
     ]
     done = CliRunner().invoke(app, ["export", str(run), "--output", str(tmp_path / "out"), *options])
     category = "capsule" if branch == "both" else None
@@ -115,7 +115,7 @@ def test_what_it_says_to_people(branch, run, exported, tmp_path, monkeypatch):
 
 def test_what_cannot_be_done_is_told(run, tmp_path):
     out = tmp_path / "out"
-    assert "known: brass_gear, capsule" in refusal(run, "--output", out, "--category", "bolt")
+    assert "known: brass_gear, capsule" in refusal(run, "--output", out, "--product", "bolt")
     assert "not a trained detector" in refusal(tmp_path, "--output", out)
     assert "no such file or folder" in refusal(run, "--output", out, "--photos", tmp_path / "none.png")
     assert not any(tmp_path.iterdir())

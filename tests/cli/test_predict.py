@@ -156,7 +156,7 @@ def test_resuming_judges_only_what_has_no_row(run, drawn, anople, tmp_path, monk
     code, _, err = anople("predict", run, photos, "-o", out, "--resume")
     assert code == 2 and "broken.png" in err and len(rows_of(out)) == 4  # the whole output stays where it is
     assert anople("predict", run, photos, "-o", out, "--resume", "--skip-bad")[0] == 0
-    code, _, err = anople("predict", run, photos, "-o", out, "--resume", "--skip-bad", "--category", "capsule")
+    code, _, err = anople("predict", run, photos, "-o", out, "--resume", "--skip-bad", "--product", "capsule")
     assert code == 2 and "another category" in err and len(rows_of(out)) == 4
 
 

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 
 @pytest.fixture
 def options(drawn, tiny_clip):
-    return [str(drawn), "--backbone", tiny_clip, "--shots", "2", "--categories", "capsule", "--quiet"]
+    return [str(drawn), "--backbone", tiny_clip, "--shots", "2", "--products", "capsule", "--quiet"]
 
 
 def invoke(*arguments):

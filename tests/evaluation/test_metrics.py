@@ -34,8 +34,8 @@ def pro_by_hand(maps, masks, limit):
     """The definition, word for word: each distinct value is a threshold, each region counts alike."""
     regions = []
     for index, mask in enumerate(masks):
-        labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        regions += [(index, labelled == number) for number in range(1, count + 1)]
+        labeled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        regions += [(index, labeled == number) for number in range(1, count + 1)]
     xs, ys = [0.0], [0.0]
     for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
         hit = maps >= threshold
@@ -57,8 +57,8 @@ def pro_200_as_published(maps, masks):
     for threshold in np.arange(low, high, (high - low) / 200):
         hit, shares = maps > threshold, []
         for found, mask in zip(hit, masks, strict=True):
-            labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-            shares += [found[labelled == number].mean() for number in range(1, count + 1)]
+            labeled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+            shares += [found[labeled == number].mean() for number in range(1, count + 1)]
         overlaps.append(np.mean(shares))
         rates.append(hit[~masks].mean())
     rate, overlap = np.array(rates), np.array(overlaps)

@@ -261,7 +261,7 @@ def test_the_embedded_backbone_routed_to_one_product(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_recognised_product_is_decided_by_its_own_thresholds(kind, taught, tmp_path):
+def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp_path):
     """What the embedded backbone does with photos of any product; each product has another threshold, or none."""
     model, processor = copy.deepcopy(taught[0]), taught[1]
     model.config.memory_search, model.config.memory_discount = "product", True

@@ -8,7 +8,7 @@ from PIL import Image
 from anople_hf.configuration_anople import SHARED
 from anople_hf.images import read_image
 from anople_hf.inspection.predict import judge, predict
-from anople_hf.pictures.overlays import colour_scale
+from anople_hf.pictures.overlays import color_scale
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_bar_counts_photos_and_tells_the_time_left(taught, processor, paths,
     assert "4/4" in said and "photo/s" in said and "<" in said  # elapsed < left
 
 
-def test_a_recognised_product_is_named(taught, processor, paths):
+def test_a_recognized_product_is_named(taught, processor, paths):
     assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category is None
     taught.config.memory_search = "product"
     assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category == "gear"
@@ -58,8 +58,8 @@ def test_unknown_category(taught, processor, paths):
         list(predict(taught, processor, paths, category="bolt", progress=False))
 
 
-def test_colours_do_not_depend_on_the_photo(taught):
-    assert colour_scale(taught, "gear") == (0.0, 2e-6) and colour_scale(taught) == (0.0, 0.5)
+def test_colors_do_not_depend_on_the_photo(taught):
+    assert color_scale(taught, "gear") == (0.0, 2e-6) and color_scale(taught) == (0.0, 0.5)
 
 
 def test_only_a_product_that_was_not_told_takes_the_common_thresholds(taught):
@@ -68,4 +68,4 @@ def test_only_a_product_that_was_not_told_takes_the_common_thresholds(taught):
     assert taught.config.calibration_of() == taught.config.calibration_of("nut", recognized=True) == common
     assert taught.config.calibration_of("nut") == {}
     assert taught.config.calibration_of("gear") == taught.config.calibration_of("gear", recognized=True) != common
-    assert colour_scale(taught, "nut", recognized=True) == (0.0, 1.4)
+    assert color_scale(taught, "nut", recognized=True) == (0.0, 1.4)

@@ -71,7 +71,7 @@ def test_worst_first_relative_to_its_threshold_and_no_more_than_asked(rows, tmp_
     assert "The 2 most suspicious of 3 photos" in words and "first 1 of 3 rows" in words
 
 
-def test_the_legend_says_what_the_colours_stand_for(rows, tmp_path):
+def test_the_legend_says_what_the_colors_stand_for(rows, tmp_path):
     words = "".join(Page(write_report(rows, tmp_path, title="t", scale=(0, 0.34)).read_text()).words)
     assert "0.34" in words and "marked: pixel threshold" in words and "its product" not in words
     words = "".join(Page(write_report(rows, tmp_path, title="t", scale=None).read_text()).words)

@@ -21,7 +21,7 @@ def judged(path, score=0.9, label="defective"):
     result = {"score": score, "threshold": 0.5, "pixel_threshold": 0.5, "label": label, "heat_map": heat, "mask": mask}
     regions = [{"box": (5, 5, 9, 9), "peak": 0.8, "area": 16}] if label == "defective" else []
     more = {"regions": regions, "mask_level": 0.5 if regions else None}
-    return Prediction(path, Image.new("RGB", (30, 20), "grey"), None, result | more)
+    return Prediction(path, Image.new("RGB", (30, 20), "gray"), None, result | more)
 
 
 def fill(results, paths):

@@ -27,7 +27,7 @@ def test_who_looks_decides(monkeypatch):
 def test_a_log_of_training_stays_short(drawn, tiny_clip, warm, tmp_path):
     steps = 8
     command = ["anople", "train", str(drawn), "--backbone", tiny_clip, "--shots", "1",
-               "--categories", "capsule", "--batch-size", "1", "--max-steps", str(steps),
+               "--products", "capsule", "--batch-size", "1", "--max-steps", str(steps),
                "--output", str(tmp_path / "run")]  # fmt: skip
     done = subprocess.run(command, env=warm, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

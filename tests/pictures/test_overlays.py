@@ -27,19 +27,19 @@ def test_map_at_the_bottom_leaves_the_photo_alone():
     assert np.array_equal(heat_map_overlay(photo(), values, scale=(0.2, 1.0)), photo())
 
 
-def test_top_of_the_scale_shows_the_top_colour():
+def test_top_of_the_scale_shows_the_top_color():
     overlay = heat_map_overlay(photo(), spot(), alpha=1.0)
     top = np.rint(np.array(matplotlib.colormaps[COLOR_MAP](1.0)[:3]) * 255)
     assert np.array_equal(overlay[25, 50], top)
     assert np.array_equal(overlay[5, 5], photo()[5, 5])
 
 
-def test_alpha_blends_photo_and_colour():
+def test_alpha_blends_photo_and_color():
     full, half = (heat_map_overlay(photo(), spot(), alpha=alpha)[25, 50].astype(float) for alpha in (1.0, 0.5))
     assert np.abs(half - (full + 90) / 2).max() <= 1
 
 
-def test_colours_depend_on_the_value_and_not_on_the_rest_of_the_map():
+def test_colors_depend_on_the_value_and_not_on_the_rest_of_the_map():
     weak = spot(value=0.5)
     both = weak.copy()
     both[0, 0] = 1.0
@@ -90,10 +90,10 @@ def test_contour_leaves_its_input_alone():
 
 
 def test_pil_images_and_small_maps_are_taken():
-    grey = Image.fromarray(photo()[..., 0])
+    gray = Image.fromarray(photo()[..., 0])
     values = np.zeros((6, 8))
     values[2, 5] = 1
-    overlay = heat_map_overlay(grey, values)
+    overlay = heat_map_overlay(gray, values)
     assert overlay.shape == (60, 80, 3)
     changed = np.argwhere((overlay != 90).any(axis=2))
     assert np.allclose(changed.mean(axis=0), (24.5, 54.5), atol=1)
@@ -109,17 +109,17 @@ def test_errors_say_what_was_expected():
 
 
 def test_legend_shows_the_scale_and_the_threshold(tmp_path):
-    def colours(path):
+    def colors(path):
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
 
     marked, bare = (
-        colours(write_legend(tmp_path / "a.png", (0, 1), 0.5)),
-        colours(write_legend(tmp_path / "b.png", (0, 1))),
+        colors(write_legend(tmp_path / "a.png", (0, 1), 0.5)),
+        colors(write_legend(tmp_path / "b.png", (0, 1))),
     )
     for level in (0.1, 0.4, 0.9):
         wanted = np.array(matplotlib.colormaps[COLOR_MAP](level)[:3]) * 255
         assert np.abs(marked - wanted).max(axis=1).min() < 5
     assert np.abs(marked - DETECTED).max(axis=1).min() < 5 < np.abs(bare - DETECTED).max(axis=1).min()
-    shares = colours(write_legend(tmp_path / "c.png", None))  # each product has its own scale
+    shares = colors(write_legend(tmp_path / "c.png", None))  # each product has its own scale
     assert np.abs(shares - DETECTED).max(axis=1).min() < 5

@@ -1,4 +1,4 @@
-"""The visual language holds in grey and for colour-blind eyes, by measured lightness."""
+"""The visual language holds in gray and for color-blind eyes, by measured lightness."""
 
 import numpy as np
 import pytest
@@ -35,23 +35,23 @@ def test_more_anomalous_is_always_lighter_by_even_steps():
     assert steps.max() < 3 * np.median(steps)
 
 
-def test_good_and_defective_differ_in_grey_and_for_green_blind_eyes():
+def test_good_and_defective_differ_in_gray_and_for_green_blind_eyes():
     good, defective = to_rgb(palette.GOOD), to_rgb(palette.DEFECTIVE)
     assert lightness(good) - lightness(defective) > 30
     assert np.abs(deuteranope(good) - deuteranope(defective)).max() > 0.4
 
 
-@pytest.mark.parametrize("colour", [palette.GOOD_TEXT, palette.DEFECTIVE_TEXT, palette.INK, palette.FAINT])
-def test_text_can_be_read_on_white(colour):
-    assert 1.05 / (luminance(to_rgb(colour)) + 0.05) > 4.5  # WCAG AA
+@pytest.mark.parametrize("color", [palette.GOOD_TEXT, palette.DEFECTIVE_TEXT, palette.INK, palette.FAINT])
+def test_text_can_be_read_on_white(color):
+    assert 1.05 / (luminance(to_rgb(color)) + 0.05) > 4.5  # WCAG AA
 
 
-@pytest.mark.parametrize("colour", [palette.DETECTED, palette.TRUTH])
-def test_contours_stand_out_of_their_edge(colour):
-    assert lightness(np.array(colour) / 255) - lightness(np.array(palette.EDGE) / 255) > 60
+@pytest.mark.parametrize("color", [palette.DETECTED, palette.TRUTH])
+def test_contours_stand_out_of_their_edge(color):
+    assert lightness(np.array(color) / 255) - lightness(np.array(palette.EDGE) / 255) > 60
 
 
-def test_contour_is_no_colour_of_the_map():
+def test_contour_is_no_color_of_the_map():
     assert np.abs(palette.paint(np.linspace(0, 1, 256)) - palette.DETECTED).max(axis=1).min() > 80
 
 

@@ -46,7 +46,7 @@ def test_sheet_is_written_whole_and_alone(tmp_path):
     with Image.open(one) as sheet:
         assert sheet.width == pixels.shape[1]
         assert pixels.shape[0] - sheet.height == pytest.approx(2 * 1.8 * 120, abs=2)
-    # The contour of the second row, and nothing hot in the sheet but its spot and the colour bar.
+    # The contour of the second row, and nothing hot in the sheet but its spot and the color bar.
     assert (np.abs(pixels.astype(int) - DETECTED).max(axis=2) < 40).any()
 
 

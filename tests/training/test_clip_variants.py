@@ -87,7 +87,7 @@ def test_larger_input(size, tiny_clip, tmp_path, photos):
 
 
 def test_positions_are_interpolated_in_their_places(tiny_clip):
-    """A grid twice as fine sees the old positions: each new one lies between its four old neighbours' values."""
+    """A grid twice as fine sees the old positions: each new one lies between its four old neighbors' values."""
     clip = load_backbone(tiny_clip)
     grid = 3
     with torch.no_grad():  # a position's vector is its row and column

@@ -1,4 +1,4 @@
-"""The optimisation: photos count alike however a step is split, and saving memory changes nothing else."""
+"""The optimization: photos count alike however a step is split, and saving memory changes nothing else."""
 
 import shutil
 
@@ -140,7 +140,7 @@ def test_tensorboard_gets_every_term(two_categories, tiny_clip, tmp_path):
     assert set(log.Tags()["scalars"]) >= set(result.history[0])
 
 
-def test_fsdp_is_refused_before_anything_is_learnt(make_model, processor):
+def test_fsdp_is_refused_before_anything_is_learned(make_model, processor):
     """Torch's fully_shard takes no scalar parameters, and CLIPModel has one; see the message."""
     accelerator = Accelerator(cpu=True)
     kind = accelerator.state.distributed_type
@@ -172,7 +172,7 @@ def test_fsdp_is_refused_before_anything_is_learnt(make_model, processor):
     ],
     ids=str,
 )
-def test_every_setting_changes_what_is_learnt(plain, two_categories, tiny_clip, change):
+def test_every_setting_changes_what_is_learned(plain, two_categories, tiny_clip, change):
     changed = run(two_categories, tiny_clip, max_steps=2, **change)
     terms = [(step["total"], step["pixel_dice"], step["align"]) for step in (changed.history[1], plain.history[1])]
     assert terms[0] != pytest.approx(terms[1], rel=1e-6)

@@ -17,7 +17,7 @@ from anople_hf.training.states import MANIFEST, TrainingStates, drop_states
 
 @pytest.fixture
 def small(tmp_path):
-    """A model with a frozen part, its optimiser, and a keeper of their states."""
+    """A model with a frozen part, its optimizer, and a keeper of their states."""
 
     def make(folder=tmp_path / "states", identity=None, **options):
         torch.manual_seed(0)
@@ -100,7 +100,7 @@ def test_drop_states_keeps_logs(tmp_path):
 def test_killed_again_and_again(drawn, tiny_clip, warm, tmp_path):
     """SIGKILL at random moments; the run that is resumed each time ends with exactly the uninterrupted weights."""
     command = ["anople", "train", str(drawn), "--backbone", tiny_clip, "--quiet",
-               "--shots", "2", "--categories", "capsule", "--max-steps", "60", "--checkpoint-every", "4"]  # fmt: skip
+               "--shots", "2", "--products", "capsule", "--max-steps", "60", "--checkpoint-every", "4"]  # fmt: skip
     subprocess.run([*command, "--output", str(tmp_path / "whole")], check=True, capture_output=True, env=warm)
     clock, last = random.Random(0), -1
     for _ in range(3):

@@ -86,7 +86,7 @@ def test_mask_falls_back_where_noise_never_rises():
 def test_noise_is_zero_on_lattice_points_and_smooth():
     noise = perlin_noise((500, 500), (10, 10), np.random.default_rng(0))
     assert noise.dtype == np.float32
-    # Pixel centres lie half a pixel beside the lattice points, a hundredth of a cell.
+    # Pixel centers lie half a pixel beside the lattice points, a hundredth of a cell.
     assert np.abs(noise[::50, ::50]).max() < 0.04
     assert np.abs(np.diff(noise, axis=0)).max() < 0.15
     assert 0.5 < np.abs(noise).max() <= 1.5
@@ -152,7 +152,7 @@ def test_every_asked_kind_is_drawn():
 
 
 def test_a_box_shows_another_place_of_the_photo():
-    """Of a photo in two colours, a pasted box holds nearly these colours; a texture need not."""
+    """Of a photo in two colors, a pasted box holds nearly these colors; a texture need not."""
     image = np.full((120, 120, 3), 60, np.uint8)
     image[:, 60:] = 180
     for seed in range(8):
@@ -190,7 +190,7 @@ def test_shots_source_uses_the_other_photos():
 
 
 @pytest.mark.parametrize("procedure", PROCEDURES)
-def test_procedural_textures_are_varied_colours(procedure):
+def test_procedural_textures_are_varied_colors(procedure):
     textures = [procedure((60, 90), np.random.default_rng(seed)) for seed in range(5)]
     for texture in textures:
         assert texture.shape == (60, 90, 3)

@@ -158,11 +158,11 @@ class Desk:
         chosen = photos[event.index][0] if event.index < len(photos) else ""
         return chosen, gr.Button(interactive=bool(chosen))
 
-    def forget_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
-        """Forget one of a product's good photos, given by its digest."""
+    def remove_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
+        """Remove one of a product's good photos, given by its digest."""
         if chosen not in dict(visitor.products.by_strangeness(product)):
             raise _said("Choose one of the photos first: click it.")
-        visitor = replace(visitor, products=self.ask(visitor, "forget_photo", product, chosen))
+        visitor = replace(visitor, products=self.ask(visitor, "remove_photo", product, chosen))
         left = product in visitor.products.names
         told = taught(visitor.products, product) if left else f"**{product}** is forgotten."
         return visitor, told, *_menus(visitor.products, product)
@@ -181,9 +181,9 @@ class Desk:
         return replace(visitor, products=more), told, *_menus(more, next(iter(gained), None))
 
     def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
-        """Forget a product."""
+        """Remove a product."""
         if product == ANY:
-            raise _said("Choose one product to forget.")
+            raise _said("Choose one product to remove.")
         products = visitor.products.branch()
         try:
             products.remove(product)

@@ -36,7 +36,7 @@ class Finding:
 
     Attributes:
         name: Of the file.
-        product: What it was judged as: told, recognised, or any.
+        product: What it was judged as: told, recognized, or any.
         photo: As shown, at most `SHOWN_SIDE` pixels a side.
         heat_map: (H, W) at the size of `photo`.
         score: Raw score.
@@ -152,7 +152,7 @@ class Inspector:
         return self._judged(more, bank, name)
 
     @torch.inference_mode()
-    def forget_photo(self, products: Products, name: str, digest: str) -> Products:
+    def remove_photo(self, products: Products, name: str, digest: str) -> Products:
         """The products without one of the photos that were taught here, and the product's threshold set anew.
 
         Raises:

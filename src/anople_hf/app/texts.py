@@ -18,7 +18,7 @@ ABOUT = f"""
 **What it does.** It remembers patches of good photos and shows where a new photo differs from all of them.
 
 **What it is not.** No proof that a part is good: a threshold from a few photos promises no error rate, light and
-position should be those of the photos it was taught with, and a bad part among the good ones is learnt as good.
+position should be those of the photos it was taught with, and a bad part among the good ones is learned as good.
 It does not count parts and does not know what belongs where.
 
 **Your photos.** Nothing you upload is kept beyond {SECONDS_KEPT // 60} minutes, and nobody else sees it.
@@ -50,7 +50,7 @@ CSS = f"""
 .legend + div {{display: flex; justify-content: space-between; font-size: .8em}}
 """
 LEGEND = (
-    '<div class="legend" role="img" aria-label="Colours of the heat map: black for nothing strange, red at the '
+    '<div class="legend" role="img" aria-label="Colors of the heat map: black for nothing strange, red at the '
     'threshold, pale yellow at twice the threshold and above"><i></i></div>'
     "<div><span>like the good photos</span><span>threshold</span><span>twice the threshold</span></div>"
 )
@@ -89,7 +89,7 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
 
 
 def taught(products: Products, name: str) -> str:
-    """What was learnt of a product."""
+    """What was learned of a product."""
     references = products.bank.references(name)
     count = f"{len(references)} good photo{'' if len(references) == 1 else 's'} known"
     if name not in products.calibration:

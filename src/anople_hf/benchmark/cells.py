@@ -84,7 +84,7 @@ class CellResult:
         cell: The work, as plain values.
         rows: One per method or branch and category, with all metrics.
         images: One per method or branch and test image: path, category, defect, label, score.
-        shots: Paths of the photos learnt from, by category.
+        shots: Paths of the photos learned from, by category.
         protocol: How the numbers came about, versions included.
         images_per_second: By method or branch; differs from run to run, so it stands apart from the numbers.
     """

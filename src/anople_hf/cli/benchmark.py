@@ -22,7 +22,7 @@ Method = Annotated[
 ]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
 Precision = Annotated[str, typer.Option(help="fp16 or bf16 for AnoPLe's training.")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps of AnoPLe's training.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of AnoPLe's training.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig. Repeatable.")]
 Parts = Annotated[bool, typer.Option("--parts", help="AnoPLe's two branches alone, too.")]
 Route = Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")]

@@ -35,7 +35,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("calibrate", calibrate, "calibrate runs/line1 photos/ --false-alarm-rate 0.01"),
     ("remove", remove, "remove runs/line1 gear --photo photos/gear/003.png"),
     ("evaluate", evaluate, "evaluate runs/line1 data/ --json table.json --plots plots/"),
-    ("export", export, "export runs/line1 --output line1_onnx --category gear"),
+    ("export", export, "export runs/line1 --output line1_onnx --product gear"),
     ("app", web, "app runs/line1"),
     ("push", push, "push runs/line1 you/line1 --private"),
     ("card", card, "card runs/line1 you/line1 --evaluation table.json"),

@@ -48,20 +48,20 @@ def check(
 def push(
     root: Root,
     repo: Annotated[str, typer.Argument(help="OWNER/NAME of the data set on the Hub; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private", help="Only for you and your organisation.")] = False,
-    categories: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Only for you and your organization.")] = False,
+    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     message: Annotated[str, typer.Option(help="Commit message.")] = "Photos and masks in one schema",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Send a data set to the Hub as Parquet, photos and masks inside. Loads back as hub:OWNER/NAME.
 
-    Check first that its licence lets you: most published sets may not be passed on.
+    Check first that its license lets you: most published sets may not be passed on.
     """
     quieten(quiet)
     from ..data import load_inspection_data
 
-    wanted = [name.strip() for name in categories.split(",") if name.strip()]
+    wanted = [name.strip() for name in products.split(",") if name.strip()]
     source = root if root.startswith("hub:") else Path(root)
     splits = load_inspection_data(source, categories=wanted or None)
     splits.push_to_hub(repo, private=private, commit_message=message)
@@ -72,7 +72,7 @@ def push(
 
 def demo_data(
     output: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
-    categories: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
+    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     size: Annotated[int, typer.Option(min=64, help="Side of a photo in pixels.")] = 320,
     train: Annotated[int, typer.Option(min=1, help="Good photos of a product to learn from.")] = 12,
     test_good: Annotated[int, typer.Option(min=0, help="Good ones to test on.")] = 8,
@@ -86,7 +86,7 @@ def demo_data(
     from ..output.whole import whole_folder
 
     with whole_folder(output, overwrite=overwrite) as folder:
-        names = [name.strip() for name in categories.split(",") if name.strip()]
+        names = [name.strip() for name in products.split(",") if name.strip()]
         counts = {"train": train, "test_good": test_good, "test_defective": test_defective}
         draw_dataset(folder, categories=names or None, size=size, seed=seed, **counts)
     drawn = sorted(path.name for path in output.iterdir() if path.is_dir())

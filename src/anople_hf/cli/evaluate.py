@@ -58,7 +58,7 @@ def evaluate(
         model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
     )
     recognized = result.protocol["category_recognized"]
-    known = "known" if route else "not given but recognised" if recognized else "not given"
+    known = "known" if route else "not given but recognized" if recognized else "not given"
     tell(
         as_json,
         result.to_dict(),
@@ -88,7 +88,7 @@ def evaluate(
 
 def _said(result: "EvaluationResult") -> list[str]:
     """Recognition and decisions, as far as there are any."""
-    lines = [] if result.recognized is None else [f"product recognised on {result.recognized:.1%} of the images"]
+    lines = [] if result.recognized is None else [f"product recognized on {result.recognized:.1%} of the images"]
     called = zip(result.errors(), ("good parts called defective", "defective parts called good"), strict=True)
     if errors := [f"{share:.1%} of the {what}" for share, what in called if share is not None]:
         lines.append(f"at the thresholds: {', '.join(errors)}")

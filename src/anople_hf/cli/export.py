@@ -15,7 +15,7 @@ def export(
     output: Output,
     kind: Annotated[Literal["onnx", "openvino", "torch"], typer.Option(help="What is to run it.")] = "onnx",
     category: Annotated[
-        str | None, typer.Option(help="Product of all photos to come: its memory and thresholds only.")
+        str | None, typer.Option("--product", help="Product of all photos to come: its memory and thresholds only.")
     ] = None,
     branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
     photos: Annotated[

@@ -46,7 +46,7 @@ def predict(
         ),
     ],
     output: Output,
-    category: Annotated[str | None, typer.Option(help="The product, if known: better and faster.")] = None,
+    category: Annotated[str | None, typer.Option("--product", help="If known: better and faster.")] = None,
     batch_size: Batch = 16,
     formats: OneFormat = None,
     report: Annotated[bool, typer.Option("--report", help="Write report.html, too: one page, to be mailed.")] = False,
@@ -85,7 +85,7 @@ def predict(
     from ..inspection.report import write_report
     from ..inspection.results import check_results, fingerprint, growing_results, partial_of
     from ..inspection.tables import check_formats
-    from ..pictures.overlays import colour_scale
+    from ..pictures.overlays import color_scale
 
     chosen = formats or [Format.CSV]
     check_formats(chosen)
@@ -98,7 +98,7 @@ def predict(
     entries = [model.config.calibration_of(name, recognized=recognizes) for name in asked]
     if fail_on_anomaly and not all("threshold" in entry for entry in entries):
         raise ValueError(f"{run} has no threshold, nothing would ever fail; set one with `anople calibrate`.")
-    scale = None if recognizes else colour_scale(model, category)
+    scale = None if recognizes else color_scale(model, category)
     paths = find_photos(photos, empty=watch)
     started, skipped = time.perf_counter(), []
 
@@ -121,7 +121,7 @@ def predict(
                 predictions = judge_all(model, processor, good, category=category, batch_size=batch_size, progress=bar)
             try:
                 for prediction in predictions:
-                    row = results.add(prediction, colour_scale(model, prediction.category, recognized=recognizes))
+                    row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))
                     if watch and not (quiet or as_json):
                         typer.echo(f"{row['label'] or 'no threshold'}  {row['score']:.4g}  {row['path']}")
             except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from .options import (
 
 def memorize(
     run: OwnRun,
-    category: Annotated[str, typer.Argument(help="Name of the product, new or known.")],
+    category: Annotated[str, typer.Argument(metavar="PRODUCT", help="Name of the product, new or known.")],
     photos: Annotated[list[str], typer.Argument(help="Good photos: files, folders, patterns, or - for stdin.")],
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
@@ -91,7 +91,7 @@ def calibrate(
 
 def remove(
     run: OwnRun,
-    category: Annotated[str, typer.Argument(help="Product to forget.")],
+    category: Annotated[str, typer.Argument(metavar="PRODUCT", help="Product to take out.")],
     photo: Annotated[str | None, typer.Option(help="Only this photo of it, by its name.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -78,7 +78,7 @@ def train(
     shot_mode: Annotated[str, typer.Option(help="seeded, or first_k: the first photos by name.")] = "seeded",
     nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
     seed: Seed = 0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
+    max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
     accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 5e-3,
@@ -106,7 +106,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 50,
     keep_checkpoints: Annotated[int, typer.Option(min=1, help="Saved states kept.")] = 2,
     report_to: Annotated[str, typer.Option(help="tensorboard, trackio, wandb; separated by commas.")] = "",
-    categories: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
     class_names: Annotated[Path | None, typer.Option(help="JSON of words for the prompts, by category.")] = None,
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
@@ -160,7 +160,7 @@ def train(
         settings=parse_settings(settings or []),
     )
     work = output.with_name(f"{output.name}.training")
-    splits = load_inspection_data(data, categories=_split(categories) or None, skip_bad=skip_bad)
+    splits = load_inspection_data(data, categories=_split(products) or None, skip_bad=skip_bad)
     listed = None
     if shots_file:
         by_index = shots_file.is_dir()

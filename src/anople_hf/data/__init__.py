@@ -41,7 +41,7 @@ def load_inspection_data(
         root: A folder, also of a single category; or `hub:OWNER/NAME`, see `anople_hf.data.hub`.
         categories: Only these.
         skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
-        layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganised VisA), folder, table
+        layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganized VisA), folder, table
             (Parquet, or `imagefolder` with metadata).
         check: Decode test photos and masks beforehand.
 

@@ -65,7 +65,7 @@ def check_data(data: str | Path | DatasetDict) -> DataReport:
 
         root = data if str(data).startswith(PREFIX) else Path(data)
         splits = load_inspection_data(root, check=False)
-    report = DataReport(published.recognise(sorted(set(splits["train"]["category"]))), [])
+    report = DataReport(published.recognize(sorted(set(splits["train"]["category"]))), [])
     digests: dict[str, str] = {}
     rows: dict[str, dict[str, Any]] = {}
     for split, table in splits.items():

@@ -51,7 +51,7 @@ class EvaluationResult:
         mean: Unweighted mean over the categories that have a value.
         protocol: How the numbers came about: branch, route, sizes, rules.
         images: One row per image: path, category, defect, label, score, its decision threshold, and the product that
-            it was recognised as; None where there is none.
+            it was recognized as; None where there is none.
         images_per_second: Scoring speed, reading the files included.
     """
 
@@ -67,7 +67,7 @@ class EvaluationResult:
 
     @property
     def recognized(self) -> float | None:
-        """Share of the images whose product was recognised rightly; None if that was not asked."""
+        """Share of the images whose product was recognized rightly; None if that was not asked."""
         asked = [row["recognized"] == row["category"] for row in self.images if row["recognized"] is not None]
         return sum(asked) / len(asked) if asked else None
 

@@ -67,8 +67,8 @@ class Ranking:
         found, weights, regions = [maps[:0].ravel()], [np.empty(0)], 0
         for values, mask in zip(maps, truth, strict=True):  # labels of one image are all that is held
             if mask.any():
-                labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-                region = labelled[mask]
+                labeled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+                region = labeled[mask]
                 found.append(values[mask])
                 weights.append(1.0 / np.bincount(region)[region])
                 regions += count

@@ -32,12 +32,12 @@ class ExportedDetector:
 
     Args:
         about: What `detector.json` says.
-        run: The graph: (B, 3, S, S) to scores (B,), anomaly maps (B, S, S) and, if it recognises products, their
+        run: The graph: (B, 3, S, S) to scores (B,), anomaly maps (B, S, S) and, if it recognizes products, their
             places (B,) in the list `products` of `about`.
 
     Attributes:
         about: As given: preprocessing, category, products, calibration, parity, versions.
-        threshold: Score above which a part is defective. None: that of the product that is recognised, if any. May be
+        threshold: Score above which a part is defective. None: that of the product that is recognized, if any. May be
             set.
         pixel_threshold: Value above which a pixel is marked, likewise.
 
@@ -107,7 +107,7 @@ class ExportedDetector:
         Raises:
             UnreadableImageError: Names the file.
         """
-        return self._normalise([read_image(photo) for photo in photos])
+        return self._normalize([read_image(photo) for photo in photos])
 
     def score(
         self, pixel_values: NDArray[np.float32]
@@ -119,7 +119,7 @@ class ExportedDetector:
 
         Returns:
             Raw scores (B,), anomaly maps (B, S, S), and places (B,) in the list of products, or None if the graph does
-            not recognise them.
+            not recognize them.
 
         Raises:
             ValueError: Another shape.
@@ -152,19 +152,19 @@ class ExportedDetector:
         Returns:
             A dict as from `AnoPLeProcessor.post_process`, at the size of the photo, or a list of them: `score`,
             `threshold`, `pixel_threshold`, `label`, `heat_map` (H, W), `mask` (H, W), `mask_level`, `regions`, and
-            beside them `category`: the product that was told at the export, or is recognised, or None.
+            beside them `category`: the product that was told at the export, or is recognized, or None.
         """
         many = isinstance(photos, (list, tuple))
         images = [read_image(photo) for photo in (photos if many else [photos])]
         if not images:
             raise ValueError("photos is empty: expected at least one.")
-        scores, maps, products = self.score(self._normalise(images))
+        scores, maps, products = self.score(self._normalize(images))
         sizes = [image.size[::-1] for image in images]
         places = [None] * len(images) if products is None else products.tolist()
         results = [self._decide(*found, min_region) for found in zip(scores, maps, places, sizes, strict=True)]
         return results if many else results[0]
 
-    def _normalise(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def _normalize(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         how = self.about["preprocessing"]
         mean, std = (np.array(how[name], np.float32)[:, None, None] for name in ("mean", "std"))
         views = [

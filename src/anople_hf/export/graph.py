@@ -4,7 +4,7 @@ The graph is all of sec. 3.4: tower, decoder, memory, fusion, score.
 
 - transformers' own exporters trace and convert; `transformers.exporters.ExportedModel` opens the folder, too.
 - The memory is in the graph, searched exactly in float32: that of one `category`, or of all. Where the model
-  recognises the product (`memory_search="product"`), the graph does, and says which.
+  recognizes the product (`memory_search="product"`), the graph does, and says which.
 - Thresholds, preprocessing and the figures of the check stand beside it in `detector.json`; `detector.py` reads it.
 - The check judges photos with the files themselves. If they differ from torch, nothing is written.
 """
@@ -82,7 +82,7 @@ class ScoringGraph(nn.Module):
         self.category, self.branch = category, branch
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """(B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognised, `products` (B,)."""
+        """(B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
         found = cast(AnoPLeOutput, self.model(pixel_values, category=self.category, branch=self.branch))
         outputs = {"scores": found.scores, "anomaly_maps": found.anomaly_maps}
         return outputs if found.products is None else outputs | {"products": found.products}
@@ -220,10 +220,10 @@ def _preprocessing(processor: AnoPLeProcessor, side: int) -> dict[str, Any]:
     if size != (side, side) or how.do_center_crop or not (how.do_resize and how.do_rescale and how.do_normalize):
         raise ValueError(
             f"the processor makes {size[0]} x {size[1]}, crop {how.do_center_crop}; expected {side} x {side}, "
-            "resized without crop, scaled and normalised: use the processor of this model."
+            "resized without crop, scaled and normalized: use the processor of this model."
         )
     return {
-        "colour": "RGB",
+        "color": "RGB",
         "size": side,
         "resample": int(how.resample),
         "resample_name": "bicubic" if int(how.resample) == 3 else "see PIL.Image.Resampling",
@@ -247,12 +247,12 @@ def _write_graph(graph: ScoringGraph, kind: Kind, folder: Path) -> list[str]:
     shapes = {"pixel_values": {0: torch.export.Dim("batch")}}
     with _silence():
         exported = exporter().export(graph, {"pixel_values": example}, exporter.config_class(dynamic_shapes=shapes))
-        _forget_sources(exported.program, kind)
+        _drop_sources(exported.program, kind)
         exported.save_pretrained(folder)
     return exporter.program_files(f"{exporter.program_prefix}model{exporter.program_suffix}")
 
 
-def _forget_sources(program: Any, kind: Kind) -> None:
+def _drop_sources(program: Any, kind: Kind) -> None:
     """Where in which file each node came from: of no use to a reader, and it names the folders of this machine."""
     if kind == "onnx":
         for node in program.graph:

@@ -38,7 +38,7 @@ def check_parity(
     """Compare an exported detector with the model it came from.
 
     Args:
-        graph: The model in torch: (B, 3, S, S) to `scores` (B,), `anomaly_maps` (B, S, S) and, if it recognises
+        graph: The model in torch: (B, 3, S, S) to `scores` (B,), `anomaly_maps` (B, S, S) and, if it recognizes
             products, `products` (B,).
         processor: The model's.
         detector: What was exported.
@@ -46,10 +46,10 @@ def check_parity(
 
     Returns:
         For `scores` and `maps` the largest absolute error, its share of the range, and the range; the largest error of
-        the `pixels`; how many `decisions` and recognised `products` differ; numbers of photos and sizes of batches.
+        the `pixels`; how many `decisions` and recognized `products` differ; numbers of photos and sizes of batches.
 
     Raises:
-        ValueError: An error is larger than `SHARE` of the range and than `ROUNDING`, or another product is recognised;
+        ValueError: An error is larger than `SHARE` of the range and than `ROUNDING`, or another product is recognized;
             says which.
     """
     photos = [*drawn_photos(), *photos]
@@ -111,7 +111,7 @@ def check_parity(
 
 
 def drawn_photos(side: int = 200) -> list[NDArray[np.uint8]]:
-    """Five drawn textures, noise and a plain grey, (side, side * 3 // 2, 3); the same ones every time."""
+    """Five drawn textures, noise and a plain gray, (side, side * 3 // 2, 3); the same ones every time."""
     rng = np.random.default_rng(0)
     shape = (side, side * 3 // 2)
     drawn = [np.clip(draw(shape, rng), 0, 255).astype(np.uint8) for draw in PROCEDURES]

@@ -25,7 +25,7 @@ class Prediction:
     Attributes:
         path: The file.
         photo: What was read from it.
-        category: The product that was told, or that it was recognised as; None if it was compared with all.
+        category: The product that was told, or that it was recognized as; None if it was compared with all.
         result: As from `AnoPLeProcessor.post_process`.
     """
 

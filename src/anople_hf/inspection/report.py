@@ -60,7 +60,7 @@ def write_report(
         rows: What was judged, see `anople_hf.inspection.tables`; at least one.
         folder: Holds the rows' heat maps.
         title: Headline, such as the detector's name.
-        scale: Of the heat maps' colours; the pixel threshold lies in its middle. None if each product has its own.
+        scale: Of the heat maps' colors; the pixel threshold lies in its middle. None if each product has its own.
         worst: Photos shown, those farthest above (or least below) their threshold.
         most_rows: Rows of the table, highest scores first; the tables beside the page hold them all.
 

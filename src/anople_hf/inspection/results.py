@@ -60,7 +60,7 @@ class Results:
 
         Args:
             prediction: The photo, judged.
-            scale: Lowest and highest map value of the colours, one for each product: a good part stays dark.
+            scale: Lowest and highest map value of the colors, one for each product: a good part stays dark.
 
         Returns:
             The row.

@@ -20,7 +20,7 @@ class Format(StrEnum):
 
 
 Row = dict[str, Any]
-"""`path` and `category` (str; told or recognised, "" if neither), `score` (float), `threshold` (float or None),
+"""`path` and `category` (str; told or recognized, "" if neither), `score` (float), `threshold` (float or None),
 `label` ("normal", "defective", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and
 `mask` (paths within the output folder)."""
 

@@ -2,7 +2,7 @@
 
 Where in the paper: Tables 1-2 as bars; histograms and curves are the usual view behind their image AUROC and AUPR.
 
-A panel per category instead of many lines in one: it reads in grey, and with any number of categories.
+A panel per category instead of many lines in one: it reads in gray, and with any number of categories.
 """
 
 import math
@@ -274,5 +274,5 @@ def _dashes(label: str) -> Line2D:
     return Line2D([], [], color=UNKNOWN, linestyle=(0, (4, 2)), linewidth=1, label=label)
 
 
-def _rgb(colour: str) -> tuple[float, float, float]:
-    return tuple(int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))  # type: ignore[return-value]
+def _rgb(color: str) -> tuple[float, float, float]:
+    return tuple(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))  # type: ignore[return-value]

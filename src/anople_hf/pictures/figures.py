@@ -30,7 +30,7 @@ def to_plane(features: NDArray[np.floating], method: Method = "pca", *, seed: in
 
     Args:
         features: At least 3 rows.
-        method: `pca`, the two directions of most variance; or `tsne` (needs scikit-learn), neighbours stay together.
+        method: `pca`, the two directions of most variance; or `tsne` (needs scikit-learn), neighbors stay together.
         seed: Of t-SNE.
 
     Raises:
@@ -45,8 +45,8 @@ def to_plane(features: NDArray[np.floating], method: Method = "pca", *, seed: in
     if len(features) < 3 or method not in ("pca", "tsne"):
         raise ValueError(f"{len(features)} features, method {method!r}: expected at least 3, and pca or tsne.")
     if method == "pca":
-        centred = np.asarray(features, np.float64) - features.mean(axis=0)
-        left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+        centered = np.asarray(features, np.float64) - features.mean(axis=0)
+        left, sizes, _ = np.linalg.svd(centered, full_matrices=False)
         return left[:, :2] * sizes[:2]
     try:
         from sklearn.manifold import TSNE
@@ -82,7 +82,7 @@ def draw_features(
     *,
     methods: Sequence[Method] = ("pca", "tsne"),
 ) -> Figure:
-    """Photos as points: the marker tells the product, colour and filling good from defective.
+    """Photos as points: the marker tells the product, color and filling good from defective.
 
     Args:
         features: (N, d).
@@ -97,7 +97,7 @@ def draw_features(
         plain(axis)
         points = to_plane(features, method)
         for place, name in enumerate(names):
-            for label, colour in ((0, GOOD), (1, DEFECTIVE)):
+            for label, color in ((0, GOOD), (1, DEFECTIVE)):
                 own = [
                     i for i, (c, bad) in enumerate(zip(categories, labels, strict=True)) if (c, bad) == (name, label)
                 ]
@@ -106,7 +106,7 @@ def draw_features(
                     points[own, 1],
                     s=26,
                     marker=MARKERS[place % len(MARKERS)],
-                    facecolors=colour if label else "none",
+                    facecolors=color if label else "none",
                     edgecolors=DEFECTIVE if label else "#2a78a8",
                     linewidths=0.9,
                     label=f"{name}, {'defective' if label else 'good'}",

@@ -2,7 +2,7 @@
 
 Where in the paper: the qualitative results (sec. 4.4, fig. 3).
 
-One scale for all: colours stand for the same anomaly values in every image, because the caller gives the scale.
+One scale for all: colors stand for the same anomaly values in every image, because the caller gives the scale.
 Stretching each map to its own minimum and maximum would paint a hot spot on every good part. `write_legend` draws the
 scale that a folder of overlays shares.
 """
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..modeling_anople import AnoPLeModel
-from .palette import COLOR_MAP, DETECTED, EDGE, FAINT, Colour, css, paint, save
+from .palette import COLOR_MAP, DETECTED, EDGE, FAINT, Color, css, paint, save
 
 Pixels = NDArray[np.uint8]
 
@@ -37,7 +37,7 @@ def heat_map_overlay(
         image: Photo, PIL or uint8 (H, W, 3).
         anomaly_map: (h, w) of any size, resized to the photo (bilinear).
         threshold: Draws the border of the pixels above it.
-        scale: Values of the map at the bottom and the top of the colour map; the same for all images to be compared.
+        scale: Values of the map at the bottom and the top of the color map; the same for all images to be compared.
         alpha: Opacity at the top of the scale, in [0, 1]; it falls to 0 at the bottom: a good part stays a photo.
 
     Returns:
@@ -57,20 +57,20 @@ def heat_map_overlay(
     if not low < high:
         raise ValueError(f"scale is {scale}, expected (low, high) with low < high, the same for all images")
     heat = np.clip((levels - low) / (high - low), 0, 1)
-    colours = paint(heat)
-    # Full opacity from the middle on: the upper half, where decisions fall, is told apart by colour alone.
+    colors = paint(heat)
+    # Full opacity from the middle on: the upper half, where decisions fall, is told apart by color alone.
     opacity = alpha * np.minimum(1, 2 * heat)[..., None]
-    overlay = np.rint((1 - opacity) * photo + opacity * colours).astype(np.uint8)
+    overlay = np.rint((1 - opacity) * photo + opacity * colors).astype(np.uint8)
     return overlay if threshold is None else draw_contour(overlay, levels > threshold, DETECTED)
 
 
-def draw_contour(image: Pixels, region: NDArray[np.bool_], colour: Colour) -> Pixels:
+def draw_contour(image: Pixels, region: NDArray[np.bool_], color: Color) -> Pixels:
     """Draw the border of a region, just inside of it, so that even a single pixel shows, with a dark edge around.
 
     Args:
         image: uint8 (H, W, 3).
         region: bool (H, W).
-        colour: RGB, 0..255.
+        color: RGB, 0..255.
 
     Returns:
         uint8 (H, W, 3), a copy; the line is 1/160 of the longer side wide, its edge 1/320, both at least a pixel.
@@ -79,7 +79,7 @@ def draw_contour(image: Pixels, region: NDArray[np.bool_], colour: Colour) -> Pi
     inner = ~_grown(~region, max(1, round(longest / 160)))
     contour = image.copy()
     contour[_grown(region, max(1, round(longest / 320))) & ~region] = EDGE
-    contour[region & ~inner] = colour
+    contour[region & ~inner] = color
     return contour
 
 
@@ -116,8 +116,8 @@ def resize_to(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.asarray(resized)
 
 
-def draw_colour_bar(axis: Axes, scale: tuple[float, float], title: str, threshold: float | None = None) -> None:
-    """Fill an axis with the colour scale; a threshold is marked in the colour of its contour."""
+def draw_color_bar(axis: Axes, scale: tuple[float, float], title: str, threshold: float | None = None) -> None:
+    """Fill an axis with the color scale; a threshold is marked in the color of its contour."""
     shades = ScalarMappable(Normalize(*scale), COLOR_MAP)
     bar = axis.figure.colorbar(shades, cax=axis, orientation="horizontal")
     bar.outline.set_visible(False)
@@ -129,7 +129,7 @@ def draw_colour_bar(axis: Axes, scale: tuple[float, float], title: str, threshol
 
 
 def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold: float | None = None) -> Path:
-    """Write the colour scale of a folder of overlays as a small picture.
+    """Write the color scale of a folder of overlays as a small picture.
 
     Args:
         path: The picture.
@@ -145,10 +145,10 @@ def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold:
         scale, threshold, caption = (0.0, 2.0), 1.0, "anomaly value / pixel threshold of the product"
     if threshold is not None:
         caption += "; marked: pixel threshold"
-    draw_colour_bar(figure.add_axes((0.06, 0.62, 0.88, 0.26)), scale, caption, threshold)
+    draw_color_bar(figure.add_axes((0.06, 0.62, 0.88, 0.26)), scale, caption, threshold)
     return save(figure, path, dpi=160)
 
 
-def colour_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
-    """Map values at the two ends of the colours; the pixel threshold, see `calibration_of`, lies in their middle."""
+def color_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
+    """Map values at the two ends of the colors; the pixel threshold, see `calibration_of`, lies in their middle."""
     return 0.0, 2 * float(model.config.calibration_of(category, recognized=recognized).get("pixel_threshold", 0.25))

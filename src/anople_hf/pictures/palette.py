@@ -1,9 +1,9 @@
-"""The visual language of all pictures: which colour means what, on maps, contours, charts and pages.
+"""The visual language of all pictures: which color means what, on maps, contours, charts and pages.
 
 The paper's fig. 3 shows heat maps in a rainbow, which has no order of lightness.
 
-- Amounts of anomaly: one perceptually uniform map whose lightness only rises, so it reads the same in grey.
-- Good and defective: light blue and dark orange, told apart by colour-blind eyes and in grey; charts add a hatch.
+- Amounts of anomaly: one perceptually uniform map whose lightness only rises, so it reads the same in gray.
+- Good and defective: light blue and dark orange, told apart by color-blind eyes and in gray; charts add a hatch.
   Never red and green.
 - Contours carry a dark edge, so that they show on bright photos, too.
 """
@@ -18,19 +18,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 COLOR_MAP = "inferno"
-DETECTED: Colour = (0, 229, 255)  # a hue that the colour map does not hold
-TRUTH: Colour = (240, 228, 66)
-EDGE: Colour = (16, 16, 16)
+DETECTED: Color = (0, 229, 255)  # a hue that the color map does not hold
+TRUTH: Color = (240, 228, 66)
+EDGE: Color = (16, 16, 16)
 GOOD, DEFECTIVE = "#8ac4e6", "#b2410c"  # areas: light blue, dark orange
 GOOD_TEXT, DEFECTIVE_TEXT = "#00598c", "#a83a06"
 INK, FAINT, LINES = "#222222", "#6b6b6b", "#d9d9d9"
 
 
 def paint(levels: ArrayLike) -> NDArray[np.float64]:
-    """Colours of anomaly levels.
+    """Colors of anomaly levels.
 
     Args:
         levels: Any shape, 0 (bottom of the scale) to 1 (top).
@@ -41,14 +41,14 @@ def paint(levels: ArrayLike) -> NDArray[np.float64]:
     return matplotlib.colormaps[COLOR_MAP](np.asarray(levels))[..., :3] * 255
 
 
-def css(colour: Colour) -> str:
-    """A colour as web pages and matplotlib write it.
+def css(color: Color) -> str:
+    """A color as web pages and matplotlib write it.
 
     Example:
         >>> css(DETECTED)
         '#00e5ff'
     """
-    return "#{:02x}{:02x}{:02x}".format(*colour)
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def plain(axis: Axes) -> None:

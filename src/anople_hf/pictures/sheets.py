@@ -24,7 +24,7 @@ from ..images import read_image, read_mask
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
 from ..training.pairs import AnomalyPairs
-from .overlays import Pixels, as_pixels, colour_scale, draw_colour_bar, draw_contour, heat_map_overlay, resize_to
+from .overlays import Pixels, as_pixels, color_scale, draw_color_bar, draw_contour, heat_map_overlay, resize_to
 from .palette import DEFECTIVE_TEXT, DETECTED, EDGE, FAINT, GOOD_TEXT, INK, TRUTH, css, save
 
 COLUMNS = ("image", "ground truth", "heat map", "decision")
@@ -68,7 +68,7 @@ def contact_sheet(
     Args:
         rows: What to show, in this order.
         path: The picture to write (.png, .pdf, .svg, ...). It appears at once: written aside, then renamed.
-        scale: Values of the maps at the bottom and the top of the colour map; by default from the lowest to the
+        scale: Values of the maps at the bottom and the top of the color map; by default from the lowest to the
             highest value of all maps of the sheet together.
         title: Head line.
 
@@ -129,19 +129,19 @@ def _draw_pictures(axes: Sequence[Axes], row: SheetRow, scale: tuple[float, floa
 def _draw_decision(axis: Axes, row: SheetRow, limits: tuple[float, float]) -> None:
     """The verdict, and a bar from the lowest to the highest score of the sheet with a tick at the threshold."""
     flagged = row.threshold is not None and row.score > row.threshold
-    colour = INK if row.threshold is None else DEFECTIVE_TEXT if flagged else GOOD_TEXT
+    color = INK if row.threshold is None else DEFECTIVE_TEXT if flagged else GOOD_TEXT
     wrong = ""
     if row.mask is not None and row.threshold is not None and flagged != bool(np.any(row.mask)):
         wrong = "false alarm" if flagged else "missed"
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
-    axis.text(0.08, 0.76, row.decision, fontsize=12, fontweight="bold", color=colour, va="center")
+    axis.text(0.08, 0.76, row.decision, fontsize=12, fontweight="bold", color=color, va="center")
     axis.text(0.08, 0.22, row.name, fontsize=7, color=FAINT, va="center")
     axis.text(0.94, 0.76, wrong, fontsize=9, style="italic", color=DEFECTIVE_TEXT, ha="right", va="center")
     low, high = limits
     at = [0.08 + 0.86 * (value - low) / (high - low) for value in (low, row.score)]
     axis.barh(0.52, 0.86, left=0.08, height=0.1, color="#eeeeee")
-    axis.barh(0.52, at[1] - at[0], left=0.08, height=0.1, color=colour)
+    axis.barh(0.52, at[1] - at[0], left=0.08, height=0.1, color=color)
     caption = f"score {row.score:.3g}"
     if row.threshold is not None:
         tick = 0.08 + 0.86 * (row.threshold - low) / (high - low)
@@ -152,11 +152,11 @@ def _draw_decision(axis: Axes, row: SheetRow, limits: tuple[float, float]) -> No
 
 def _draw_legend(figure: Figure, scale: tuple[float, float], foot: float, rows: Sequence[SheetRow]) -> None:
     bar = figure.add_axes((0.55, foot * 0.5, 0.4, foot * 0.16))
-    draw_colour_bar(bar, scale, "anomaly value, one scale for all rows")
+    draw_color_bar(bar, scale, "anomaly value, one scale for all rows")
     lines = {"ground truth": TRUTH if any(row.mask is not None for row in rows) else None}
     lines["marked as defective"] = DETECTED if any(row.mask_level is not None for row in rows) else None
     handles = [
-        Patch(facecolor=css(colour), edgecolor=css(EDGE), label=label) for label, colour in lines.items() if colour
+        Patch(facecolor=css(color), edgecolor=css(EDGE), label=label) for label, color in lines.items() if color
     ]
     if handles:
         figure.legend(
@@ -225,7 +225,7 @@ def write_sheet(
             )
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    return contact_sheet(rows, path, scale=colour_scale(model), title=f"{len(rows)} of {len(test)} test images")
+    return contact_sheet(rows, path, scale=color_scale(model), title=f"{len(rows)} of {len(test)} test images")
 
 
 def write_pairs(pairs: AnomalyPairs, path: Path) -> Path:

@@ -1,6 +1,6 @@
 """`TrainingConfig`: how a run learns, as plain values that are stored with the model.
 
-Where in the paper: sec. 3.3 and 4.1; the optimiser and its schedule are not published, the values here are ours.
+Where in the paper: sec. 3.3 and 4.1; the optimizer and its schedule are not published, the values here are ours.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -18,9 +18,9 @@ class TrainingConfig:
         shot_mode: `seeded`, or `first_k`: the first photos by name.
         nested_shots: Whether the 1-shot choice of a seed is part of its 2-shot choice.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
-        max_steps: Optimiser steps. Ours.
+        max_steps: Optimizer steps. Ours.
         batch_size: Good photos a step, over all processes; each becomes 2 x 5 views. Ours.
-        accumulate: Passes that a step's photos are split into; changes memory and time, not what is learnt.
+        accumulate: Passes that a step's photos are split into; changes memory and time, not what is learned.
         learning_rate: AdamW's peak. Ours.
         weight_decay: AdamW's, on projections and decoder weights. Ours.
         warmup_share: Share of the steps with a rising rate, then cosine to 0. Ours.
@@ -101,7 +101,7 @@ class TrainingConfig:
             raise ValueError(f"warmup_share={self.warmup_share}: expected a share from 0 to below 1.")
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide what is learnt; a run is resumed only with the same ones."""
+        """The fields that decide what is learned; a run is resumed only with the same ones."""
         beside = {
             "accumulate", "gradient_checkpointing", "compile", "num_workers", "checkpoint_every", "keep_checkpoints",
             "report_to", "false_alarm_rate", "calibration_views",

@@ -1,7 +1,7 @@
-"""`learn()`: the optimisation of prompts and decoder, by Accelerate, on one process or many.
+"""`learn()`: the optimization of prompts and decoder, by Accelerate, on one process or many.
 
 Where in the paper: sec. 3.3 (eq. 8-13). What a step sees follows from its number alone, and every photo counts alike
-in every loss term: so neither the number of processes, nor accumulation, nor an interruption changes what is learnt.
+in every loss term: so neither the number of processes, nor accumulation, nor an interruption changes what is learned.
 """
 
 import math
@@ -67,7 +67,7 @@ def learn(
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError(
             "FSDP cannot shard transformers' CLIPModel (its logit_scale is a scalar), and would save little: CLIP is "
-            "frozen, so it has neither gradients nor optimiser states. Choose plain multi-GPU training (DDP), and "
+            "frozen, so it has neither gradients nor optimizer states. Choose plain multi-GPU training (DDP), and "
             "--gradient-checkpointing or --mixed-precision bf16 if memory is short."
         )
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)

@@ -104,8 +104,8 @@ def contrastive_loss(
     """L_ce of eq. 10: cross-entropy of the softmax in eq. 9, mean over views.
 
     Args:
-        image_features: z_0, (B, d), L2-normalised.
-        text_features: w, (2, d), L2-normalised; row 0 normal, row 1 abnormal.
+        image_features: z_0, (B, d), L2-normalized.
+        text_features: w, (2, d), L2-normalized; row 0 normal, row 1 abnormal.
         labels: (B,), 0 or False for a normal view, 1 or True for one that shows an anomaly.
         temperature: tau, > 0.
         shares: (B,) weights of the views; None for the plain mean.
@@ -138,11 +138,11 @@ def image_loss(
     Each term holds the normal views z+ once and its own kind of anomaly, so that both are balanced alike.
 
     Args:
-        image_features: z_0 of all views, (B, d), L2-normalised.
-        text_features: w, (2, d), L2-normalised; row 0 normal, row 1 abnormal.
+        image_features: z_0 of all views, (B, d), L2-normalized.
+        text_features: w, (2, d), L2-normalized; row 0 normal, row 1 abnormal.
         labels: (B,), 1 where the view shows an anomaly.
         temperature: tau, > 0.
-        latent_features: z_latent, (L, d), L2-normalised, all of them anomalies; L may be 0.
+        latent_features: z_latent, (L, d), L2-normalized, all of them anomalies; L may be 0.
         photos: (B,) which photo a view shows: the second term then counts photos alike, and L has to be the number of
             normal views. None: it counts views alike.
 
@@ -232,13 +232,13 @@ def total_loss(
     """L of eq. 13, with its terms.
 
     Args:
-        image_features: z_0 of all views, (B, d), L2-normalised.
+        image_features: z_0 of all views, (B, d), L2-normalized.
         patch_features: D(z), (B, d, h, w).
         abnormal_probability: M̂, (B, h, w) in [0, 1].
-        text_features: w, (2, d), L2-normalised; row 0 normal, row 1 abnormal.
+        text_features: w, (2, d), L2-normalized; row 0 normal, row 1 abnormal.
         masks: M, (B, h, w) in [0, 1].
         labels: (B,), 1 where the view shows an anomaly.
-        latent_features: z_latent, (L, d), L2-normalised.
+        latent_features: z_latent, (L, d), L2-normalized.
         temperature: tau, > 0.
         photos: (B,) which photo each view shows, so that photos count alike in the terms that leave views out; None
             counts views alike.

@@ -22,11 +22,11 @@ class AnomalyPairs(torch.utils.data.Dataset):
     """An endless-looking list of pairs, `steps x batch` long, in which sample number s is always the same.
 
     Every sample has its own random generator, made from the seed and its number; so neither the number of workers nor
-    of processes, nor where a run is resumed, changes what is learnt from.
+    of processes, nor where a run is resumed, changes what is learned from.
 
     Args:
         shots: The chosen good photos, in the package's schema.
-        processor: Normalises the views.
+        processor: Normalizes the views.
         synthesizer: Draws the anomalies.
         length: Samples in total.
         multi_scale: Global view and four crops, or the global view alone (Table 4c).

@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 TRIES = 20  # draws before a fallback that cannot fail; about one mask in thirty is drawn again
-UNLIKE = 12.0  # grey levels by which the product has to stand out from the border
+UNLIKE = 12.0  # gray levels by which the product has to stand out from the border
 
 
 def perlin_noise(shape: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> Floats:
@@ -91,7 +91,7 @@ def strip_mask(
         area: Smallest and largest share of the image.
         aspect: Smallest and largest ratio of its sides, drawn on a logarithmic scale.
         turned: Turn it by a random angle, as CutPaste does with scars.
-        within: bool (H, W), where its centre shall lie and outside of which nothing is marked; None for anywhere.
+        within: bool (H, W), where its center shall lie and outside of which nothing is marked; None for anywhere.
 
     Returns:
         bool (H, W), never empty.
@@ -139,7 +139,7 @@ def product_mask(image: Pixels) -> Mask:
 
 
 def rotate(image: NDArray, angle: float) -> NDArray:
-    """Turn about the centre and enlarge until no corner is empty; uint8 (H, W, 3) or float32 (H, W)."""
+    """Turn about the center and enlarge until no corner is empty; uint8 (H, W, 3) or float32 (H, W)."""
     height, width = image.shape[:2]
     zoom = _zoom((height, width), angle)
     cosine, sine = np.cos(np.radians(angle)) / zoom, np.sin(np.radians(angle)) / zoom

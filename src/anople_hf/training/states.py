@@ -24,7 +24,7 @@ class TrainingStates:
 
     Args:
         folder: Made when the first state is saved.
-        accelerator: Has the model and the optimiser.
+        accelerator: Has the model and the optimizer.
         identity: Plain values that have to be the same when a run goes on.
         keep: How many states are kept.
     """

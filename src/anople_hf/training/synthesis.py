@@ -42,14 +42,14 @@ def latent_anomalies(
     """z_latent = z+ + eps with eps ~ N(mean, sigma^2) a component, brought back to length 1 (sec. 3.3.2).
 
     Args:
-        features: z+, features of normal views, (..., d); they are L2-normalised first, so that sigma means the same
+        features: z+, features of normal views, (..., d); they are L2-normalized first, so that sigma means the same
             for every backbone. At d = 640, sigma 0.015 turns a vector by a cosine of about 0.935.
         sigma: Standard deviation of the noise, >= 0.
         mean: Mean of the noise.
         generator: Source of randomness on the device of `features`; torch's global one if None.
 
     Returns:
-        (..., d) of the dtype of `features`, L2-normalised; gradients pass to `features`.
+        (..., d) of the dtype of `features`, L2-normalized; gradients pass to `features`.
 
     Example:
         >>> normal = F.normalize(torch.ones(1000, 640), dim=1)
@@ -97,7 +97,7 @@ class AnomalySynthesizer:
 
     Args:
         source: Where A comes from: "procedural" (drawn: clouds, stripes, checks, speckle, blobs), "shots" (one of the
-            given photos, recoloured, turned and shuffled), "mixed" (half and half), or a folder of textures such as
+            given photos, recolored, turned and shuffled), "mixed" (half and half), or a folder of textures such as
             DTD, searched recursively.
         kinds: Drawn from at random, out of "texture" (DRAEM's: a Perlin shape of A), "cutpaste" (a box that shows
             another place of the photo) and "scar" (a thin turned strip of the same); beta is 0 for the last two.
@@ -105,7 +105,7 @@ class AnomalySynthesizer:
         max_blend: Largest beta, in [0, 1); how faint an anomaly may be.
         threshold: See `perlin_mask`.
         min_area: See `perlin_mask`.
-        min_change: Grey levels (0..255) by which a pixel has to change in its strongest channel to count as visible.
+        min_change: Gray levels (0..255) by which a pixel has to change in its strongest channel to count as visible.
             Draws with less than 80 % visible pixels in the mask are made again.
 
     Raises:

@@ -15,7 +15,7 @@ GRID = 8  # patches a side that are shuffled when a photo becomes a texture
 
 
 def from_photo(photo: Pixels, shape: tuple[int, int], rng: np.random.Generator, *, shuffled: bool) -> Pixels:
-    """A photo turned, recoloured and, if it is to lose its form, cut into patches and shuffled.
+    """A photo turned, recolored and, if it is to lose its form, cut into patches and shuffled.
 
     Args:
         photo: uint8 (h, w, 3) of any size.
@@ -27,7 +27,7 @@ def from_photo(photo: Pixels, shape: tuple[int, int], rng: np.random.Generator, 
         uint8 (H, W, 3).
     """
     turned = rotate(_resize(photo, shape), float(rng.uniform(-45.0, 45.0) + 90 * rng.integers(4)))
-    return _recolour(_shuffle(turned, rng) if shuffled else turned, rng)
+    return _recolor(_shuffle(turned, rng) if shuffled else turned, rng)
 
 
 def from_elsewhere(photo: Pixels, rng: np.random.Generator) -> Floats:
@@ -50,7 +50,7 @@ def from_elsewhere(photo: Pixels, rng: np.random.Generator) -> Floats:
 
 
 def _clouds(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Two colours mixed by four octaves of noise, coarse to fine."""
+    """Two colors mixed by four octaves of noise, coarse to fine."""
     scale = 2.0 ** rng.uniform(0, 4)
     octaves = (perlin_noise(shape, (scale * 2**o, scale * 2**o), rng) * np.float32(0.6**o) for o in range(4))
     return _mix(0.5 + 0.6 * sum(octaves, np.zeros(shape, np.float32)), rng)
@@ -71,18 +71,18 @@ def _checks(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
 
 
 def _speckle(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Coloured grain of one to eight pixels around a mean colour."""
+    """Colored grain of one to eight pixels around a mean color."""
     grain = int(rng.integers(1, 9))
     coarse = rng.standard_normal((-(-shape[0] // grain), -(-shape[1] // grain), 3), dtype=np.float32)
-    values = _colours(1, rng) + np.float32(rng.uniform(20, 90)) * coarse
+    values = _colors(1, rng) + np.float32(rng.uniform(20, 90)) * coarse
     return np.clip(values, 0, 255).repeat(grain, axis=0).repeat(grain, axis=1)[: shape[0], : shape[1]]
 
 
 def _blobs(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Flat colours along the height lines of a smooth noise; often one colour fills the whole mask."""
+    """Flat colors along the height lines of a smooth noise; often one color fills the whole mask."""
     scale = 2.0 ** rng.uniform(0, 3)
     levels = np.floor(np.abs(perlin_noise(shape, (scale, scale), rng)) * np.float32(rng.uniform(0.5, 4)))
-    return _colours(8, rng)[np.minimum(levels, 7).astype(np.intp)]
+    return _colors(8, rng)[np.minimum(levels, 7).astype(np.intp)]
 
 
 PROCEDURES: tuple[Callable[[tuple[int, int], np.random.Generator], Floats], ...] = (
@@ -101,19 +101,19 @@ def _ramp(shape: tuple[int, int], angle: float, frequency: float) -> Floats:
 
 
 def _mix(share: Floats, rng: np.random.Generator) -> Floats:
-    """Two random colours by share; (H, W) to (H, W, 3)."""
-    first, second = _colours(2, rng)
+    """Two random colors by share; (H, W) to (H, W, 3)."""
+    first, second = _colors(2, rng)
     return first + np.clip(share, 0, 1)[..., None] * (second - first)
 
 
-def _colours(count: int, rng: np.random.Generator) -> Floats:
-    """Random colours (count, 3), grey to garish: on grey parts, colour alone must not give the anomaly away."""
-    colours = rng.uniform(0, 255, (count, 3))
-    grey = colours[:, :1]
-    return (grey + rng.uniform(0, 1) * (colours - grey)).astype(np.float32)
+def _colors(count: int, rng: np.random.Generator) -> Floats:
+    """Random colors (count, 3), gray to garish: on gray parts, color alone must not give the anomaly away."""
+    colors = rng.uniform(0, 255, (count, 3))
+    gray = colors[:, :1]
+    return (gray + rng.uniform(0, 1) * (colors - gray)).astype(np.float32)
 
 
-def _recolour(image: Pixels, rng: np.random.Generator) -> Pixels:
+def _recolor(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Gamma, contrast and brightness a channel, channels exchanged, half of the time solarised: one look-up table."""
     levels = np.linspace(0, 1, 256)[:, None] ** rng.uniform(0.5, 2, 3)
     levels = (levels - 0.5) * rng.uniform(0.6, 1.6, 3) + 0.5 + rng.uniform(-0.3, 0.3, 3)
