@@ -127,7 +127,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, state_dict=state, **kwargs)
         finally:
             self.config.backbone = backbone
-        self.save_memory(save_directory)
+        self._write_bank(Path(save_directory))
         if push:
             self.push_to_hub(repo_id, save_backbone=save_backbone, **commit)
 
@@ -221,7 +221,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             found[SHARED] = max(mine[SHARED], bank.calibration[SHARED], key=lambda entry: entry["threshold"])
         self.config.calibration = found or None
 
-    def save_memory(self, folder: str | os.PathLike, *, public: bool = False) -> None:
+    def save_memory(self, folder: str | os.PathLike) -> None:
         """Write `memory_bank.safetensors` into a folder, and the thresholds into its `config.json`, if it has one.
 
         In a folder that `save_pretrained` wrote, this updates the checkpoint after `memorize` or `remove`; the weights
@@ -229,23 +229,26 @@ class AnoPLePreTrainedModel(PreTrainedModel):
 
         Args:
             folder: An existing folder.
-            public: Leave out the folders of this machine from the names of photos and backbone.
         """
         folder = Path(folder)
-        if not len(self.memory):
-            (folder / BANK_FILE).unlink(missing_ok=True)
-        else:
-            bank, name = self.memory, self.config.backbone or "in the checkpoint"
-            if public:
-                bank, name = bank.renamed(public_name), public_name(name)
-            about = {"calibration": self.config.calibration, "scoring": self.config.scoring}
-            bank.save(folder / BANK_FILE, fingerprint=self.fingerprint(), backbone=name, **about)
+        self._write_bank(folder)
         if (folder / "config.json").is_file():
             on_disk = AnoPLeConfig.from_pretrained(folder)
             on_disk.calibration = self.config.calibration
             temporary = folder / "config.json.tmp"
             on_disk.to_json_file(temporary)
             temporary.replace(folder / "config.json")
+
+    def _write_bank(self, folder: Path, *, public: bool = False) -> None:
+        """`public` leaves the folders of this machine out of the names of photos and backbone."""
+        if not len(self.memory):
+            (folder / BANK_FILE).unlink(missing_ok=True)
+            return
+        bank, name = self.memory, self.config.backbone or "in the checkpoint"
+        if public:
+            bank, name = bank.renamed(public_name), public_name(name)
+        about = {"calibration": self.config.calibration, "scoring": self.config.scoring}
+        bank.save(folder / BANK_FILE, fingerprint=self.fingerprint(), backbone=name, **about)
 
     def push_memory(
         self,
@@ -276,7 +279,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             raise ValueError("the memory is empty, nothing to push: call model.memorize(images, category=...) first.")
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            self.save_memory(folder, public=True)
+            self._write_bank(folder, public=True)
             repo_id, there = open_repository(repo_id, private=private, token=token, revision=revision)
             if CARD not in there:
                 bank_card(self, repo_id).save(folder / CARD)
@@ -330,7 +333,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder, save_backbone=save_backbone, max_shard_size=max_shard_size)
-            self.save_memory(folder, public=True)
+            self._write_bank(folder, public=True)
             drop_paths(folder)
             if processor is not None:
                 processor.save_pretrained(folder)

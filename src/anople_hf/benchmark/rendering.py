@@ -37,9 +37,7 @@ def render(plan: Plan, results: Sequence[CellResult], folder: Path) -> str:
     lines = make_lines(plan, results)
     text = "\n".join([*_table(plan, lines), "", *_categories(plan, results), "", *_footer(plan, results)]) + "\n"
     write_whole(folder / "table.md", text)
-    temporary = folder / ".table.png.tmp"
-    temporary.write_bytes(_plot(plan, lines))
-    temporary.replace(folder / "table.png")
+    write_whole(folder / "table.png", _plot(plan, lines))
     return text
 
 

@@ -3,6 +3,7 @@
 Where in the paper: sec. 4, Tables 1 to 5, Figures 1, 3, 4 and 5.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of each process; othe
 
 
 def compare(
+    context: typer.Context,
     data: Data,
     output: Folder,
     shots: Shots = None,
@@ -52,11 +54,11 @@ def compare(
     Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Goes on where it was interrupted;
     `torchrun` or `accelerate launch` spread it over processes.
     """
-    _run("compare", data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads,
-         as_json, quiet, route=route, shot_mode=shot_mode, parts=parts)  # fmt: skip
+    _run("compare", context.params)
 
 
 def reproduce(
+    context: typer.Context,
     table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table5 or figure1b.")],
     data: Data,
     output: Folder,
@@ -79,10 +81,7 @@ def reproduce(
 
     Goes on where it was interrupted; `torchrun` or `accelerate launch` spread it over processes.
     """
-    special: dict[str, Any] = {"held_out": held_out} if held_out else {}
-    special |= {"rows": row} if row else {}
-    _run(table, data, output, shots, seeds, method, backbone, max_steps, mixed_precision, settings, threads,
-         as_json, quiet, shot_mode=shot_mode, parts=parts, **special)  # fmt: skip
+    _run(table, context.params, **({"held_out": held_out} if held_out else {}), **({"rows": row} if row else {}))
 
 
 def figures(
@@ -110,25 +109,9 @@ def figures(
     tell(as_json, {"saved": list(map(str, written))}, *(f"saved: {path}" for path in written))
 
 
-def _run(
-    table: str,
-    data: list[str],
-    output: Path,
-    shots: list[int] | None,
-    seeds: str,
-    method: list[str] | None,
-    backbone: str,
-    max_steps: int | None,
-    mixed_precision: str,
-    settings: list[str] | None,
-    threads: int,
-    as_json: bool,
-    quiet: bool,
-    *,
-    parts: bool,
-    **more: Any,
-) -> None:
-    quieten(quiet)
+def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
+    """Plan, measure and tell; `given` are the options by name, `special` those of one table."""
+    quieten(given["quiet"])
     import torch
     from accelerate import PartialState
 
@@ -137,30 +120,30 @@ def _run(
     from ..benchmark.lines import make_lines
     from .train import parse_settings
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(given["threads"])
     try:
-        numbers = [int(seed) for seed in seeds.split(",")]
+        numbers = [int(seed) for seed in given["seeds"].split(",")]
     except ValueError as error:
-        raise typer.BadParameter(f"--seeds {seeds}: expected whole numbers, separated by commas.") from error
-    training: dict[str, Any] = {"max_steps": max_steps} if max_steps else {}
-    training |= {"mixed_precision": mixed_precision} if mixed_precision != "no" else {}
+        raise typer.BadParameter(f"--seeds {given['seeds']}: expected whole numbers, separated by commas.") from error
     plan = make_plan(
         table,
-        data,
-        backbone=backbone,
+        given["data"],
+        backbone=given["backbone"],
         seeds=numbers,
-        shots=shots or (),
-        methods=method or (),
-        training=training,
-        settings=parse_settings(settings or []),
-        branches=tuple(BRANCHES) if parts else ("AnoPLe",),
-        **more,
+        shots=given["shots"] or (),
+        methods=given["method"] or (),
+        training={name: given[name] for name in ("max_steps", "mixed_precision") if given[name] not in (None, "no")},
+        settings=parse_settings(given["settings"] or []),
+        branches=tuple(BRANCHES) if given["parts"] else ("AnoPLe",),
+        **{name: given[name] for name in ("route", "shot_mode") if name in given},
+        **special,
     )
-    results = run_plan(plan, output, progress=not quiet)
+    output = given["output"]
+    results = run_plan(plan, output, progress=not given["quiet"])
     if PartialState().is_main_process:
         text = render(plan, results, output)
         lines = [asdict(line) for line in make_lines(plan, results)]
-        tell(as_json, {"table": table, "output": str(output), "lines": lines}, text, f"saved: {output}")
+        tell(given["as_json"], {"table": table, "output": str(output), "lines": lines}, text, f"saved: {output}")
 
 
 __all__ = ["compare", "figures", "reproduce"]

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import (
-    Batch,
-    Branch,
-    Quiet,
-    Run,
-    SkipBad,
-    load_run,
-    quieten,
-    tell,
-)
+from .options import Batch, Branch, Quiet, Run, SkipBad, load_run, quieten, tell
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult

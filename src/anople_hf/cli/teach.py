@@ -8,16 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import (
-    Json,
-    OwnRun,
-    Quiet,
-    SkipBad,
-    list_photos,
-    load_run,
-    quieten,
-    tell,
-)
+from .options import Json, OwnRun, Quiet, SkipBad, list_photos, load_run, quieten, tell
 
 
 def memorize(

@@ -66,6 +66,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def train(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="MVTec-AD layout, or one folder of good photos per category.")],
     output: Output,
     config: Annotated[
@@ -132,33 +133,11 @@ def train(
     from ..training.states import drop_states
 
     check_output(output, overwrite=overwrite)
-    plan = TrainingConfig(
-        shots=shots,
-        shot_mode=shot_mode,  # type: ignore[arg-type]  # checked there
-        nested_shots=nested_shots,
-        seed=seed,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        anomaly_source=anomaly_source,
-        anomaly_kinds=_split(anomaly_kinds),
-        anomalies_on_product=anomalies_on_product,
-        latent_sigma=latent_sigma,
-        multi_scale=multi_scale,
-        alignment=alignment,  # type: ignore[arg-type]  # checked there
-        align_channel=align_channel,  # type: ignore[arg-type]
-        mixed_precision=mixed_precision,
-        gradient_checkpointing=gradient_checkpointing,
-        compile=compile,
-        deterministic=deterministic,
-        num_workers=num_workers,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
-        report_to=_split(report_to),
-        false_alarm_rate=false_alarm_rate,
-        settings=parse_settings(settings or []),
-    )
+    given: dict[str, Any] = {
+        field.name: context.params[field.name] for field in fields(TrainingConfig) if field.name in context.params
+    }
+    lists = {"anomaly_kinds": _split(anomaly_kinds), "report_to": _split(report_to)}
+    plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings or [])})
     work = output.with_name(f"{output.name}.training")
     splits = load_inspection_data(data, categories=_split(products) or None, skip_bad=skip_bad)
     listed = None

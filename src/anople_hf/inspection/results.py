@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..output.whole import MARK, check_output, write_whole
+from ..output.whole import MARK, check_output, take_place, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
 from .predict import Prediction
 from .tables import Format, Row, json_line, read_lines, write_table
@@ -129,12 +129,8 @@ def growing_results(
         write_whole(work / JOB, json.dumps(job) + "\n")
         yield results
         (work / MARK).touch()
-        old = output.with_name(f".{output.name}.old")
-        if output.exists():
-            output.rename(old)
-        work.rename(output)
+        take_place(work, output)
         results.folder = output
-        shutil.rmtree(old, ignore_errors=True)
     finally:
         if results.folder == work and not results.rows:
             shutil.rmtree(work, ignore_errors=True)

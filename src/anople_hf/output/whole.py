@@ -3,6 +3,7 @@
 A run that fails must not leave half a model behind.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,18 +58,37 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield work
         (work / MARK).touch()
-        old = folder.with_name(f".{folder.name}.old")
-        if folder.exists():
-            folder.rename(old)
-        work.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        take_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it; its folder is made if needed."""
+def take_place(work: Path, folder: Path) -> None:
+    """Give a folder that is whole the name of the one it replaces, if that exists."""
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, of the same ending; on success the file there takes its place.
+
+    The file's folder is made if needed. Processes that write the same file do not get into each other's way.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a text or bytes as a whole file."""
+    with whole_file(path) as file:
+        file.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -9,7 +9,6 @@ The paper's fig. 3 shows heat maps in a rainbow, which has no order of lightness
 """
 
 import io
-import os
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
+
+from ..output.whole import whole_file
 
 Color = tuple[int, int, int]
 
@@ -71,12 +72,6 @@ def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
     Returns:
         The path.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(aside, dpi=dpi)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=dpi)
+    return Path(path)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from ..images import read_image, read_mask
 from ..modeling_anople import AnoPLeModel
+from ..output.whole import whole_file
 from ..processing_anople import AnoPLeProcessor
 from ..training.pairs import AnomalyPairs
 from .overlays import Pixels, as_pixels, color_scale, draw_color_bar, draw_contour, heat_map_overlay, resize_to
@@ -224,7 +225,6 @@ def write_sheet(
                 name=f"{row['defect']}/{Path(row['path']).name}",
             )
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     return contact_sheet(rows, path, scale=color_scale(model), title=f"{len(rows)} of {len(test)} test images")
 
 
@@ -246,10 +246,9 @@ def write_pairs(pairs: AnomalyPairs, path: Path) -> Path:
         for column, picture in enumerate((photo, twin, draw_contour(twin, mask, TRUTH))):
             x = (number % 2 * 3 + column) * (side + gap) + gap
             sheet.paste(Image.fromarray(picture).resize((side, side)), (x, number // 2 * (side + gap) + gap))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    sheet.save(temporary, format="PNG")
-    return temporary.replace(path)
+    with whole_file(path) as file:
+        sheet.save(file, format="PNG")
+    return path
 
 
 def _truth(row: dict[str, Any], photo: Image.Image) -> np.ndarray | None:
