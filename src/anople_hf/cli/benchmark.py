@@ -144,6 +144,3 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
         text = render(plan, results, output)
         lines = [asdict(line) for line in make_lines(plan, results)]
         tell(given["as_json"], {"table": table, "output": str(output), "lines": lines}, text, f"saved: {output}")
-
-
-__all__ = ["compare", "figures", "reproduce"]

@@ -91,6 +91,3 @@ def demo_data(
         draw_dataset(folder, categories=names or None, size=size, seed=seed, **counts)
     drawn = sorted(path.name for path in output.iterdir() if path.is_dir())
     tell(as_json, {"output": str(output), "categories": drawn}, f"saved: {output}")
-
-
-__all__ = ["data_app", "demo_data"]

@@ -29,6 +29,3 @@ def app(
 
     built = build(runs or [], anything=host in ONLY_HERE and not share)
     launch(built, server_name=host, server_port=port or None, share=share, inbrowser=browse)
-
-
-__all__ = ["app"]
