@@ -89,7 +89,7 @@ def test_a_tokenizer_from_elsewhere(tmp_path):
     done = anople("convert", source, "--tokenizer", QUICK, "--output", output, "--quiet")
     assert not done.stderr
     files = {path.name for path in output.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "parity.json"} <= files
+    assert {"config.json", "model.safetensors", "tokenizer.json", "conversion.json"} <= files
 
 
 def test_an_output_in_the_way_stays(tmp_path):

@@ -20,7 +20,7 @@ from ..open_clip import OpenClipCheckpoint
 from ..open_clip_processing import open_clip_processor, open_clip_tokenizer
 from ..open_clip_weights import read_weights, to_transformers
 
-REPORT_FILE = "parity.json"
+REPORT_FILE = "conversion.json"
 TOLERANCE = 1e-5
 """Largest difference to open_clip in float32, of embeddings and of every layer; absolute where values are below 1,
 otherwise in units of the largest value, for trained towers have tokens of a hundred and more."""
@@ -37,7 +37,7 @@ def convert_open_clip(
     progress: bool = False,
     **hub: Any,
 ) -> dict[str, Any]:
-    """Write model, image processor, tokenizer and `parity.json` into a folder.
+    """Write model, image processor, tokenizer and `conversion.json` into a folder.
 
     Without `open_clip_torch` installed the report says that every tensor was used once, fits and is finite, and that
     the files hold the same bits. With it, open_clip's own model is run beside the converted one.

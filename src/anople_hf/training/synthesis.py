@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..images import IMAGE_SUFFIXES
 from .shapes import TRIES, Floats, Mask, Pixels, perlin_mask, product_mask, strip_mask
 from .textures import PROCEDURES, from_elsewhere, from_photo
 
@@ -31,7 +32,6 @@ class Strip(TypedDict):
 
 KINDS = ("texture", "cutpaste", "scar")
 SOURCES = ("mixed", "procedural", "shots")
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 CUTPASTE: Strip = {"area": (0.02, 0.15), "aspect": (0.3, 3.3), "turned": False}  # CutPaste's own
 SCAR: Strip = {"area": (5e-4, 6e-3), "aspect": (3.0, 12.0), "turned": True}  # CutPaste's 2..16 by 10..25 pixels of 256
 
