@@ -1,8 +1,6 @@
 """Pictures of the app for its page in docs/: real clicks in a headless Chromium, drawn samples only.
 
-Where in the paper: nowhere, this is ours.
-
-    python scripts/app_screenshots.py --output docs/images   # needs Chromium, gradio, playwright
+python scripts/app_screenshots.py --output docs/images   # needs Chromium, gradio, playwright
 """
 
 import argparse

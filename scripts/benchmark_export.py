@@ -1,8 +1,6 @@
 """How fast an exported detector judges beside torch, how large it is, and how near its scores are.
 
-Where in the paper: nowhere.
-
-    python scripts/benchmark_export.py [RUN] [--category NAME] [--threads 1] [--repeats 7]
+    python scripts/benchmark_export.py [RUN] [--product NAME] [--threads 1] [--repeats 7]
 
 Without RUN: the paper's ViT-B/16+ 240 shape at random weights with 15 categories x 4 shots in its memory. The runtimes
 take turns on the same views, so a slow minute hits all of them; preprocessing is not timed, it is the same for all.
@@ -19,8 +17,7 @@ import torch
 from benchmark import build, paired
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.export import Kind, export
-from anople_hf.exported import ExportedDetector
+from anople_hf.export import ExportedDetector, Kind, export
 
 
 @torch.inference_mode()
@@ -28,7 +25,7 @@ def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path)
-    parser.add_argument("--category", help="route to this product; without it all are searched")
+    parser.add_argument("--product", help="route to this product; without it all are searched")
     parser.add_argument("--kinds", nargs="+", choices=get_args(Kind), default=get_args(Kind))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", type=int, default=1)
@@ -40,11 +37,11 @@ def main() -> None:
         processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
     else:
         model, processor = AnoPLeModel.from_pretrained(args.run), AnoPLeProcessor.from_pretrained(args.run)
-    report: dict[str, object] = {"category": args.category, "threads": args.threads}
+    report: dict[str, object] = {"category": args.product, "threads": args.threads}
     with tempfile.TemporaryDirectory() as folder:
         detectors = {}
         for kind in args.kinds:
-            found = export(model, processor, Path(folder) / kind, kind=kind, category=args.category)
+            found = export(model, processor, Path(folder) / kind, kind=kind, category=args.product)
             detectors[kind] = ExportedDetector.from_folder(Path(folder) / kind, threads=args.threads)
             report[kind] = {
                 "MB": round(found["bytes"] / 1e6, 1),
@@ -56,7 +53,7 @@ def main() -> None:
         for batch in args.batches:
             views = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
             runs = {kind: partial(detector.score, views.numpy()) for kind, detector in detectors.items()}
-            seconds = paired({"eager": partial(model, views, category=args.category), **runs}, args.repeats)
+            seconds = paired({"eager": partial(model, views, category=args.product), **runs}, args.repeats)
             report[f"batch {batch}, photos a second beside eager torch"] = {
                 kind: round(seconds["eager"] / spent, 2) for kind, spent in seconds.items() if kind != "eager"
             }

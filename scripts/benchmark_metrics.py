@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from anople_hf.metrics import aupro
-from anople_hf.ranking import Ranking
+from anople_hf.evaluation.metrics import aupro
+from anople_hf.evaluation.ranking import Ranking
 
 SIZES = ((83, 240), (1725, 400))
 

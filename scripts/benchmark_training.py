@@ -19,8 +19,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from anople_hf import AnoPLeConfig, AnoPLeModel
 from anople_hf.backbones import load_backbone, recommended_settings
-from anople_hf.learning import parameter_groups, training_losses
-from anople_hf.training_config import TrainingConfig
+from anople_hf.training.configuration import TrainingConfig
+from anople_hf.training.loop import parameter_groups, training_losses
 
 CASES = [
     {"categories": 3, "photos": 2, "views": 5},

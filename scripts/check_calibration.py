@@ -1,7 +1,6 @@
 """Does the promised false-alarm rate hold? Many good parts are drawn, some set the threshold, the others are judged.
 
-Where in the paper: nowhere, thresholds are ours (`anople_hf.calibration`). The model is fresh from its backbone: the
-promise does not depend on how good it is.
+The model is fresh from its backbone: the promise does not depend on how good it is.
 
     python scripts/check_calibration.py --new 199 --judged 400
 """
@@ -21,7 +20,7 @@ from anople_hf.data.drawn_products import PRODUCTS
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the realised share of false alarms per product, beside the interval it has to lie in."""
+    """Print the realized share of false alarms per product, beside the interval it has to lie in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     some = ["brass_gear", "capsule", "woven_cloth"]
     parser.add_argument("--products", nargs="+", default=some, choices=list(PRODUCTS))

@@ -14,7 +14,7 @@ from seeds import mean_and_deviation, start
 
 from anople_hf.data import load_inspection_data
 from anople_hf.evaluation import evaluate
-from anople_hf.metrics import METRICS
+from anople_hf.evaluation.metrics import METRICS
 from anople_hf.training import TrainingConfig, train
 
 BRANCHES = ("both", "prompt", "memory")

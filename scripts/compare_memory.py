@@ -1,4 +1,4 @@
-"""What recognising the product and the discount bring: the memory alone, untrained, searched in three ways.
+"""What recognizing the product and the discount bring: the memory alone, untrained, searched in three ways.
 
 Where in the paper: eq. 14, for the first row; the others are ours.
 
@@ -14,11 +14,11 @@ from seeds import mean_and_deviation, start
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.data import choose_shots, load_inspection_data
 from anople_hf.evaluation import evaluate
-from anople_hf.metrics import METRICS
+from anople_hf.evaluation.metrics import METRICS
 
 WAYS = {
     "all memories": {"memory_search": "all", "memory_discount": False},
-    "the recognised product's": {"memory_search": "product", "memory_discount": False},
+    "the recognized product's": {"memory_search": "product", "memory_discount": False},
     "and discounted": {"memory_search": "product", "memory_discount": True},
 }
 
@@ -55,7 +55,7 @@ def main() -> None:
     print(f"| memory alone, untrained, {args.shots} shots | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")
     for way, metrics in values.items():
         print(f"| {way} | {' | '.join(mean_and_deviation(found) for found in metrics.values())} |")
-    print(f"product recognised on {statistics.mean(recognized):.1f} % of the photos")
+    print(f"product recognized on {statistics.mean(recognized):.1f} % of the photos")
 
 
 if __name__ == "__main__":

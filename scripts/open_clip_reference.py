@@ -37,7 +37,7 @@ from open_clip.tokenizer import SimpleTokenizer, basic_clean, default_bpe  # noq
 from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
 
 from anople_hf.backbones import load_backbone, load_processor_parts  # noqa: E402
-from anople_hf.conversion import TOLERANCE, compare_towers, convert_open_clip, record_layers  # noqa: E402
+from anople_hf.export.conversion import TOLERANCE, compare_towers, convert_open_clip, record_layers  # noqa: E402
 from anople_hf.open_clip import _SHAPES, CONFIG_FILE, named_model  # noqa: E402
 from anople_hf.open_clip_processing import clip_tokenizer  # noqa: E402
 
@@ -145,7 +145,7 @@ def photos(count: int, seed: int = 0) -> list[Image.Image]:
 
 
 def compare_pixels(folder: Path, side: int, count: int = 40) -> dict[str, Any]:
-    """Largest difference of prepared images in grey levels: squeezed as here, and cropped as open_clip does it.
+    """Largest difference of prepared images in gray levels: squeezed as here, and cropped as open_clip does it.
 
     Of an odd margin torchvision leaves half a pixel more on one side or the other, transformers always on the right;
     such photos are counted and not compared.
@@ -166,7 +166,7 @@ def compare_pixels(folder: Path, side: int, count: int = 40) -> dict[str, Any]:
     return {**report, "photos": count, "cropped one pixel aside": count - len(same)}
 
 
-def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Move every number away from its start, so that no bias is 0 and no norm is 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -188,7 +188,7 @@ def full(output: Path) -> None:
     }
     for number, name in enumerate(FULL_SIZE):
         started = time.perf_counter()
-        model = randomise(open_clip.create_model(name), seed=number)
+        model = randomize(open_clip.create_model(name), seed=number)
         with tempfile.TemporaryDirectory() as temporary:
             weights, folder = Path(temporary) / "weights.pt", Path(temporary) / "converted"
             torch.save({"epoch": 1, "name": name, "state_dict": model.state_dict()}, weights)
@@ -202,7 +202,7 @@ def full(output: Path) -> None:
                 "absolute difference and largest value": {
                     part: [float(f"{value:.3g}") for value in pair] for part, pair in found.items()
                 },
-                "prepared images, grey levels": compare_pixels(folder, side),
+                "prepared images, gray levels": compare_pixels(folder, side),
                 "seconds": round(time.perf_counter() - started, 1),
             }
         print(name, report["models"][name])
@@ -231,7 +231,7 @@ def fixture(output: Path) -> None:
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)
         cfg, preprocess = settings["model_cfg"], settings["preprocess_cfg"]
-        model = randomise(open_clip.model.CLIP(**cfg), seed=number)
+        model = randomize(open_clip.model.CLIP(**cfg), seed=number)
         save_file(
             {key: value.contiguous() for key, value in model.state_dict().items()},
             folder / "open_clip_model.safetensors",

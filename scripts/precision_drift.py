@@ -1,8 +1,6 @@
 """How far scores move in half precision, int8 and under torch.compile, and what that does to the ranking.
 
-Where in the paper: nowhere.
-
-    python scripts/precision_drift.py RUN DATA [--images 50]
+python scripts/precision_drift.py RUN DATA [--images 50]
 """
 
 import argparse
@@ -18,7 +16,7 @@ from anople_hf.data import load_inspection_data
 from anople_hf.data.few_shot import read_shots
 
 
-def quantised(model: AnoPLeModel) -> AnoPLeModel:
+def quantized(model: AnoPLeModel) -> AnoPLeModel:
     """CLIP's linear layers in dynamic int8; prompts, decoder and memory stay as they are."""
     model.clip = torch.ao.quantization.quantize_dynamic(model.clip, {torch.nn.Linear}, dtype=torch.qint8)
     return model
@@ -35,7 +33,7 @@ VARIANTS = {
     "float32": lambda model: model,
     "float16": lambda model: model.half(),
     "bfloat16": lambda model: model.bfloat16(),
-    "int8": quantised,
+    "int8": quantized,
     "torch.compile": compiled,
 }
 

@@ -10,10 +10,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from anople_hf import AnoPLeConfig
-from anople_hf.training_config import TrainingConfig
+from anople_hf.training.configuration import TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
-LEARNT = {"backbone_config", "class_names", "calibration", "prompt_fingerprint", "backbone_fingerprint"}
+LEARNED = {"backbone_config", "class_names", "calibration", "prompt_fingerprint", "backbone_fingerprint"}
 """Fields that a model writes down about itself."""
 HEAD = """\
 # Settings
@@ -45,7 +45,7 @@ def described(owner: type) -> dict[str, str]:
 def rows(owner: type) -> list[str]:
     """One row of the table for each setting."""
     about, lines = described(owner), []
-    own = [field for field in fields(owner) if field.name in about and field.name not in LEARNT]
+    own = [field for field in fields(owner) if field.name in about and field.name not in LEARNED]
     for field in own:
         default = field.default if field.default_factory is MISSING else field.default_factory()
         text = about[field.name].replace("|", "\\|")

@@ -67,7 +67,7 @@ def tiny_clip(tmp_path_factory):
     )
     torch.manual_seed(0)
     clip = CLIPModel(config)
-    with torch.no_grad():  # the stock initialisation is so small that every image looks alike
+    with torch.no_grad():  # the stock initialization is so small that every image looks alike
         for parameter in clip.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)

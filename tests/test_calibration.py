@@ -1,14 +1,16 @@
-"""Thresholds from good photos: judged without themselves, seeded, kept for products learnt earlier."""
+"""Thresholds from good photos: judged without themselves, seeded, kept for products learned earlier."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from anople_hf import calibration
-from anople_hf.calibration import calibrate, calibrate_on_new, vary
+from anople_hf.calibration import Calibration, calibrate, calibrate_on_new, conformal_threshold, vary
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 
@@ -60,8 +62,8 @@ def test_varied_views_start_with_the_photo_and_stay_close(photos):
 
 
 @pytest.mark.parametrize("search", ["all", "product"])
-def test_a_recognised_product_needs_no_second_look(search, taught, photos, monkeypatch):
-    """Telling what was recognised anyway changes nothing, so it is not computed; the thresholds are those of both."""
+def test_a_recognized_product_needs_no_second_look(search, taught, photos, monkeypatch):
+    """Telling what was recognized anyway changes nothing, so it is not computed; the thresholds are those of both."""
     taught.config.memory_search = search
     shots = {"gear": photos[:3], "nut": photos[3:5]}
     asked, forward = [], type(taught).forward
@@ -109,3 +111,36 @@ def test_new_photos_must_be_new_and_of_a_known_product(taught, photos):
         calibrate_on_new(taught, {"bolt": photos})
     found = calibrate_on_new(taught, {"gear": photos[4:]})["gear"]
     assert not found.guaranteed and found.method == "photos unknown to the memory"
+
+
+@settings(max_examples=50)
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=60), rate=st.floats(0.01, 0.5))
+def test_threshold_is_exceeded_by_at_most_the_asked_share(scores, rate):
+    threshold = conformal_threshold(scores, rate)
+    assert threshold in scores
+    assert sum(score > threshold for score in scores) / len(scores) <= rate
+
+
+def test_conformal_rate_is_kept_on_fresh_normals():
+    """Marginal guarantee over many draws: the mean false-alarm rate lies at or under the asked one."""
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(400):
+        threshold = conformal_threshold(rng.gamma(2.0, size=39), 0.05)
+        rates.append((rng.gamma(2.0, size=500) > threshold).mean())
+    assert 0.04 < np.mean(rates) <= 0.05 + 3 * np.std(rates) / 20
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1])
+def test_impossible_rates_are_refused(rate):
+    with pytest.raises(ValueError, match="false_alarm_rate"):
+        conformal_threshold([0.1], rate)
+
+
+def test_calibration_says_whether_the_photos_could_promise_the_rate():
+    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, exchangeable=True, method="m")
+    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=True, method="m")
+    seen = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=False, method="m")
+    assert not few.guaranteed and many.guaranteed and not seen.guaranteed and few.num_scores == 32
+    with pytest.raises(ValueError, match="No scores"):
+        Calibration.from_normals([], [], 0.05, num_photos=0, exchangeable=True, method="m")

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
-from anople_hf.cards import CardFacts, bank_card, eval_results_yaml, fill_card, snippets, summarise
+from anople_hf.cards import TEMPLATE, CardFacts, bank_card, eval_results_yaml, fill_card, snippets, summarize
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FACTS = CardFacts(
@@ -76,11 +76,11 @@ def test_a_card_holds_the_run_the_table_and_the_facts(taught, run):
         "| gear | 2 | 0.2500 | 0.05 | no, an aim only |",
         "| nut | 2 | none | - | - |",
         "| any (not given) | 4 | 0.1250 |",
-        "Nuts and gears (https://example.org/nuts), licence: cc-by-4.0.",
+        "Nuts and gears (https://example.org/nuts), license: cc-by-4.0.",
         "seed 3, are listed in `shots.json`",
         "| steps, batch, rate | 11, 2, 0.005 |",
         "torch 9.9",
-        "licence: mit",
+        "license: mit",
         "| hardware | 2 CPU cores |",
         "| time | 7 minutes |",
         "| emitted | 3 g CO2eq |",
@@ -131,15 +131,15 @@ def test_eval_results_file_is_read_back_by_the_hubs_own_reader():
 @pytest.mark.parametrize("other", [{"category_known": True}, {"branch": "memory"}, {"shots": {"gear": 4, "nut": 4}}])
 def test_protocols_are_not_mixed(other):
     with pytest.raises(ValueError, match=f"different protocols .{next(iter(other))}"):
-        summarise([evaluation(0.9), evaluation(0.8, **other)])
+        summarize([evaluation(0.9), evaluation(0.8, **other)])
     missing = copy.deepcopy(evaluation(0.8))
     del missing["categories"]["nut"]
     with pytest.raises(ValueError, match="different categories"):
-        summarise([evaluation(0.9), missing])
+        summarize([evaluation(0.9), missing])
 
 
 def test_one_seed_has_no_deviation():
-    assert summarise([evaluation(0.9)])["gear"] == {
+    assert summarize([evaluation(0.9)])["gear"] == {
         "image_auroc": (90.0, None),
         "image_aupr": (45.0, None),
         "aupro": (90.0, None),
@@ -169,7 +169,7 @@ def test_cards_in_the_repository_are_valid_and_claim_nothing_unmeasured(path):
         assert all(f"({other.name})" in path.read_text() for other in CARDS.glob("*.md") if other != path)
         return
     if path.name == "template.md":
-        assert path.read_bytes() == (CARDS.parent / "src/anople_hf/assets/model_card.md").read_bytes()
+        assert path.read_text(encoding="utf-8") == TEMPLATE
         return
     card = ModelCard.load(path, ignore_metadata_errors=False)
     assert card.data.license and "anomaly-detection" in card.data.tags

@@ -1,4 +1,4 @@
-"""The patch decoder: shapes, its start as plain projection, and that cells see neighbours but not the batch."""
+"""The patch decoder: shapes, its start as plain projection, and that cells see neighbors but not the batch."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_images_of_a_batch_do_not_see_each_other():
     assert torch.allclose(decoder(tokens)[:1], decoder(tokens[:1]), atol=1e-6)
 
 
-def test_refinement_sees_the_neighbourhood():
+def test_refinement_sees_the_neighborhood():
     decoder, tokens = made(1), torch.zeros(1, 25, 12)
     moved = tokens.clone()
     moved[0, 12] = torch.randn(12)

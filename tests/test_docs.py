@@ -88,7 +88,7 @@ def test_pages_that_have_to_teach_by_running():
 def test_quickstart(warm, tmp_path):
     """`make quickstart`, with two products and two steps, in the environment that is there."""
     few = [
-        f"DRAWN=--categories capsule,woven_cloth --size 64 {FEW}",
+        f"DRAWN=--products capsule,woven_cloth --size 64 {FEW}",
         "LEARN=--max-steps 2 --batch-size 2",
         "VENV=none",
     ]
@@ -132,3 +132,10 @@ def test_commands_that_are_shown_exist(page):
         shown = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", rest.split(" #")[0]))
         assert shown <= known | {"--help"}, f"anople {verb}: {shown - known}"
     assert all((ROOT / name).exists() for name in re.findall(r"\bscripts/\w+\.py", text))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "concepts.md"], ids=lambda page: page.name)
+def test_files_that_are_shown_exist(page):
+    """A table names the file in which a section or an equation of the paper lives."""
+    named = re.findall(r"`((?!scripts/)[a-z_/]+\.py)(?:: \w+)?`", page.read_text(encoding="utf-8"))
+    assert len(named) > 5 and not [name for name in named if not (ROOT / "src" / "anople_hf" / name).is_file()]

@@ -84,6 +84,8 @@ assert type(detector).__module__.startswith("transformers_modules."), type(detec
 assert abs(result["score"] - by_hand["score"]) < 1e-6 and result["label"] == by_hand["label"]
 assert 0 < result["normal_probability"] <= 1
 model.save_pretrained("again")
+model.push_to_hub("me/line2", processor=processor)
+model.push_memory("me/bank")
 """
 
 
@@ -115,6 +117,12 @@ def test_pushed_detector_scores_the_same_in_another_process_and_by_remote_code(
     (tmp_path / "out.pt").unlink()
     start(REMOTE, online, tmp_path, installed=False)
     assert same_scores(taught, photos, tmp_path)
+    # pushed on from there: with a card, and with the code
+    again = online.files("me/line2")
+    card = ModelCard(again["README.md"].decode())
+    assert card.data.pipeline_tag == "image-segmentation" and "gear, nut" in card.text and "me/line2" in card.text
+    assert {name for name in files if name.endswith(".py")} == {name for name in again if name.endswith(".py")}
+    assert "| gear | 2 |" in online.files("me/bank")["README.md"].decode()
     (tmp_path / "out.pt").unlink()
     # both caches are warm: the same without a network
     online.fail("HEAD|GET", ".", 503)
@@ -139,8 +147,8 @@ def test_a_push_replaces_stale_weights_and_banks(taught, online):
     taught.push_to_hub(REPO, max_shard_size="20KB")
     assert "model.safetensors.index.json" in online.files(REPO)
     assert AnoPLeModel.from_pretrained(REPO).memory.categories == ["gear", "nut"]
-    taught.forget("gear")
-    taught.forget("nut")
+    taught.remove("gear")
+    taught.remove("nut")
     taught.push_to_hub(REPO)
     weights = [name for name in online.files(REPO) if ".safetensors" in name]
     assert weights == ["model.safetensors"]
@@ -260,7 +268,7 @@ def test_banks_merge(taught, make_model, photos, tmp_path):
     other.memorize(photos[:1], "gear")  # one is known there
     other.memorize(photos[4:], "cap")
     other.config.calibration = {"*": {"threshold": 9.0}, "cap": {"threshold": 0.5}}
-    other.save_bank(tmp_path)
+    other.save_memory(tmp_path)
     lower = taught.config.calibration["*"]["threshold"]
     taught.load_memory(tmp_path / BANK_FILE, merge=True)
     assert {c: len(taught.memory.references(c)) for c in taught.memory.categories} == {"gear": 2, "nut": 2, "cap": 2}
@@ -268,19 +276,19 @@ def test_banks_merge(taught, make_model, photos, tmp_path):
     assert taught.config.calibration["cap"] == {"threshold": 0.5} and "gear" in taught.config.calibration
 
 
-def test_forget_one_photo(taught, photos):
-    taught.forget("gear", "a.png")
+def test_remove_one_photo(taught, photos):
+    taught.remove("gear", "a.png")
     assert [r.name for r in taught.memory.references("gear")] == ["/home/someone/secret/b.png"]
     assert "gear" in taught.config.calibration
     assert taught(photos[:1], category="gear", branch="memory").scores > 1e-4  # no longer remembered
     with pytest.raises(KeyError, match="no photo 'a.png'"):
-        taught.forget("gear", "a.png")
-    taught.forget("gear", "/home/someone/secret/b.png")
+        taught.remove("gear", "a.png")
+    taught.remove("gear", "/home/someone/secret/b.png")
     assert "gear" not in taught.memory.categories and "gear" not in taught.config.calibration
 
 
 def test_bank_header_says_where_it_comes_from(taught, tmp_path):
-    taught.save_bank(tmp_path)
+    taught.save_memory(tmp_path)
     with safe_open(tmp_path / BANK_FILE, framework="pt") as file:
         header = file.metadata()
     assert header["fingerprint"] == taught.fingerprint() and "tiny_clip" in header["backbone"]

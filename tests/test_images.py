@@ -9,7 +9,7 @@ from PIL import Image
 from anople_hf.images import UnreadableImageError, check_images, find_images, read_image, read_mask
 
 RAMP = np.linspace(0, 255, 40 * 24).astype(np.uint8).reshape(24, 40)
-COLOURED = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
+COLORED = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
 
 
 def save(folder, image, name="photo.png", **settings):
@@ -27,7 +27,7 @@ def damaged(folder, name="cut.png"):
 
 
 def test_all_sources_of_one_photo_agree(tmp_path):
-    path = save(tmp_path, Image.fromarray(COLOURED))
+    path = save(tmp_path, Image.fromarray(COLORED))
     content = path.read_bytes()
     sources = [
         path,
@@ -36,31 +36,31 @@ def test_all_sources_of_one_photo_agree(tmp_path):
         {"path": str(path), "bytes": None},
         {"path": "elsewhere.png", "bytes": content},
         Image.open(path),
-        COLOURED,
-        COLOURED.astype(np.float32) / 255,
-        COLOURED.astype(np.uint16) * 257,
+        COLORED,
+        COLORED.astype(np.float32) / 255,
+        COLORED.astype(np.uint16) * 257,
     ]
     for source in sources:
         image = read_image(source)
         assert image.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(image), COLOURED)
+        np.testing.assert_array_equal(np.asarray(image), COLORED)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path, Image.fromarray(COLOURED), exif=exif)
+    path = save(tmp_path, Image.fromarray(COLORED), exif=exif)
     upright = {
-        1: COLOURED, 2: COLOURED[:, ::-1], 3: COLOURED[::-1, ::-1], 4: COLOURED[::-1],
-        5: COLOURED.swapaxes(0, 1), 6: np.rot90(COLOURED, -1), 7: COLOURED[::-1, ::-1].swapaxes(0, 1),
-        8: np.rot90(COLOURED),
+        1: COLORED, 2: COLORED[:, ::-1], 3: COLORED[::-1, ::-1], 4: COLORED[::-1],
+        5: COLORED.swapaxes(0, 1), 6: np.rot90(COLORED, -1), 7: COLORED[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(COLORED),
     }[orientation]  # fmt: skip
     np.testing.assert_array_equal(np.asarray(read_image(path)), upright)
 
 
 @pytest.mark.parametrize("name", ["photo.png", "photo.tif"])
-def test_16_bit_grey_is_scaled_not_cut(tmp_path, name):
+def test_16_bit_gray_is_scaled_not_cut(tmp_path, name):
     deep = np.array([[0, 257], [32768, 65535]], np.uint16).repeat(10, 0).repeat(10, 1)
     path = save(tmp_path, Image.fromarray(deep), name)
     assert Image.open(path).mode.startswith("I")
@@ -83,9 +83,9 @@ def test_16_bit_photos_are_turned_upright_too(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "HSV"])
 def test_every_mode_becomes_rgb(mode):
-    grey = Image.fromarray(np.where(RAMP > 127, 255, 0).astype(np.uint8)).convert("RGB")
-    values = np.asarray(read_image(grey.convert(mode)))
-    assert np.abs(values.astype(int) - np.asarray(grey)).max() <= 2
+    gray = Image.fromarray(np.where(RAMP > 127, 255, 0).astype(np.uint8)).convert("RGB")
+    values = np.asarray(read_image(gray.convert(mode)))
+    assert np.abs(values.astype(int) - np.asarray(gray)).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
@@ -106,7 +106,7 @@ def test_transparent_palette_entry_becomes_white(tmp_path):
 
 def test_a_damaged_exif_block_costs_only_the_rotation(tmp_path):
     content = io.BytesIO()
-    Image.fromarray(COLOURED).save(content, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff")
+    Image.fromarray(COLORED).save(content, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff")
     assert read_image(content.getvalue()).size == (40, 24)
 
 
@@ -139,7 +139,7 @@ def test_bad_files_are_named(tmp_path):
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP"])
 def test_random_damage_never_raises_anything_else(form):
     rng, content, refused = np.random.default_rng(0), io.BytesIO(), 0
-    Image.fromarray(COLOURED).save(content, form)
+    Image.fromarray(COLORED).save(content, form)
     for _ in range(60):
         broken = bytearray(content.getvalue()[: rng.integers(1, len(content.getvalue()))])
         broken[rng.integers(len(broken))] = rng.integers(256)

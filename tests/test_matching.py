@@ -1,15 +1,16 @@
-"""Recognising the product and discounting what good photos do not share: closed forms, and what must not change."""
+"""Recognizing the product and discounting what good photos do not share: closed forms, and what must not change."""
 
 import gc
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from anople_hf import matching
-from anople_hf.matching import Matcher, spread
+from anople_hf.matching import Matcher, NearestPatch, Reference, spread
 from anople_hf.memory import MemoryBank
-from anople_hf.references import Reference
 
 
 def unit(*angles):
@@ -59,14 +60,14 @@ def test_a_discount_never_raises_a_distance_and_products_do_not_lend_it():
 def banked(seed=0):
     """Two products whose patches lie around different directions."""
     generator = torch.Generator().manual_seed(seed)
-    bank, centres = MemoryBank([0, 1]), torch.eye(8)[:2]
-    for name, centre in zip(("gear", "nut"), centres, strict=True):
-        bank.add(name, centre + 0.3 * torch.randn(2, 2, 9, 8, generator=generator))
-    photos = torch.cat([centres[i] + 0.3 * torch.randn(1, 2, 9, 8, generator=generator) for i in (1, 0, 1)])
+    bank, centers = MemoryBank([0, 1]), torch.eye(8)[:2]
+    for name, center in zip(("gear", "nut"), centers, strict=True):
+        bank.add(name, center + 0.3 * torch.randn(2, 2, 9, 8, generator=generator))
+    photos = torch.cat([centers[i] + 0.3 * torch.randn(1, 2, 9, 8, generator=generator) for i in (1, 0, 1)])
     return bank, photos
 
 
-def test_the_product_is_recognised_and_searched_alone():
+def test_the_product_is_recognized_and_searched_alone():
     bank, photos = banked()
     places = bank.recognize(photos)
     assert places.tolist() == [1, 0, 1] and bank.names(places) == ["nut", "gear", "nut"]
@@ -131,3 +132,86 @@ def test_a_photo_and_its_copy_are_no_trouble():
     found, plain = (Matcher(photos).distances(tokens, discount=discount) for discount in (True, False))
     assert found.isfinite().all() and (found <= plain + 1e-6).all()
     assert torch.allclose(found, plain, rtol=0.2)  # what is rounding discounts next to nothing
+
+
+def crowded(seed, rows=600, queries=40, width=48, spread=0.1):
+    """Unit vectors around one direction, as a tower's tokens are: their cosines are all close to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    center = normalize(torch.randn(width, generator=generator), dim=0)
+    both = center + spread * torch.randn(rows + queries, width, generator=generator) / width**0.5
+    return normalize(both, dim=1).split([rows, queries])
+
+
+@pytest.mark.parametrize("cached", [1, 2**20])  # 1: parts of 512 rows, the last one shorter
+def test_exact_search_is_the_maximum(cached, monkeypatch):
+    monkeypatch.setattr(matching, "CACHED", cached)
+    rows, queries = crowded(0, rows=1200)
+    assert torch.allclose(NearestPatch(rows, coarse=False).cosine(queries), (queries @ rows.T).amax(1), atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), spread=st.sampled_from([0.02, 0.1, 0.5, 5.0]))
+def test_coarse_search_loses_little_of_the_distance(seed, spread):
+    """Plain bfloat16 cannot tell 0.999 from 0.998; here even a spread of 0.02 keeps its order."""
+    rows, queries = crowded(seed, spread=spread)
+    exact = 1 - NearestPatch(rows, coarse=False).cosine(queries)
+    coarse = 1 - NearestPatch(rows, coarse=True).cosine(queries)
+    assert (coarse >= exact - 1e-6).all()  # the cosine with some row: never above the largest
+    assert (coarse - exact).mean() <= 0.01 * exact.mean()
+
+
+@pytest.mark.parametrize("cached", [1, 2**20])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_distance_counts_as_its_own_row_does(coarse, cached, monkeypatch):
+    monkeypatch.setattr(matching, "CACHED", cached)
+    rows, queries = crowded(0, rows=1200)
+    weights = torch.rand(1200, generator=torch.Generator().manual_seed(0))
+    layer = NearestPatch(rows, weights, coarse=coarse)
+    cosine, index = layer.nearest(queries)
+    assert torch.allclose(cosine, (queries * rows[index]).sum(1), atol=1e-6)
+    assert torch.allclose(layer.distance(queries), (1 - cosine) / 2 * weights[index])
+    if not coarse:
+        assert torch.equal(index, (queries @ rows.T).argmax(1))
+
+
+def test_plain_bfloat16_would_fail_that_bound():
+    rows, queries = crowded(0, spread=0.1)
+    exact = 1 - (queries @ rows.T).amax(1)
+    found = (queries.bfloat16() @ rows.bfloat16().T).max(1).indices
+    assert (1 - (queries * rows[found]).sum(1) - exact).mean() > 0.05 * exact.mean()
+
+
+def test_a_known_patch_is_found_again_by_the_coarse_search():
+    rows, _ = crowded(3)
+    assert torch.allclose(NearestPatch(rows, coarse=True).cosine(rows), torch.ones(len(rows)), atol=1e-6)
+
+
+def test_only_a_large_bank_on_a_fitting_processor_is_searched_coarsely(monkeypatch):
+    used = []
+    monkeypatch.setattr(matching, "LARGE", 100)
+    for able in (True, False):
+        monkeypatch.setattr(matching, "multiplies_bfloat16", lambda device, able=able: able)
+        for photos in (1, 3):
+            bank = MemoryBank([0])
+            bank.add("gear", torch.randn(photos, 1, 50, 8, generator=torch.Generator().manual_seed(0)))
+            used.append([layer._coarse is not None for layer in bank._matcher._search(None, False)])
+    assert used == [[False], [True], [False], [False]]
+
+
+def test_what_a_processor_can_do_is_read_from_torch(monkeypatch):
+    for capabilities, able in (({"avx512_bf16": True}, True), ({"avx2": True, "avx512_bf16": False}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert matching.multiplies_bfloat16(torch.device("cpu")) is able
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_an_exported_search_is_exact_and_serves_any_number_of_queries(coarse, monkeypatch):
+    """In a fixed number of parts, whatever was prepared on the machine it was exported on."""
+    monkeypatch.setattr(matching, "PART", 100)
+    rows, queries = crowded(0)
+    search = torch.nn.Module()
+    search.forward = NearestPatch(rows, coarse=coarse).cosine
+    shapes = {"queries": {0: torch.export.Dim("queries")}}
+    graph = torch.export.export(search, (), {"queries": queries}, dynamic_shapes=shapes).module()
+    for count in (2, 7, len(queries)):
+        assert torch.allclose(graph(queries=queries[:count]), (queries[:count] @ rows.T).amax(1), atol=1e-6)

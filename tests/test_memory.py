@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from anople_hf.memory import MemoryBank
-from anople_hf.references import shifted_views
+from anople_hf.memory import MemoryBank, shifted_views
 
 
 def features(seed, photos=1, layers=2, patches=5, width=8):

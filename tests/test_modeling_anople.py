@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.scoring import SHARED, abnormal_probability, fuse, resize_map
+from anople_hf.configuration_anople import SHARED
+from anople_hf.scoring import abnormal_probability, fuse, resize_map
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def taught(make_model, photos):
 
 @torch.no_grad()
 def test_decoder_starts_as_the_plain_projection(tiny_clip, photos):
-    """MaskCLIP's features: CLIP's own projection of every patch, until the refinement has learnt something."""
+    """MaskCLIP's features: CLIP's own projection of every patch, until the refinement has learned something."""
     model = AnoPLeModel.from_backbone(tiny_clip)
     with torch.no_grad():
         _, tokens, _ = model.encode_image(photos)
@@ -84,7 +85,7 @@ def test_branches(taught, photos):
     assert torch.equal(memory.scores, memory.memory_maps.amax(dim=(1, 2)))
     assert memory.scores[:4].max() < 1e-6 < memory.scores[4:].min()  # remembered photos have no distance
     assert torch.allclose(prompt.scores, fuse(prompt.image_probabilities, prompt.decoder_maps.amax(dim=(1, 2))))
-    assert prompt.thresholds is None  # thresholds were learnt for the full score
+    assert prompt.thresholds is None  # thresholds were learned for the full score
 
 
 @torch.no_grad()
@@ -134,7 +135,7 @@ def test_thresholds_follow_the_route(taught, photos):
 
 
 @torch.no_grad()
-def test_an_untold_product_is_recognised_and_has_its_own_threshold(taught, photos):
+def test_an_untold_product_is_recognized_and_has_its_own_threshold(taught, photos):
     taught.memorize(photos[3:], "nut")
     taught.config.memory_search = "product"
     assert taught(photos, category="gear").products is None
@@ -174,21 +175,21 @@ def test_what_the_memory_compares_needs_only_the_first_layers(first, layers, mak
     assert torch.equal(model.encode_memory(photos, local), model.encode_image(photos, local, layers)[2])
 
 
-def test_memorize_adds_a_product_and_forget_takes_it_out(taught, photos):
+def test_memorize_adds_a_product_and_remove_takes_it_out(taught, photos):
     before = taught(photos)
     taught.memorize(photos[4:], "cap")
     assert taught.memory.categories == ["gear", "nut", "cap"]
     assert taught(photos[4:], category="cap", branch="memory").scores.max() < 1e-6
     taught.memorize(photos[4:], "cap")  # the same photos once more
     assert len(taught.memory.references("cap")) == 2
-    taught.forget("cap")
+    taught.remove("cap")
     after = taught(photos)
     assert torch.equal(before.scores, after.scores)
-    taught.forget("gear")
+    taught.remove("gear")
     assert list(taught.config.calibration) == [SHARED]
 
 
-def test_gradients_reach_every_learnt_part_and_never_clip(make_model, tiny_clip, photos):
+def test_gradients_reach_every_learned_part_and_never_clip(make_model, tiny_clip, photos):
     model = make_model().train()
     torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)  # it starts at 0 and would block its own inputs
     prompts = AnoPLeProcessor.from_backbone(tiny_clip, model.config).class_prompts(["gear"])

@@ -20,17 +20,17 @@ def read(name):
     return from_config_file(str(FIXTURES / name), FIXTURES / name / "open_clip_config.json")
 
 
-def grey_levels(processor, photo, expected):
+def gray_levels(processor, photo, expected):
     prepared = processor(np.asarray(photo), return_tensors="pt")["pixel_values"][0]
     return ((prepared - expected) * 255 * torch.tensor(processor.image_std)[:, None, None]).abs().max()
 
 
 @pytest.mark.parametrize("name", ["quick", "scaled"])
-def test_images_to_one_grey_level(name):
+def test_images_to_one_gray_level(name):
     expected = load_file(FIXTURES / name / "expected.safetensors")
-    assert grey_levels(open_clip_processor(read(name)), expected["photo"], expected["prepared"]) <= 1
+    assert gray_levels(open_clip_processor(read(name)), expected["photo"], expected["prepared"]) <= 1
     squeezed, _ = load_processor_parts(str(FIXTURES / name))
-    assert grey_levels(squeezed, expected["photo"], expected["squashed"]) <= 1
+    assert gray_levels(squeezed, expected["photo"], expected["squashed"]) <= 1
 
 
 def test_another_size_for_the_squeezed_photo():

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anople_hf.backbones import load_backbone
-from anople_hf.conversion import record_layers
+from anople_hf.export.conversion import record_layers
 from anople_hf.open_clip import from_config_file
 from anople_hf.open_clip_weights import read_weights, to_transformers
 

@@ -13,9 +13,8 @@ from sizes import SIDE
 from transformers import pipeline
 
 from anople_hf import AnomalyDetectionPipeline, AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import calibrate
+from anople_hf.calibration import Calibration, calibrate, normal_probability
 from anople_hf.images import UnreadableImageError
-from anople_hf.scoring import Calibration, normal_probability
 
 TASK = "image-anomaly-detection"
 
@@ -83,7 +82,7 @@ def test_one_photo_in_every_form(detector, by_hand, tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_recognised_product_is_named_and_its_own_scores_count(detector, by_hand, batch_size):
+def test_a_recognized_product_is_named_and_its_own_scores_count(detector, by_hand, batch_size):
     detector.model.config.memory_search = "product"
     calibration = detector.model.config.calibration
     calibration["gear"]["threshold"] = calibration["gear"]["pixel_threshold"] = 1e-4

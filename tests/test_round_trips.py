@@ -144,7 +144,7 @@ def test_half_precision_drifts_little(taught, photos, dtype, limit):
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
-def test_dynamic_int8_drifts_little_and_keeps_the_learnt_parts(taught, photos):
+def test_dynamic_int8_drifts_little_and_keeps_the_learned_parts(taught, photos):
     expected = judge(taught, photos)[: len(photos)]
     taught.clip = torch.ao.quantization.quantize_dynamic(taught.clip, {torch.nn.Linear}, dtype=torch.qint8)
     assert any("quantized" in type(module).__module__ for module in taught.clip.vision_model.modules())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from anople_hf.scoring import Calibration, abnormal_probability, conformal_threshold, fuse, resize_map, smooth
+from anople_hf.scoring import abnormal_probability, fuse, resize_map, smooth
 
 unit = st.floats(1e-4, 1.0)
 
@@ -52,36 +52,3 @@ def test_no_smoothing_and_no_resizing_return_the_map():
     maps = torch.rand(2, 8, 8)
     assert smooth(maps, 0.0) is maps and resize_map(maps, 8) is maps
     assert resize_map(maps, (4, 6)).shape == (2, 4, 6)
-
-
-@settings(max_examples=50)
-@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=60), rate=st.floats(0.01, 0.5))
-def test_threshold_is_exceeded_by_at_most_the_asked_share(scores, rate):
-    threshold = conformal_threshold(scores, rate)
-    assert threshold in scores
-    assert sum(score > threshold for score in scores) / len(scores) <= rate
-
-
-def test_conformal_rate_is_kept_on_fresh_normals():
-    """Marginal guarantee over many draws: the mean false-alarm rate lies at or under the asked one."""
-    rng = np.random.default_rng(0)
-    rates = []
-    for _ in range(400):
-        threshold = conformal_threshold(rng.gamma(2.0, size=39), 0.05)
-        rates.append((rng.gamma(2.0, size=500) > threshold).mean())
-    assert 0.04 < np.mean(rates) <= 0.05 + 3 * np.std(rates) / 20
-
-
-@pytest.mark.parametrize("rate", [0, 1, -0.1])
-def test_impossible_rates_are_refused(rate):
-    with pytest.raises(ValueError, match="false_alarm_rate"):
-        conformal_threshold([0.1], rate)
-
-
-def test_calibration_says_whether_the_photos_could_promise_the_rate():
-    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, exchangeable=True, method="m")
-    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=True, method="m")
-    seen = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=False, method="m")
-    assert not few.guaranteed and many.guaranteed and not seen.guaranteed and few.num_scores == 32
-    with pytest.raises(ValueError, match="No scores"):
-        Calibration.from_normals([], [], 0.05, num_photos=0, exchangeable=True, method="m")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anople_hf import AnoPLeConfig
-from anople_hf.training_config import TrainingConfig
+from anople_hf.training.configuration import TrainingConfig
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "settings_page.py"
 

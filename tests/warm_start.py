@@ -39,8 +39,17 @@ COMMANDS = {
     "accelerate": "accelerate.commands.accelerate_cli",
 }
 """Commands and the modules whose `main` they are."""
-WARM = ("datasets", "matplotlib.figure", "anople_hf.data", "anople_hf.training", "anople_hf.evaluation",
-        "anople_hf.report", "anople_hf.results", "anople_hf.sheets", *COMMANDS.values())  # fmt: skip
+WARM = (
+    "datasets",
+    "matplotlib.figure",
+    "anople_hf.data",
+    "anople_hf.training.run",
+    "anople_hf.evaluation.measurement",
+    "anople_hf.inspection.report",
+    "anople_hf.inspection.results",
+    "anople_hf.pictures.sheets",
+    *COMMANDS.values(),
+)
 
 
 class WarmStart:

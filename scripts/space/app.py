@@ -1,7 +1,4 @@
-"""A ready Space: the app of `anople_hf`. Set ANOPLE_RUN to detectors on the Hub; without, drawn samples are shown.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""A ready Space: the app of `anople_hf`. Set ANOPLE_RUN to detectors on the Hub; without, drawn samples are shown."""
 
 import os
 

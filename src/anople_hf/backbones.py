@@ -119,7 +119,7 @@ def load_processor_parts(
 ) -> tuple[CLIPImageProcessorPil, Any]:
     """The image processor and tokenizer of a backbone.
 
-    The image processor squeezes the whole photo to a square: CLIP's usual centre crop would cut off defects at the
+    The image processor squeezes the whole photo to a square: CLIP's usual center crop would cut off defects at the
     border. It is PIL's, so scores do not depend on whether torchvision is installed.
 
     Args:

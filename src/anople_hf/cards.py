@@ -1,6 +1,6 @@
 """Model cards that fill themselves: from the model, its run, its measured tables and the facts only its owner knows.
 
-Where in the paper: nowhere. The rule of every card: a number is ours and says how it came about, or it is not there.
+The rule of every card: a number is ours and says how it came about, or it is not there.
 """
 
 import json
@@ -14,9 +14,9 @@ from typing import Any
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump
 
-from .scoring import SHARED
+from .configuration_anople import SHARED
+from .hub import is_hub_id, public_name
 
-TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
 METRIC_NAMES = {
     "image_auroc": "image AUROC",
     "image_aupr": "image AUPR",
@@ -29,13 +29,142 @@ SAME = ("branch", "category_known", "shots", "image_size", "mask_size", "images"
 RESULTS_FILE = ".eval_results/anople.yaml"
 
 
+TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ title }}
+
+A few-shot detector of defective parts: [AnoPLe](https://arxiv.org/abs/2408.13516) (CVPR 2026) as packaged by `anople_hf`.
+It knows {{ categories | length }} product{{ "" if categories | length == 1 else "s" }} ({{ categories.keys() | join(", ") or "none yet" }}) from {{ categories.values() | sum }} good photos and was shown no defective part.
+{%- if facts.note %}
+
+{{ facts.note }}
+{%- endif %}
+
+## Use
+
+```python
+from PIL import Image
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+
+model = AnoPLeModel.from_pretrained("{{ repo_id }}")
+processor = AnoPLeProcessor.from_pretrained("{{ repo_id }}")
+photo = Image.open("photo.png")
+outputs = model(**processor(images=photo))  # category="..." routes to one known product
+result = processor.post_process(outputs, target_sizes=[photo.size[::-1]])[0]
+score, label, regions = result["score"], result["label"], result["regions"]
+```
+
+As a pipeline, which also learns new products from a few good photos:
+
+```python
+import anople_hf  # makes the task known
+from transformers import pipeline
+
+detector = pipeline("image-anomaly-detection", model="{{ repo_id }}")
+result = detector("photo.png")  # score, normal_probability, label, heat_map, mask, boxes
+detector.memorize(["photo.png"], category="my product")
+```
+
+Without `anople_hf`, from the code in this repository (read it first):
+
+```python
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{{ repo_id }}", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("{{ repo_id }}", trust_remote_code=True)
+outputs = model(**processor(images=Image.open("photo.png")))
+result = processor.post_process(outputs)[0]
+```
+
+## Measured
+{% if table %}
+{{ protocol.images }} test images, {{ seeds }} seed{{ "" if seeds == 1 else "s" }}{{ "" if seeds == 1 else " (mean ± standard deviation)" }}, category {{ "known" if protocol.category_known else "not given" }}, branch `{{ protocol.branch }}`, maps and masks at {{ protocol.mask_size }} pixels, AUPRO {{ protocol.aupro }}; in per cent.
+{%- if seeds > 1 and training %} The weights here are those of seed {{ training.seed }}.{% endif %}
+{% set metrics = table["mean"].keys() | list %}
+| category | {{ metrics | map("replace", "_", " ") | map("replace", "auroc", "AUROC") | map("replace", "aupr", "AUPR") | map("replace", "AUPRo", "AUPRO") | join(" | ") }} |
+|---|{{ "---|" * metrics | length }}
+{% for row, values in table.items() -%}
+| {{ row }} |{% for metric in metrics %} {% if metric in values %}{{ "%.1f" | format(values[metric][0]) }}{% if values[metric][1] is not none %} ± {{ "%.1f" | format(values[metric][1]) }}{% endif %}{% else %}-{% endif %} |{% endfor %}
+{% endfor -%}
+{% else %}
+Nothing yet. What the paper reports was measured with other weights and is not quoted here.
+{% endif %}
+## Data
+
+{% if facts.data -%}
+{{ facts.data }}{% if facts.data_url %} ({{ facts.data_url }}){% endif %}, license: {{ facts.data_license or "not stated" }}.
+{%- else -%}
+The owner did not say where the photos come from, nor under which license.
+{%- endif %}
+{%- if shots.categories %} The photos learned from, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
+
+| product | good photos remembered | threshold | asked false-alarm rate | rate promised |
+|---|---|---|---|---|
+{% for name, count in categories.items() -%}
+{% set entry = calibration.get(name, {}) -%}
+| {{ name }} | {{ count }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, an aim only") if entry.guaranteed is defined else "-" }} |
+{% endfor -%}
+{% set entry = calibration.get(shared, {}) -%}
+| any (not given) | {{ categories.values() | sum }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, an aim only") if entry.guaranteed is defined else "-" }} |
+
+Thresholds come from good photos alone. `normal_probability` is a conformal p-value: the share of good parts expected to
+look at least as anomalous. It is not the probability that a part is good.
+
+## Recipe
+
+| | |
+|---|---|
+| backbone, frozen | {{ backbone }}{% if config.backbone_revision %} at `{{ config.backbone_revision }}`{% endif %}, license: {{ facts.backbone_license or "not stated" }} |
+| parameters | {{ "{:,}".format(learned) }} learned, {{ "{:,}".format(frozen) }} frozen |
+| prompts | {{ config.num_text_prompts }} textual and {{ config.num_visual_prompts }} visual a layer, {{ config.prompt_depth }} layers, coupling `{{ config.coupling }}` |
+| memory layers | {{ config.memory_layers | join(", ") }} |
+{%- if training %}
+| shots, seed | {{ training.shots }} a category, seed {{ training.seed }} |
+| steps, batch, rate | {{ training.max_steps }}, {{ training.batch_size }}, {{ training.learning_rate }} |
+| pseudo anomalies | `{{ training.anomaly_source }}`, latent deviation {{ training.latent_sigma }} |
+| versions | {% for name, version in training.versions.items() %}{{ name }} {{ version }}{{ "" if loop.last else ", " }}{% endfor %} |
+{%- endif %}
+{%- if facts.hardware %}
+| hardware | {{ facts.hardware }} |
+{%- endif %}
+{%- if facts.minutes is not none %}
+| time | {{ facts.minutes }} minutes |
+{%- endif %}
+{%- if facts.co2_grams is not none %}
+| emitted | {{ facts.co2_grams }} g CO2eq |
+{%- endif %}
+
+## Limits
+
+- It compares with the good photos it has seen. Few photos do not show a product's natural variation: expect false alarms.
+- The whole photo is squeezed to {{ config.image_size }} x {{ config.image_size }} pixels; very small defects may be invisible. Crop to the part.
+- Logical faults (a right part at the wrong place, a wrong count) are not what a memory of patches sees.
+- Not for decisions where a missed defect can hurt somebody, unless measured on your own line first.
+
+## Citation
+
+```bibtex
+@article{anople2024,
+  title   = {Bidirectional Multimodal Prompt Learning with Scale-Aware Training for Few-Shot Multi-Class Anomaly Detection},
+  journal = {arXiv preprint arXiv:2408.13516},
+  year    = {2024}
+}
+```
+"""
+"""In Jinja, as text: a card can be filled wherever the code is, also without the package."""
+
+
 @dataclass
 class CardFacts:
     """What a run does not know about itself; all optional, and left out of the card if not given.
 
     Attributes:
         data: Name of the data the shots were taken from.
-        data_license: Its licence.
+        data_license: Its license.
         data_url: Where it is described.
         data_id: Its id on the Hub; without it the card carries no `model-index`, because nothing could be linked.
         license: Of the detector.
@@ -94,9 +223,9 @@ def fill_card(
     """
     facts = facts or CardFacts()
     training = _read(run, "training_args.json")
-    table = summarise(evaluations)
+    table = summarize(evaluations)
     backbone = model.config.backbone
-    public = backbone if backbone and ":" not in backbone and not Path(backbone).exists() else None
+    public = backbone if is_hub_id(backbone) else None
     data = ModelCardData(
         license=facts.license,
         library_name="transformers",
@@ -113,7 +242,7 @@ def fill_card(
     references = {c: model.memory.references(c) for c in model.memory.categories}
     return ModelCard.from_template(
         data,
-        template_path=str(TEMPLATE),
+        template_str=TEMPLATE,
         repo_id=repo_id,
         title=repo_id.split("/")[-1],
         facts=facts,
@@ -122,7 +251,7 @@ def fill_card(
         categories={c: len(photos) for c, photos in references.items()},
         calibration=model.config.calibration or {},
         shared=SHARED,
-        learnt=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.") or "lora_" in n),
+        learned=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.") or "lora_" in n),
         frozen=sum(p.numel() for n, p in model.named_parameters() if n.startswith("clip.") and "lora_" not in n),
         training=training,
         shots=_read(run, "shots.json"),
@@ -146,7 +275,7 @@ def bank_card(model: Any, repo_id: str) -> ModelCard:
     )
 
 
-def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
+def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Mean and standard deviation over seeds, in per cent, by category and for the `mean` row.
 
     Args:
@@ -191,7 +320,7 @@ def eval_results_yaml(
         facts: With `data_id`.
         date: ISO day of the measurement.
     """
-    table = summarise(evaluations)
+    table = summarize(evaluations)
     if not table or not facts.data_id:
         return None
     notes = _protocol_note(evaluations[0]["protocol"], len(evaluations))
@@ -239,8 +368,7 @@ def _protocol_note(protocol: Mapping[str, Any], seeds: int) -> str:
 def _backbone_name(backbone: str | None) -> str:
     if backbone is None:
         return "(its weights are in the checkpoint)"
-    name = Path(backbone).name if Path(backbone).is_absolute() else backbone
-    return f"`{name}`"
+    return f"`{public_name(backbone)}`"
 
 
 def _read(run: str | Path | None, name: str) -> dict[str, Any]:
@@ -248,4 +376,4 @@ def _read(run: str | Path | None, name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if run is not None and path.is_file() else {}
 
 
-__all__ = ["CardFacts", "bank_card", "eval_results_yaml", "fill_card", "snippets", "summarise"]
+__all__ = ["CardFacts", "bank_card", "eval_results_yaml", "fill_card", "snippets", "summarize"]

@@ -1,6 +1,4 @@
-"""`AnoPLePreTrainedModel`: what an AnoPLe checkpoint is, how it is written and read.
-
-Where in the paper: nowhere, this is ours (the paper's code and weights are not published).
+"""`AnoPLePreTrainedModel`: what an AnoPLe checkpoint is, how it is written, read and pushed.
 
 - Small: the frozen CLIP is named in the config by id and revision and merged when loading, unless asked otherwise.
 - The memory bank is a file of its own, `memory_bank.safetensors`, tied to the prompts by a fingerprint.
@@ -9,29 +7,33 @@ Where in the paper: nowhere, this is ours (the paper's code and weights are not 
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+from huggingface_hub import _CACHED_NO_EXIST, CommitInfo, try_to_load_from_cache
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedModel
 from transformers.utils import cached_file, resolve_revision
 
-from .adaptation import add_lora, is_lora, set_learning
 from .backbones import HUB_OPTIONS, load_backbone
-from .configuration_anople import AnoPLeConfig
+from .cards import bank_card, fill_card
+from .configuration_anople import SHARED, AnoPLeConfig
+from .hub import CARD, WEIGHTS, commit_folder, drop_paths, is_hub_id, open_repository, public_name, ship_code
+from .lora import add_lora, is_lora, set_learning
 from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts
-from .sharing_anople import Sharing
 
 WEIGHTS_FILE = "model.safetensors"
 COMMIT = ("commit_message", "commit_description", "private", "token", "revision", "create_pr")
 
 
-class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # our push_to_hub takes more
-    """Flags, initialisation, saving and loading shared by AnoPLe models."""
+class AnoPLePreTrainedModel(PreTrainedModel):
+    """Flags, initialization, saving and loading shared by AnoPLe models."""
 
     config: AnoPLeConfig
     config_class = AnoPLeConfig
@@ -125,23 +127,9 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # 
             super().save_pretrained(save_directory, state_dict=state, **kwargs)
         finally:
             self.config.backbone = backbone
-        self.save_bank(save_directory)
+        self._write_bank(Path(save_directory))
         if push:
             self.push_to_hub(repo_id, save_backbone=save_backbone, **commit)
-
-    def save_memory(self, folder: str | os.PathLike) -> None:
-        """Update bank and thresholds of a checkpoint on disk, after `memorize` or `forget`; weights stay as they are.
-
-        Args:
-            folder: A folder that `save_pretrained` wrote.
-        """
-        folder = Path(folder)
-        self.save_bank(folder)
-        on_disk = AnoPLeConfig.from_pretrained(folder)
-        on_disk.calibration = self.config.calibration
-        temporary = folder / "config.json.tmp"
-        on_disk.to_json_file(temporary)
-        temporary.replace(folder / "config.json")
 
     @classmethod
     def from_pretrained(
@@ -195,6 +183,184 @@ class AnoPLePreTrainedModel(Sharing, PreTrainedModel):  # type: ignore[misc]  # 
             model.memory = MemoryBank.load(bank, fingerprint=model.fingerprint()).to(model.device)
             model.config.calibration = model.memory.calibration or model.config.calibration
         return model
+
+    def remove(self, category: str, name: str | None = None) -> None:
+        """Take a product out of the memory and drop its threshold, or take out one of its photos by name.
+
+        Raises:
+            KeyError: Unknown category or photo.
+        """
+        self.memory.remove(category, name)
+        if self.config.calibration and category not in self.memory.categories:
+            self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
+
+    def load_memory(self, source: str | os.PathLike, *, merge: bool = False, **hub: Any) -> None:
+        """Take in a memory bank, with the thresholds that came with it if they were learned with the same settings.
+
+        Args:
+            source: A `memory_bank.safetensors`, or a folder or Hub id that holds one.
+            merge: Add its photos to those already here, instead of replacing them. Where both have a threshold for
+                an unknown product, the higher one holds.
+            hub: `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, as in `from_pretrained`.
+
+        Raises:
+            ValueError: Not a bank, or one of another model; the memory stays as it was.
+            OSError: There is no such file.
+        """
+        if Path(source).is_absolute() and not Path(source).exists():
+            raise FileNotFoundError(f"no memory bank at {source}; expected a {BANK_FILE}, a folder or a Hub id.")
+        path = source if os.path.isfile(source) else cached_file(os.fspath(source), BANK_FILE, **hub)
+        bank = MemoryBank.load(str(path), fingerprint=self.fingerprint(), scoring=self.config.scoring).to(self.device)
+        mine = (self.config.calibration or {}) if merge else {}
+        if merge:
+            self.memory.merge(bank)
+        else:
+            self.memory = bank
+        found = mine | bank.calibration
+        if SHARED in mine and SHARED in bank.calibration:
+            found[SHARED] = max(mine[SHARED], bank.calibration[SHARED], key=lambda entry: entry["threshold"])
+        self.config.calibration = found or None
+
+    def save_memory(self, folder: str | os.PathLike) -> None:
+        """Write `memory_bank.safetensors` into a folder, and the thresholds into its `config.json`, if it has one.
+
+        In a folder that `save_pretrained` wrote, this updates the checkpoint after `memorize` or `remove`; the weights
+        stay as they are. An empty memory takes an earlier bank away.
+
+        Args:
+            folder: An existing folder.
+        """
+        folder = Path(folder)
+        self._write_bank(folder)
+        if (folder / "config.json").is_file():
+            on_disk = AnoPLeConfig.from_pretrained(folder)
+            on_disk.calibration = self.config.calibration
+            temporary = folder / "config.json.tmp"
+            on_disk.to_json_file(temporary)
+            temporary.replace(folder / "config.json")
+
+    def _write_bank(self, folder: Path, *, public: bool = False) -> None:
+        """`public` leaves the folders of this machine out of the names of photos and backbone."""
+        if not len(self.memory):
+            (folder / BANK_FILE).unlink(missing_ok=True)
+            return
+        bank, name = self.memory, self.config.backbone or "in the checkpoint"
+        if public:
+            bank, name = bank.renamed(public_name), public_name(name)
+        about = {"calibration": self.config.calibration, "scoring": self.config.scoring}
+        bank.save(folder / BANK_FILE, fingerprint=self.fingerprint(), backbone=name, **about)
+
+    def push_memory(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> CommitInfo:
+        """Push the memory bank alone: to the model's own repository, or to one for banks. `load_memory` takes it in.
+
+        Folders of photos given by absolute path are not published, only the photos' own names.
+
+        Args:
+            repo_id: Is created if it is not there, with a short card.
+            commit_message: First line of the commit.
+            private: For a new repository.
+            token: As everywhere in `huggingface_hub`.
+            revision: Branch.
+            create_pr: Open a pull request instead.
+
+        Raises:
+            ValueError: The memory is empty.
+        """
+        if not len(self.memory):
+            raise ValueError("the memory is empty, nothing to push: call model.memorize(images, category=...) first.")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self._write_bank(folder, public=True)
+            repo_id, there = open_repository(repo_id, private=private, token=token, revision=revision)
+            if CARD not in there:
+                bank_card(self, repo_id).save(folder / CARD)
+            where: dict[str, Any] = {"token": token, "revision": revision, "create_pr": create_pr}
+            return commit_folder(
+                folder, repo_id, there=there, message=commit_message or "Update the memory bank", **where
+            )
+
+    def push_to_hub(  # type: ignore[override]  # its own arguments beside those of `PushToHubMixin`
+        self,
+        repo_id: str,
+        *,
+        processor: Any = None,
+        card: Any = None,
+        extra_files: Mapping[str, str | Path] | None = None,
+        save_backbone: bool | None = None,
+        with_code: bool = True,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        tags: Sequence[str] | None = None,
+    ) -> CommitInfo:
+        """Push model, memory bank, processor, card and code as one commit.
+
+        Args:
+            repo_id: `name` or `owner/name`; is created if it is not there.
+            processor: The model's `AnoPLeProcessor`. None leaves the repository's as it is.
+            card: A `ModelCard` or its text. None keeps the repository's card; only if it has none, one is filled.
+            extra_files: More files by their path in the repository: a `Path` to copy, or a text.
+            save_backbone: Also write CLIP's weights. None: only if others cannot load it by its id, that is if it is
+                a folder of this machine or the package's own.
+            with_code: Ship the files that `trust_remote_code` needs.
+            commit_message: First line of the commit.
+            commit_description: Its body.
+            private: For a new repository.
+            token: As everywhere in `huggingface_hub`.
+            revision: Branch.
+            create_pr: Open a pull request instead.
+            max_shard_size: As in `save_pretrained`.
+            tags: Further tags for a card that is filled here.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: As the Hub says; nothing was committed then.
+        """
+        if save_backbone is None:
+            save_backbone = not is_hub_id(self.config.backbone)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.save_pretrained(folder, save_backbone=save_backbone, max_shard_size=max_shard_size)
+            self._write_bank(folder, public=True)
+            drop_paths(folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
+            if with_code:
+                ship_code(folder)
+            for target, content in (extra_files or {}).items():
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, folder / target)
+                else:
+                    (folder / target).write_text(content, encoding="utf-8")
+            repo_id, there = open_repository(repo_id, private=private, token=token, revision=revision)
+            if card is None and CARD not in there:
+                card = fill_card(self, repo_id, tags=tags or ())
+            if card is not None:
+                (folder / CARD).write_text(str(card), encoding="utf-8")
+            return commit_folder(
+                folder,
+                repo_id,
+                there=there,
+                message=commit_message or "Upload AnoPLe detector",
+                drop=WEIGHTS,
+                commit_description=commit_description,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+            )
 
 
 def backbone_digest(clip: CLIPModel) -> str:

@@ -1,4 +1,4 @@
-"""`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learnt about its products' scores.
+"""`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learned about its products' scores.
 
 Where in the paper: section 3 (method) and 4.1 (backbone). Values that the paper leaves open are ours; each field
 says so.
@@ -14,6 +14,8 @@ ATTENTION = {"q_proj", "k_proj", "v_proj", "out_proj"}
 """Projections of a CLIP attention, as transformers names them."""
 LOCAL_VIEWS = 4
 """N of sec. 3.2: the crops of a 2 x 2 grid. Rows 0..3 of the scale prefix are theirs, row 4 is the global view's."""
+SHARED = "*"
+"""Key of the thresholds that hold when the product is not known."""
 
 Coupling = Literal["both", "t2v", "v2t", "independent", "text", "visual"]
 
@@ -73,7 +75,7 @@ class AnoPLeConfig(PreTrainedConfig):
         lora_towers: `vision`, `text` or `both`. Ours.
         lora_targets: Which of q_proj, k_proj, v_proj, out_proj get them; q and v are ours (LoRA's).
         class_names: Word used for each category in the text prompts; the key is the category.
-        calibration: Thresholds learnt from normals alone, see `anople_hf.scoring.Calibration`.
+        calibration: Thresholds learned from normals alone, see `anople_hf.calibration.Calibration`.
         prompt_fingerprint: Digest of everything that shapes the remembered features; ties a bank to its model.
 
     Example:
@@ -205,8 +207,19 @@ class AnoPLeConfig(PreTrainedConfig):
 
     @property
     def categories(self) -> list[str]:
-        """The known products, in the order they were learnt."""
+        """The known products, in the order they were learned."""
         return list(self.class_names or {})
+
+    def calibration_of(self, category: str | None = None, *, recognized: bool = False) -> dict[str, Any]:
+        """The calibration that decides about a photo; empty if there is none.
+
+        Args:
+            category: The product; None if the photo is compared with all.
+            recognized: It was not told; then the common calibration stands in for one of its own. For a product that
+                is told it does not: it was learned from smaller distances, those to all products.
+        """
+        known = self.calibration or {}
+        return known.get(category or SHARED, known.get(SHARED, {}) if recognized else {})
 
 
 __all__ = ["AnoPLeConfig"]

@@ -2,7 +2,7 @@
 
 Where in the paper: sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after MaskCLIP.
 
-- Starts as MaskCLIP: CLIP's own visual projection applied to every patch. What is learnt is a refinement on top.
+- Starts as MaskCLIP: CLIP's own visual projection applied to every patch. What is learned is a refinement on top.
 - The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, as
   much as two thirds of the vision tower; this one costs 0.6 at 30 x 30.
 - The form is ours: the paper gives neither kernel nor map size.

@@ -1,7 +1,5 @@
 """Pushing to the Hub: everything of a detector in one commit, with the code that loads it where we are not installed.
 
-Where in the paper: nowhere, this is ours (the paper's code and weights are not published).
-
 - One commit, whatever the client's version: a reader of the repository sees the old detector or the new one.
 - A model card that is there stays there, unless a new one is given.
 - The code shipped is these very files, flat, as `trust_remote_code` wants them.
@@ -55,7 +53,7 @@ def ship_code(folder: Path) -> list[str]:
     return sorted(file.name for file in files)
 
 
-def forget_paths(folder: Path) -> None:
+def drop_paths(folder: Path) -> None:
     """Take out of `config.json` where this machine had loaded things from."""
 
     def without(settings: Any) -> Any:
@@ -122,3 +120,13 @@ def commit_folder(
         commit_message=message,
         **commit,
     )
+
+
+def public_name(name: str) -> str:
+    """A path without the folders of this machine."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def is_hub_id(backbone: str | None) -> bool:
+    """Whether others can load a backbone by this name: an id on the Hub, no folder here and no part of the package."""
+    return backbone is not None and ":" not in backbone and not Path(backbone).exists()

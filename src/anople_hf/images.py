@@ -1,8 +1,9 @@
 """Reading photos as cameras and tools write them: always 8-bit RGB, upright, or a clear refusal.
 
-Where in the paper: nowhere; the data sets mix greyscale, 16-bit, palette and rotated files (method notes, 5.7).
+The data sets mix grayscale, 16-bit, palette and rotated files.
 """
 
+import hashlib
 import io
 import struct
 import urllib.request
@@ -247,3 +248,8 @@ def _name(source: Any) -> str:
     if isinstance(source, Image.Image):
         source = getattr(source, "filename", "") or "the photo"
     return str(source) if isinstance(source, (str, Path)) else "the photo"
+
+
+def image_digest(image: Any) -> str:
+    """SHA-256 of one view (3, H, W), taken from its float32 values."""
+    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -22,8 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .matching import Matcher
-from .references import Reference
+from .matching import Matcher, Reference
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ class MemoryBank(nn.Module):
 
         Args:
             category: The product; new or known.
-            features: (B, L, n, d) patch tokens, any length; normalised here.
+            features: (B, L, n, d) patch tokens, any length; normalized here.
             names: One per photo, optional.
             digests: One per photo, optional.
 
@@ -109,7 +108,7 @@ class MemoryBank(nn.Module):
         self._replace(self._references | {category: self._references.get(category, []) + added})
 
     def remove(self, category: str, name: str | None = None) -> None:
-        """Forget a product, or one of its photos, given by its name or its digest.
+        """Take out a product, or one of its photos, given by its name or its digest.
 
         Raises:
             KeyError: Unknown category or photo; the message lists the known ones.
@@ -193,7 +192,7 @@ class MemoryBank(nn.Module):
         return self._matcher.recognize(tokens)
 
     def prepare(self, categories: Sequence[str | None], *, discount: bool = False) -> None:
-        """Prepare searching these products now (None: all of them), and recognising them, not at the first photo.
+        """Prepare searching these products now (None: all of them), and recognizing them, not at the first photo.
 
         A graph is traced after this: what is prepared while tracing would be symbols.
         """
@@ -246,8 +245,8 @@ class MemoryBank(nn.Module):
             path: The file; written under a temporary name, then renamed.
             fingerprint: Digest of the prompted encoder the rows come from.
             backbone: Its CLIP, for people.
-            calibration: Thresholds learnt with these references, so that they travel with them.
-            scoring: The settings they were learnt with, `AnoPLeConfig.scoring`.
+            calibration: Thresholds learned with these references, so that they travel with them.
+            scoring: The settings they were learned with, `AnoPLeConfig.scoring`.
         """
         tensors = {
             f"{category}/layer.{layer}": torch.cat([r.features[i] for r in references]).contiguous()
@@ -281,7 +280,7 @@ class MemoryBank(nn.Module):
         Args:
             path: A file written by `save`.
             fingerprint: Refuse the bank unless it carries this one.
-            scoring: Leave the thresholds out, with a warning, if they were learnt with other settings than these.
+            scoring: Leave the thresholds out, with a warning, if they were learned with other settings than these.
 
         Raises:
             ValueError: Not a memory bank, or one of another model; says which and what to do.
@@ -337,3 +336,33 @@ class MemoryBank(nn.Module):
         bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
         bank._replace({c: [replace(r, name=rename(r.name)) for r in refs] for c, refs in self._references.items()})
         return bank
+
+
+def shifted_views(image: Tensor, count: int, patch: int) -> Tensor:
+    """A photo at `count` x `count` evenly spaced places of the patch grid, its border mirrored. Ours.
+
+    How an edge lies in its patch changes the tokens of a small backbone more than many a defect does. A bank that has
+    seen a part in several places of the grid does not take that for a defect.
+
+    Args:
+        image: (3, H, W).
+        count: Places along each axis; 1 gives the photo itself.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        (count * count, 3, H, W), moved by less than half a patch.
+
+    Example:
+        >>> shifted_views(torch.arange(8.0).expand(1, 8, 8), 2, patch=4)[:, 0, 0]
+        tensor([[1., 2., 3., 4., 5., 6., 7., 6.],
+                [1., 0., 1., 2., 3., 4., 5., 6.],
+                [1., 2., 3., 4., 5., 6., 7., 6.],
+                [1., 0., 1., 2., 3., 4., 5., 6.]])
+    """
+    height, width = image.shape[-2:]
+    offsets = [round(((i + 0.5) / count - 0.5) * patch) for i in range(count)]
+    reach = max(map(abs, offsets))
+    padded = F.pad(image[None], (reach,) * 4, mode="reflect")[0]
+    return torch.stack([
+        padded[:, reach - y : reach - y + height, reach - x : reach - x + width] for y in offsets for x in offsets
+    ])  # fmt: skip

@@ -8,6 +8,7 @@ Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -15,19 +16,52 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 from transformers import initialization as init
+from transformers.utils import ModelOutput
 
-from .adaptation import add_lora
 from .backbones import HUB_OPTIONS, load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
-from .memory import MemoryBank
-from .output_anople import AnoPLeOutput
+from .images import image_digest
+from .lora import add_lora
+from .memory import MemoryBank, shifted_views
 from .prompts import CoupledPrompts, attach_prompts, first_layers
-from .references import image_digest, shifted_views
-from .scoring import abnormal_probability, calibration_of, fuse, fuse_maps, map_peak, resize_map, smooth
+from .scoring import abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
+
+
+@dataclass
+class AnoPLeOutput(ModelOutput):
+    """What the model says about a batch of views.
+
+    Attributes:
+        scores: (B,) raw anomaly score, eq. 16; higher is more anomalous. Rank with these, decide with `thresholds`.
+        anomaly_maps: (B, H, W) M_q of eq. 15 at the view's size, blurred by `config.smoothing_sigma`; None in training
+            mode, which learns from `decoder_maps`.
+        image_probabilities: (B,) p-hat of eq. 9, the abnormal channel.
+        decoder_maps: (B, h, w) M-hat of eq. 8, the abnormal channel.
+        memory_maps: (B, g, g) M_mem of eq. 14.
+        thresholds: (B,) calibrated decision thresholds, NaN where there is none for the product.
+        pixel_thresholds: (B,) the same for the maps.
+        image_features: (B, d) z_0, unit length; None with branch="memory".
+        patch_features: (B, d, h, w) D(z).
+        text_features: (2, d) w+ and w-.
+        products: (B,) places in the memory's `categories` of the products that the photos were recognized as and
+            compared with; None if they were told, or compared with all. Ours.
+    """
+
+    scores: Tensor
+    anomaly_maps: Tensor = None  # type: ignore[assignment]  # ModelOutput wants a default for all but the first
+    image_probabilities: Tensor | None = None
+    decoder_maps: Tensor | None = None
+    memory_maps: Tensor | None = None
+    thresholds: Tensor | None = None
+    pixel_thresholds: Tensor | None = None
+    image_features: Tensor | None = None
+    patch_features: Tensor | None = None
+    text_features: Tensor | None = None
+    products: Tensor | None = None
 
 
 class AnoPLeModel(AnoPLePreTrainedModel):
@@ -134,7 +168,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """One pass of the prompted vision tower (eq. 4-7).
 
         Args:
-            pixel_values: (B, 3, S, S) normalised views, S as in `config.image_size`.
+            pixel_values: (B, 3, S, S) normalized views, S as in `config.image_size`.
             views: (B,) rows of the scale prefix; None for the global view.
             layers: 0-based encoder layers whose patch tokens are wanted, too.
 
@@ -239,7 +273,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """Score a batch of views (sec. 3.4), or run the trainable path.
 
         Args:
-            pixel_values: (B, 3, H, W) normalised views.
+            pixel_values: (B, 3, H, W) normalized views.
             category: Route to one known product, or one per image; None searches the memory as
                 `config.memory_search` says.
             branch: `both` is the paper's; `prompt` leaves the memory out (training does), `memory` leaves text and
@@ -323,7 +357,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         names = [category] if category is None or isinstance(category, str) else category
         if products is not None:
             names = bank.categories
-        found = [calibration_of(self.config, name, recognized=products is not None) for name in names]
+        found = [self.config.calibration_of(name, recognized=products is not None) for name in names]
         values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
         image, pixel = torch.tensor(values, device=scores.device)
         if products is not None:

@@ -2,7 +2,7 @@
 
 Where in the paper: sec. 4.1 (views), eq. 1 (class names become tokens).
 
-All CLIPs of OpenAI and all plain ones of open_clip share one byte-pair vocabulary. Its merges (MIT licence, OpenAI)
+All CLIPs of OpenAI and all plain ones of open_clip share one byte-pair vocabulary. Its merges (MIT license, OpenAI)
 are in the package, so that a bare weights file can be used without a network.
 """
 
@@ -22,7 +22,7 @@ _FILTERS = {"bicubic": 3, "bilinear": 2}  # PIL's numbers
 
 
 def open_clip_processor(checkpoint: OpenClipCheckpoint) -> CLIPImageProcessorPil:
-    """What open_clip does to an image for evaluation: shorter side resized and centre crop, or squeezed to a square.
+    """What open_clip does to an image for evaluation: shorter side resized and center crop, or squeezed to a square.
 
     Raises:
         ValueError: The checkpoint asks for something that CLIP's processor cannot do, such as borders.

@@ -15,11 +15,10 @@ from PIL import Image
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .calibration import calibrate
+from .calibration import calibrate, normal_probability
 from .hub import TASK, ship_code
 from .images import read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
-from .scoring import calibration_of, normal_probability
 
 
 class AnomalyDetectionPipeline(Pipeline):
@@ -32,7 +31,7 @@ class AnomalyDetectionPipeline(Pipeline):
         >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
         >>> _ = model.set_class_names({"gear": "gear"}, **processor.class_prompts(["gear"]))
         >>> detector = pipeline("image-anomaly-detection", model=model, processor=processor)
-        >>> photo = Image.new("RGB", (64, 48), "grey")
+        >>> photo = Image.new("RGB", (64, 48), "gray")
         >>> detector.memorize([photo], category="gear")
         >>> sorted(detector(photo))
         ['boxes', 'category', 'heat_map', 'label', 'mask', 'normal_probability', 'score', 'threshold']
@@ -62,11 +61,11 @@ class AnomalyDetectionPipeline(Pipeline):
 
             - `score`: raw, higher is more anomalous.
             - `normal_probability`: share of good parts that would look at least as anomalous (conformal p-value of
-                `scoring.normal_probability`), None if not calibrated.
+                `calibration.normal_probability`), None if not calibrated.
             - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
             - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
             - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.
-            - `category`: as routed, or as recognised; None if the photo was compared with all products.
+            - `category`: as routed, or as recognized; None if the photo was compared with all products.
 
         Raises:
             UnreadableImageError: Names the photo.
@@ -183,7 +182,7 @@ class AnomalyDetectionPipeline(Pipeline):
         found = self.processor.post_process(  # type: ignore[union-attr]
             output, target_sizes=[tuple(size)], thresholds=threshold, pixel_thresholds=pixel_threshold
         )[0]
-        entry = calibration_of(self.model.config, category, recognized=True)
+        entry = self.model.config.calibration_of(category, recognized=True)
         calibrated = not model_outputs["thresholds"].isnan().any()  # not for a branch alone
         return {
             "score": found["score"],

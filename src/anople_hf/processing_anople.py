@@ -1,6 +1,6 @@
 """`AnoPLeProcessor`: photos to views, class names to prompts with slots, model outputs to decisions.
 
-Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Decisions are those of `regions.py`.
+Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Decisions are those of `decisions.py`.
 """
 
 import math
@@ -13,9 +13,9 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
+from .decisions import decide
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
-from .regions import decide
 from .scoring import resize_map
 
 LABELS = ("normal", "defective")
@@ -84,11 +84,11 @@ class AnoPLeProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def __call__(self, images: Any = None, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
-        """Read and normalise photos.
+        """Read and normalize photos.
 
         Args:
             images: One or a list (or a column of a `datasets.Dataset`) of: path, URL, PIL image, numpy array or torch
-                tensor, bytes; or an array or tensor of four dimensions, a batch. Greyscale, 16-bit, alpha, palette and
+                tensor, bytes; or an array or tensor of four dimensions, a batch. Grayscale, 16-bit, alpha, palette and
                 EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.

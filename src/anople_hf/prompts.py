@@ -135,7 +135,7 @@ def feed_vision_encoder(
 ) -> tuple[tuple, dict[str, Any]]:
     """Pre-hook of the vision encoder: append the prefix c_i and P~v_0 behind the patches (eq. 4, 7).
 
-    CLIP has normalised its own tokens by then, so the new ones pass the same layer norm.
+    CLIP has normalized its own tokens by then, so the new ones pass the same layer norm.
     """
     kwargs = dict(kwargs)
     prefix: Tensor | None = kwargs.pop("prefix", None)

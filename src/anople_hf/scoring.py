@@ -1,16 +1,11 @@
-"""Scores, anomaly maps and thresholds: pure functions on tensors.
+"""Scores and anomaly maps: pure functions on tensors.
 
-Where in the paper: eq. 9 (image probability), eq. 15 (fusion of the maps), eq. 16 (score). The threshold is ours: the
-paper reports ranking metrics only, a line needs a decision.
+Where in the paper: eq. 9 (image probability), eq. 15 (fusion of the maps), eq. 16 (score).
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -18,23 +13,6 @@ from torch.nn import functional as F  # noqa: N812
 EPSILON = 1e-6
 """Smallest value of a factor in a fusion: a patch that equals its reference gives 1 - cos slightly below 0 in
 float32."""
-SHARED = "*"
-"""Key of the thresholds that hold when the product is not known."""
-QUANTILES = 21
-"""Stored quantiles of the calibration scores: every 5 %."""
-
-
-def calibration_of(config: Any, category: str | None = None, *, recognized: bool = False) -> dict[str, Any]:
-    """The calibration that decides about a photo; empty if there is none.
-
-    Args:
-        config: With `calibration`, as in `AnoPLeConfig`.
-        category: The product; None if the photo is compared with all.
-        recognized: It was not told; then the common calibration stands in for one of its own. For a product that is
-            told it does not: it was learnt from smaller distances, those to all products.
-    """
-    known = config.calibration or {}
-    return known.get(category or SHARED, known.get(SHARED, {}) if recognized else {})
 
 
 def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
@@ -131,113 +109,3 @@ def blur_matrix(side: int, sigma: float) -> Tensor:
     sources = (torch.arange(side)[:, None] + steps).clamp(0, side - 1)
     weights = (kernel / kernel.sum()).expand(side, -1)
     return torch.zeros(side, side).scatter_add_(1, sources, weights)
-
-
-def conformal_threshold(normal_scores: Sequence[float] | Tensor, false_alarm_rate: float) -> float:
-    """The smallest score that at most `false_alarm_rate` of new normals exceed, if they are exchangeable with these.
-
-    The k-th smallest of n scores with k = ceil((n + 1)(1 - rate)) (split conformal prediction). Fewer than
-    1/rate - 1 scores cannot promise the rate; then the largest one is returned and `Calibration.guaranteed` is False.
-
-    Args:
-        normal_scores: Raw scores of good parts that the model has not seen.
-        false_alarm_rate: Asked share of good parts called defective, between 0 and 1.
-
-    Raises:
-        ValueError: No scores, or a rate outside 0..1.
-
-    Example:
-        >>> conformal_threshold([i / 100 for i in range(1, 100)], 0.05)
-        0.95
-    """
-    if not 0 < false_alarm_rate < 1:
-        raise ValueError(f"false_alarm_rate={false_alarm_rate}: expected a share between 0 and 1, for example 0.05.")
-    ordered = sorted(float(score) for score in normal_scores)
-    if not ordered:
-        raise ValueError("No scores of normal images to calibrate on; give at least one good image.")
-    rank = math.ceil((len(ordered) + 1) * (1 - false_alarm_rate) - 1e-9)
-    return ordered[min(rank, len(ordered)) - 1]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Thresholds of one product, or of all together, learnt from good images alone.
-
-    Attributes:
-        threshold: Raw score above which a part is called defective.
-        pixel_threshold: Value of the anomaly map above which a pixel is marked, see `regions.mask_level`.
-        false_alarm_rate: The asked share of good parts called defective.
-        num_photos: Independent good photos the thresholds stand on.
-        num_scores: Scores taken of them.
-        guaranteed: Whether the rate is promised: the photos were new to the model, and at least 1/rate - 1.
-        method: How the scores were made.
-        normal_quantiles: The scores' quantiles at even steps from 0 to 1, for `normal_probability`.
-    """
-
-    threshold: float
-    pixel_threshold: float
-    false_alarm_rate: float
-    num_photos: int
-    num_scores: int
-    guaranteed: bool
-    method: str
-    normal_quantiles: tuple[float, ...] = ()
-
-    @classmethod
-    def from_normals(
-        cls,
-        scores: Sequence[float],
-        map_peaks: Sequence[float],
-        false_alarm_rate: float,
-        *,
-        num_photos: int,
-        exchangeable: bool,
-        method: str,
-    ) -> "Calibration":
-        """Calibrate on raw scores and on the peaks of the anomaly maps of the same good images.
-
-        `exchangeable` says that the scores are drawn as those of future good parts are: one each of photos that the
-        model has not seen.
-        """
-        return cls(
-            threshold=conformal_threshold(scores, false_alarm_rate),
-            pixel_threshold=conformal_threshold(map_peaks, false_alarm_rate),
-            false_alarm_rate=false_alarm_rate,
-            num_photos=num_photos,
-            num_scores=len(scores),
-            guaranteed=exchangeable and num_photos + 1 >= 1 / false_alarm_rate - 1e-9,
-            method=method,
-            normal_quantiles=tuple(np.quantile(np.asarray(scores, np.float64), np.linspace(0, 1, QUANTILES)).tolist()),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for `config.json`."""
-        return asdict(self) | {"normal_quantiles": list(self.normal_quantiles)}
-
-
-def normal_probability(score: float, calibration: Mapping[str, Any]) -> float | None:
-    """How many of the good parts would look at least this anomalous, as far as the calibration can tell.
-
-    The conformal p-value (1 + #{calibration scores >= score}) / (n + 1), with the count read off the stored quantiles.
-    It is *not* the probability that this part is good: that depends on how many parts are bad. It never falls below
-    1 / (n + 1), because n scores cannot tell rarer things apart. Like the threshold, it is exact on new photos
-    (`calibrate_on_new`), and an aim where several views of the photos learnt from had to do (`calibrate`).
-
-    Args:
-        score: Raw score.
-        calibration: `Calibration.to_dict()`, or what `config.calibration` holds for the product.
-
-    Returns:
-        A share in (0, 1], or None without stored quantiles.
-
-    Example:
-        >>> found = Calibration.from_normals([0.1, 0.2, 0.3], [1], 0.25, num_photos=3, exchangeable=True, method="")
-        >>> [normal_probability(score, found.to_dict()) for score in (0.05, 0.2, 0.9)]
-        [1.0, 0.625, 0.25]
-    """
-    quantiles = calibration.get("normal_quantiles")
-    if not quantiles:
-        return None
-    count = calibration["num_scores"]
-    below = float(np.interp(score, quantiles, np.linspace(0, 1, len(quantiles))))
-    return (1 + count * (1 - below)) / (count + 1)

@@ -94,21 +94,21 @@ def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path
     album, gallery, chosen, button = desk.show_photos(visitor, "cloth", "")
     assert len(gallery.value) == 5 and album.visible and chosen == "" and not button.interactive
     with pytest.raises(gr.Error, match="Choose one of the photos"):
-        desk.forget_photo(visitor, "cloth", chosen)
+        desk.remove_photo(visitor, "cloth", chosen)
     chosen, button = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))
     assert button.interactive
     _, gallery, still, button = desk.show_photos(visitor, "cloth", chosen)  # coming back to the tab
     assert still == chosen and gallery.selected_index == 0 and button.interactive
     assert desk.show_photos(visitor, "woven_cloth", chosen)[2] == ""
     with pytest.raises(gr.Error, match="Choose one of the photos"):
-        desk.forget_photo(visitor, "woven_cloth", chosen)
-    visitor, told = desk.forget_photo(visitor, "cloth", chosen)[:2]
+        desk.remove_photo(visitor, "woven_cloth", chosen)
+    visitor, told = desk.remove_photo(visitor, "cloth", chosen)[:2]
     assert "4 good photos known" in told and "hole" not in told
     assert visitor.products.limits("cloth")[0] < 0.7 * before
     assert desk.check(visitor, files[0], "cloth", 0.5)[0].label == "defective"
     for _ in range(4):
         chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))[0]
-        visitor, told = desk.forget_photo(visitor, "cloth", chosen)[:2]
+        visitor, told = desk.remove_photo(visitor, "cloth", chosen)[:2]
     assert told == "**cloth** is forgotten." and "cloth" not in visitor.products.names
     assert not desk.show_photos(visitor, "cloth", "")[0].visible
 

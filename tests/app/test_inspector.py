@@ -47,7 +47,7 @@ def test_a_moved_threshold_decides(inspector, products, holed):
     assert inspector.check(products, holed[0], "woven_cloth").label == "normal"
 
 
-def test_an_untold_product_is_recognised_or_judged_by_the_highest_threshold(inspector, products, holed, monkeypatch):
+def test_an_untold_product_is_recognized_or_judged_by_the_highest_threshold(inspector, products, holed, monkeypatch):
     products = inspector.teach(products, "capsule", [good("capsule", index) for index in range(2)])
     assert products.names == ["woven_cloth", "capsule"]
     found, told = inspector.check(products, holed[0]), inspector.check(products, holed[0], "woven_cloth")
@@ -111,7 +111,7 @@ def test_a_trained_detector_brings_its_products_and_thresholds(make_model, proce
 
 def test_a_bank_comes_back_with_its_thresholds(inspector, products, holed, tmp_path, make_model, processor):
     products.move("woven_cloth", 0.0123)
-    inspector.save_bank(products, tmp_path / "bank.safetensors")
+    inspector.save_memory(products, tmp_path / "bank.safetensors")
     back = inspector.load_bank(inspector.products(), tmp_path / "bank.safetensors")
     assert back.names == ["woven_cloth"] and back.limits("woven_cloth") == products.limits("woven_cloth")
     scores = [inspector.check(known, holed[0]).score for known in (back, products)]
@@ -123,7 +123,7 @@ def test_a_bank_comes_back_with_its_thresholds(inspector, products, holed, tmp_p
         assert inspector.model.config.calibration["woven_cloth"]["threshold"] == 0.0123
     finally:
         inspector.model.memory, inspector.model.config.calibration = inspector.products().bank, None
-        inspector.model.forget("woven_cloth")
+        inspector.model.remove("woven_cloth")
     with pytest.raises(ValueError, match="built with another model"):
         Inspector(make_model(), processor).load_bank(products, tmp_path / "bank.safetensors")
     (tmp_path / "words.safetensors").write_text("hello")
@@ -135,7 +135,7 @@ def test_a_saved_bank_does_not_tell_where_photos_lay(make_model, processor, phot
     model = make_model()
     model.memorize(photos[:1], "gear", names=["/home/somebody/gear1.png"])
     inspector = Inspector(model, processor)
-    inspector.save_bank(inspector.products(), tmp_path / "bank.safetensors")
+    inspector.save_memory(inspector.products(), tmp_path / "bank.safetensors")
     assert b"somebody" not in (tmp_path / "bank.safetensors").read_bytes()
 
 

@@ -187,10 +187,10 @@ def test_teach_check_threshold_and_two_visitors(page, browser, url, parts):
     pictures = page.locator("#good-photos button:has(img)")
     expect(pictures).to_have_count(3, timeout=PATIENCE)
     pictures.first.click()
-    page.locator("#forget-photo").click()
+    page.locator("#remove-photo").click()
     expect(page.locator("#told")).to_contain_text("board: 2 good photos known", timeout=PATIENCE)
     expect(pictures).to_have_count(2, timeout=PATIENCE)
-    page.locator("#forget").click()
+    page.locator("#remove").click()
     expect(page.locator("#told")).to_contain_text("board is forgotten", timeout=PATIENCE)
     assert "board" not in products_of(page)
 

@@ -1,4 +1,4 @@
-"""What one visitor taught: thresholds, false alarms, forgetting; branches that change alone."""
+"""What one visitor taught: thresholds, false alarms, removing; branches that change alone."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_a_product_without_threshold_says_so():
         products.limits("gear")
 
 
-def test_a_threshold_goes_with_the_photos_it_was_learnt_from():
+def test_a_threshold_goes_with_the_photos_it_was_learned_from():
     products = known("gear")
     products.bank.add("gear", torch.randn(1, 1, 4, 8), digests=["c"])  # of the detector, without a threshold
     products.remove("gear", "0a")
@@ -124,6 +124,6 @@ def test_a_visitor_cannot_fill_the_memory():
 
 
 def test_photos_become_rgb(tmp_path):
-    Image.new("L", (50, 40), 7).save(tmp_path / "grey.png")
-    assert checked_photo(tmp_path / "grey.png").mode == "RGB"
+    Image.new("L", (50, 40), 7).save(tmp_path / "gray.png")
+    assert checked_photo(tmp_path / "gray.png").mode == "RGB"
     assert checked_photo(Image.new("RGBA", (50, 40))).size == (50, 40)

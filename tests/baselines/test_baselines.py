@@ -6,7 +6,7 @@ import torch
 from anople_hf.baselines import METHODS
 from anople_hf.data import load_inspection_data
 from anople_hf.evaluation import evaluate
-from anople_hf.metrics import METRICS
+from anople_hf.evaluation.metrics import METRICS
 from anople_hf.processing_anople import AnoPLeProcessor
 
 

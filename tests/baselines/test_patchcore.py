@@ -1,4 +1,4 @@
-"""PatchCore: the coreset against a search by hand, neighbourhoods, and the weight of the score."""
+"""PatchCore: the coreset against a search by hand, neighborhoods, and the weight of the score."""
 
 import pytest
 import torch
@@ -34,14 +34,14 @@ def test_with_all_patches_kept_a_known_photo_is_at_distance_zero(tiny_clip, phot
     assert detector(photos[3:4]).scores > 0.1
 
 
-def test_share_neighbourhood_and_weight_change_the_scores(tiny_clip, photos):
+def test_share_neighborhood_and_weight_change_the_scores(tiny_clip, photos):
     def score(**arguments):
         detector = PatchCore.from_backbone(tiny_clip, **arguments)
         detector.memorize(photos[:3], "gear")
         return detector(photos[4:]).scores
 
     plain = score()
-    for arguments in ({"coreset": 0.5}, {"neighbourhood": 1}, {"reweigh": 1}, {"seed": 5}):
+    for arguments in ({"coreset": 0.5}, {"neighborhood": 1}, {"reweigh": 1}, {"seed": 5}):
         assert not torch.allclose(score(**arguments), plain), arguments
 
 
@@ -65,7 +65,7 @@ def test_a_new_photo_renews_the_coreset(tiny_clip, photos):
     assert detector(photos[4:5]).scores < before
 
 
-@pytest.mark.parametrize("arguments", [{"coreset": 0}, {"coreset": 1.5}, {"neighbourhood": 2}, {"reweigh": 0}])
+@pytest.mark.parametrize("arguments", [{"coreset": 0}, {"coreset": 1.5}, {"neighborhood": 2}, {"reweigh": 0}])
 def test_settings_that_make_no_sense_are_refused(tiny_clip, arguments):
     with pytest.raises(ValueError, match="expected a share in 0..1, an odd number"):
         PatchCore.from_backbone(tiny_clip, **arguments)

@@ -9,7 +9,7 @@ from anople_hf.benchmark.lines import make_lines
 from anople_hf.benchmark.plans import Plan
 from anople_hf.benchmark.quoted import differences, figures, find
 from anople_hf.data.published import PUBLISHED
-from anople_hf.metrics import ALL_METRICS
+from anople_hf.evaluation.metrics import ALL_METRICS
 
 PAPERS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
 
@@ -71,7 +71,7 @@ def test_differences_are_named():
     ]  # fmt: skip
     assert differences("table1", cell(dataset="mine", backbone="ViT-B-16-plus-240"), some) == ["data set"]
     assert differences("table5", cell(dataset="BMAD"), {}) == ["1 shots"]
-    ours = ["backbone embedded:tiny-clip", "category recognised", "distances discounted"]
+    ours = ["backbone embedded:tiny-clip", "category recognized", "distances discounted"]
     assert differences("table1", cell(backbone="embedded:tiny-clip"), COUNTS["MVTec-AD"]) == ours
     told = cell(backbone="embedded:tiny-clip", route=True, settings={"memory_discount": False})
     assert differences("table1", told, COUNTS["MVTec-AD"]) == [ours[0], "category told"]

@@ -4,14 +4,12 @@ import json
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
 from anople_hf.benchmark import make_plan, run_plan, runs
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 QUICK = {"max_steps": 1, "batch_size": 1, "calibration_views": 1}
 
 
@@ -83,7 +81,7 @@ def test_a_damaged_cell_is_named(plan, tmp_path):
 
 def start(count, trees, tiny_clip, warm, output):
     launcher = ["torchrun", "--standalone", "--nproc-per-node", str(count)] if count > 1 else ["python"]
-    command = [*launcher, str(SCRIPTS / "compare_methods.py"), trees["mvtec"], "--output", str(output)]
+    command = [*launcher, "-m", "anople_hf.cli", "compare", trees["mvtec"], "--output", str(output)]
     command += ["--backbone", tiny_clip]
     command += ["--shots", "1", "--seeds", "0,1", "--method", "spade", "--method", "anople", "--max-steps", "2"]
     return subprocess.Popen(

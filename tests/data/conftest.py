@@ -7,7 +7,7 @@ from PIL import Image
 
 @pytest.fixture
 def photo():
-    """Write a photo of one grey level."""
+    """Write a photo of one gray level."""
 
     def write(path, level=100, side=20):
         path.parent.mkdir(parents=True, exist_ok=True)

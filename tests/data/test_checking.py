@@ -43,7 +43,7 @@ def test_a_tidy_set_is_counted_and_has_no_problems(tidy):
 
 def test_every_problem_is_named_by_its_file(tidy, truncate):
     root = tidy / "zipper"
-    shutil.copy(root / "train/good/0.png", root / "test/good/9.png")  # a test photo that was learnt
+    shutil.copy(root / "train/good/0.png", root / "test/good/9.png")  # a test photo that was learned
     shutil.copy(root / "test/split/0.png", root / "test/split/2.png")  # and one without a mask
     Image.new("RGB", (30, 20), 7).save(root / "test/split/3.png")
     Image.new("L", (30, 20), 0).save(root / "ground_truth/split/3_mask.png")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anople_hf.evaluate_modules import MODULES, module_path
-from anople_hf.metrics import aupro, aupro_200, auroc, average_precision, f1_max, trapezoid_aupr
+from anople_hf.evaluation.metrics import aupro, aupro_200, auroc, average_precision, f1_max, trapezoid_aupr
 
 
 @pytest.fixture(autouse=True)

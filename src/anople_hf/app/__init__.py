@@ -1,7 +1,5 @@
 """The web app: teach a product with a few good photos, check others, move the threshold, take the results along.
 
-Where in the paper: nowhere, this is ours.
-
 `interface.py` is what is seen, `desk.py` what the buttons do, `inspector.py` how photos are taught and judged,
 `products.py` what one visitor taught, `detectors.py` the models to choose from, `texts.py` the words.
 """

@@ -1,7 +1,5 @@
 """`Desk`: what the buttons of the app do. Reads what the visitor gave, asks the detector, words what came out.
 
-Where in the paper: nowhere, this is ours.
-
 A visitor is a detector's name and the products taught with it. Every method takes the visitor and gives it back where
 it changed. Computation goes through `ask`, as one function of plain arguments: so it can be lent a GPU for a moment
 (ZeroGPU runs it in a process of its own, where nothing that is changed comes back but the result).
@@ -160,11 +158,11 @@ class Desk:
         chosen = photos[event.index][0] if event.index < len(photos) else ""
         return chosen, gr.Button(interactive=bool(chosen))
 
-    def forget_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
-        """Forget one of a product's good photos, given by its digest."""
+    def remove_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
+        """Remove one of a product's good photos, given by its digest."""
         if chosen not in dict(visitor.products.by_strangeness(product)):
             raise _said("Choose one of the photos first: click it.")
-        visitor = replace(visitor, products=self.ask(visitor, "forget_photo", product, chosen))
+        visitor = replace(visitor, products=self.ask(visitor, "remove_photo", product, chosen))
         left = product in visitor.products.names
         told = taught(visitor.products, product) if left else f"**{product}** is forgotten."
         return visitor, told, *_menus(visitor.products, product)
@@ -183,9 +181,9 @@ class Desk:
         return replace(visitor, products=more), told, *_menus(more, next(iter(gained), None))
 
     def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
-        """Forget a product."""
+        """Remove a product."""
         if product == ANY:
-            raise _said("Choose one product to forget.")
+            raise _said("Choose one product to remove.")
         products = visitor.products.branch()
         try:
             products.remove(product)
@@ -198,7 +196,7 @@ class Desk:
         if not visitor.products.names:
             raise _said("No product is known yet: teach one first.")
         path = self.downloads.place("memory_bank.safetensors")
-        self.detectors.get(visitor.detector).save_bank(visitor.products, path)
+        self.detectors.get(visitor.detector).save_memory(visitor.products, path)
         return str(path)
 
     def show_threshold(self, visitor: Visitor, product: str) -> tuple[Any, str]:

@@ -1,7 +1,4 @@
-"""`Detectors`: the models that the app offers, loaded when first asked for, and what a visitor begins with.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""`Detectors`: the models that the app offers, loaded when first asked for, and what a visitor begins with."""
 
 import tempfile
 import threading

@@ -1,7 +1,4 @@
-"""What visitors take along: findings as a table and as pictures, and a place for such files that empties itself.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""What visitors take along: findings as a table and as pictures, and a place for such files that empties itself."""
 
 import csv
 import io

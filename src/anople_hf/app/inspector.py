@@ -15,13 +15,13 @@ from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from ..calibration import vary
+from ..hub import public_name
+from ..images import image_digest
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
-from ..overlays import heat_map_overlay
-from ..palette import DETECTED, EDGE, css
+from ..pictures.overlays import heat_map_overlay
+from ..pictures.palette import DETECTED, EDGE, css
 from ..processing_anople import AnoPLeProcessor
-from ..references import image_digest
-from ..sharing_anople import public_name
 from .products import ANY, MOST_PHOTOS, GoodPhoto, Products, checked_photo
 
 SHOWN_SIDE = 1280
@@ -36,7 +36,7 @@ class Finding:
 
     Attributes:
         name: Of the file.
-        product: What it was judged as: told, recognised, or any.
+        product: What it was judged as: told, recognized, or any.
         photo: As shown, at most `SHOWN_SIDE` pixels a side.
         heat_map: (H, W) at the size of `photo`.
         score: Raw score.
@@ -113,7 +113,7 @@ class Inspector:
         more.require_room()
         return more
 
-    def save_bank(self, products: Products, path: str | Path) -> None:
+    def save_memory(self, products: Products, path: str | Path) -> None:
         """Write a visitor's bank with its thresholds, for `load_bank` and `AnoPLeModel.load_memory`.
 
         Folders of this machine are left out of the names of photos and backbone.
@@ -152,7 +152,7 @@ class Inspector:
         return self._judged(more, bank, name)
 
     @torch.inference_mode()
-    def forget_photo(self, products: Products, name: str, digest: str) -> Products:
+    def remove_photo(self, products: Products, name: str, digest: str) -> Products:
         """The products without one of the photos that were taught here, and the product's threshold set anew.
 
         Raises:

@@ -1,7 +1,4 @@
-"""The face of the app: tabs, fields and buttons, and which action of the `Desk` each one starts.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""The face of the app: tabs, fields and buttons, and which action of the `Desk` each one starts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -131,7 +128,7 @@ def build(
             told = gr.Markdown(elem_id="told")
             with gr.Row(equal_height=True):
                 known = gr.Dropdown(names, value=names[0], label="Known products", scale=2, elem_id="known")
-                forget = gr.Button("Forget this product", elem_id="forget")
+                remove = gr.Button("Remove this product", elem_id="remove")
                 bank = gr.DownloadButton("Download the memory bank", elem_id="bank")
             chosen = gr.State("")
             with gr.Column(visible=False) as album:
@@ -145,7 +142,7 @@ def build(
                     buttons=[],
                     elem_id="good-photos",
                 )
-                forget_photo = gr.Button("Forget the chosen photo", interactive=False, elem_id="forget-photo")
+                remove_photo = gr.Button("Remove the chosen photo", interactive=False, elem_id="remove-photo")
             with gr.Accordion("Load a memory bank", open=False):
                 given = gr.File(file_types=[".safetensors"], label="memory_bank.safetensors", elem_id="bank-file")
                 take = gr.Button("Add its products", elem_id="take-bank")
@@ -167,21 +164,21 @@ def build(
         with gr.Tab("About"):
             gr.Markdown(ABOUT)
         menus = [product, batch_product, known, whose]
-        learnt = [visitor, told, *menus]
+        learned = [visitor, told, *menus]
         changed = [visitor, about, dataset, *shown, *menus]
-        remembered.select(desk.choose_photo, [visitor, known], [chosen, forget_photo], **QUIET, **IN_TURN)
+        remembered.select(desk.choose_photo, [visitor, known], [chosen, remove_photo], **QUIET, **IN_TURN)
         begins = loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
         begins.success(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
         learns = [
             begins,
-            teach.click(desk.teach, [visitor, name, good], learnt, api_name="teach", show_progress_on=told),
-            take.click(desk.load_bank, [visitor, given], learnt, api_name="load_bank", show_progress_on=told),
-            forget.click(desk.remove, [visitor, known], learnt, api_name="remove", show_progress_on=told),
-            forget_photo.click(desk.forget_photo, [visitor, known, chosen], learnt, api_visibility="private",
+            teach.click(desk.teach, [visitor, name, good], learned, api_name="teach", show_progress_on=told),
+            take.click(desk.load_bank, [visitor, given], learned, api_name="load_bank", show_progress_on=told),
+            remove.click(desk.remove, [visitor, known], learned, api_name="remove", show_progress_on=told),
+            remove_photo.click(desk.remove_photo, [visitor, known, chosen], learned, api_visibility="private",
                                show_progress_on=told, **IN_TURN),
         ]  # fmt: skip
         for show in (teaching.select, known.input, *(learning.success for learning in learns)):
-            show(desk.show_photos, [visitor, known, chosen], [album, remembered, chosen, forget_photo],
+            show(desk.show_photos, [visitor, known, chosen], [album, remembered, chosen, remove_photo],
                  **QUIET, **IN_TURN)  # fmt: skip
     return app
 

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..calibration import Calibration
+from ..configuration_anople import SHARED
 from ..images import read_image, why_unusable
 from ..memory import MemoryBank
-from ..scoring import SHARED, Calibration
 
 ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000
@@ -149,7 +150,7 @@ class Products:
             ValueError: With so many more photos there would be more than `MOST_TAUGHT`.
         """
         if len(self.bank) - self.came_with + more > MOST_TAUGHT:
-            raise ValueError(f"At most {MOST_TAUGHT} good photos can be taught here; forget some first.")
+            raise ValueError(f"At most {MOST_TAUGHT} good photos can be taught here; remove some first.")
 
     def take_in(self, bank: MemoryBank, calibration: dict[str, dict[str, Any]] | None) -> list[str]:
         """Add what is new in a bank, with the thresholds that came with it; where there is one, the higher holds.
@@ -169,7 +170,7 @@ class Products:
         return new
 
     def remove(self, product: str, digest: str | None = None) -> None:
-        """Forget a product, or one of its photos.
+        """Remove a product, or one of its photos.
 
         Raises:
             KeyError: It is not known.
@@ -182,7 +183,7 @@ class Products:
             self.judged[product] = {d: s for d, s in self.judged.get(product, {}).items() if d != digest}
             if self.judged[product] or product in self.brought:
                 return
-        self.taught.discard(product)  # with nothing left that its threshold was learnt from
+        self.taught.discard(product)  # with nothing left that its threshold was learned from
         for part in (self.calibration, self.judged, self.brought):
             part.pop(product, None)
 

@@ -1,7 +1,4 @@
-"""The words and the look of the app: decisions, thresholds and limits, said so that nobody needs to know the method.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""The words and the look of the app: decisions, thresholds, limits, said so that nobody needs to know the method."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +6,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ..palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
+from ..pictures.palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
 from .inspector import ENOUGH, Finding, Inspector
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
@@ -21,7 +18,7 @@ ABOUT = f"""
 **What it does.** It remembers patches of good photos and shows where a new photo differs from all of them.
 
 **What it is not.** No proof that a part is good: a threshold from a few photos promises no error rate, light and
-position should be those of the photos it was taught with, and a bad part among the good ones is learnt as good.
+position should be those of the photos it was taught with, and a bad part among the good ones is learned as good.
 It does not count parts and does not know what belongs where.
 
 **Your photos.** Nothing you upload is kept beyond {SECONDS_KEPT // 60} minutes, and nobody else sees it.
@@ -53,7 +50,7 @@ CSS = f"""
 .legend + div {{display: flex; justify-content: space-between; font-size: .8em}}
 """
 LEGEND = (
-    '<div class="legend" role="img" aria-label="Colours of the heat map: black for nothing strange, red at the '
+    '<div class="legend" role="img" aria-label="Colors of the heat map: black for nothing strange, red at the '
     'threshold, pale yellow at twice the threshold and above"><i></i></div>'
     "<div><span>like the good photos</span><span>threshold</span><span>twice the threshold</span></div>"
 )
@@ -92,7 +89,7 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
 
 
 def taught(products: Products, name: str) -> str:
-    """What was learnt of a product."""
+    """What was learned of a product."""
     references = products.bank.references(name)
     count = f"{len(references)} good photo{'' if len(references) == 1 else 's'} known"
     if name not in products.calibration:

@@ -13,7 +13,7 @@ from transformers import CLIPModel, CLIPVisionConfig
 
 from ..backbones import load_backbone, recommended_settings
 from ..configuration_anople import AnoPLeConfig
-from ..output_anople import AnoPLeOutput
+from ..modeling_anople import AnoPLeOutput
 from ..scoring import resize_map, smooth
 
 Features = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""PatchCore (Roth et al., CVPR 2022): nearest neighbours in a coreset of neighbourhood-aware patch features.
+"""PatchCore (Roth et al., CVPR 2022): nearest neighbors in a coreset of neighborhood-aware patch features.
 
 Where in the paper: a row of Tables 1 and 5; here with the tokens of CLIP in the place of a ResNet's.
 """
@@ -13,12 +13,12 @@ from .frozen import Features, FrozenDetector
 
 
 class PatchCore(FrozenDetector):
-    """Map: distance of each patch to the coreset. Score: the largest one, weighted by how usual its neighbour is.
+    """Map: distance of each patch to the coreset. Score: the largest one, weighted by how usual its neighbor is.
 
     Args:
         coreset: Share of the patches that is kept; 0.1 is the paper's.
-        neighbourhood: Side of the neighbourhood that is averaged, odd, in patches; 3 is the paper's.
-        reweigh: b, neighbours of the matched patch that weigh the score; 9 is the paper's.
+        neighborhood: Side of the neighborhood that is averaged, odd, in patches; 3 is the paper's.
+        reweigh: b, neighbors of the matched patch that weigh the score; 9 is the paper's.
         seed: Of the random projection and the first patch.
         others: As of `FrozenDetector`.
     """
@@ -26,23 +26,23 @@ class PatchCore(FrozenDetector):
     title: ClassVar[str] = "PatchCore"
 
     def __init__(
-        self, *args: Any, coreset: float = 0.1, neighbourhood: int = 3, reweigh: int = 9, seed: int = 0, **others: Any
+        self, *args: Any, coreset: float = 0.1, neighborhood: int = 3, reweigh: int = 9, seed: int = 0, **others: Any
     ) -> None:
         super().__init__(*args, **others)
-        if not 0 < coreset <= 1 or neighbourhood < 1 or neighbourhood % 2 == 0 or reweigh < 1:
+        if not 0 < coreset <= 1 or neighborhood < 1 or neighborhood % 2 == 0 or reweigh < 1:
             raise ValueError(
-                f"coreset={coreset}, neighbourhood={neighbourhood}, reweigh={reweigh}: expected a share in 0..1, an "
+                f"coreset={coreset}, neighborhood={neighborhood}, reweigh={reweigh}: expected a share in 0..1, an "
                 "odd number of patches, and at least 1."
             )
-        self.coreset, self.neighbourhood, self.reweigh, self.seed = coreset, neighbourhood, reweigh, seed
+        self.coreset, self.neighborhood, self.reweigh, self.seed = coreset, neighborhood, reweigh, seed
         self._cores: dict[tuple[str | None, int], Tensor] = {}
 
     def encode(self, pixel_values: Tensor) -> Features:
-        """`patches` (B, n, L d): tokens averaged over their neighbourhood, layers joined."""
+        """`patches` (B, n, L d): tokens averaged over their neighborhood, layers joined."""
         grid, pooled = self.config.grid_size, []
         for tokens in self.tokens(pixel_values, self.layers):
             cells = tokens.transpose(1, 2).unflatten(2, (grid, grid))
-            side = self.neighbourhood
+            side = self.neighborhood
             pooled.append(F.avg_pool2d(cells, side, 1, side // 2, count_include_pad=False).flatten(2).transpose(1, 2))
         return {"patches": torch.cat(pooled, dim=-1)}
 

@@ -16,17 +16,17 @@ class Spade(FrozenDetector):
     """Image score: mean distance of the image feature to its K nearest photos. Map: distance to their nearest patch.
 
     Args:
-        neighbours: K; None takes as many as one product has photos: the original's K = 50 is for whole data sets.
+        neighbors: K; None takes as many as one product has photos: the original's K = 50 is for whole data sets.
         others: As of `FrozenDetector`.
     """
 
     title: ClassVar[str] = "SPADE"
 
-    def __init__(self, *args: Any, neighbours: int | None = None, **others: Any) -> None:
+    def __init__(self, *args: Any, neighbors: int | None = None, **others: Any) -> None:
         super().__init__(*args, **others)
-        if neighbours is not None and neighbours < 1:
-            raise ValueError(f"neighbours={neighbours}: expected at least 1.")
-        self.neighbours = neighbours
+        if neighbors is not None and neighbors < 1:
+            raise ValueError(f"neighbors={neighbors}: expected at least 1.")
+        self.neighbors = neighbors
 
     def encode(self, pixel_values: Tensor) -> Features:
         """`image` (B, d) of unit length, `patches` (B, n, L d): tokens of all layers, each of unit length, joined."""
@@ -38,7 +38,7 @@ class Spade(FrozenDetector):
         """As the class says."""
         far = torch.cdist(queries["image"], gallery["image"], compute_mode="donot_use_mm_for_euclid_dist")
         counts = [len(self.memory.references(name)) for name in self.memory.categories]
-        nearest = far.topk(min(self.neighbours or max(counts), far.shape[1]), dim=1, largest=False)
+        nearest = far.topk(min(self.neighbors or max(counts), far.shape[1]), dim=1, largest=False)
         maps = []
         for patches, photos in zip(queries["patches"], nearest.indices, strict=True):
             rows = gallery["patches"][photos].flatten(0, 1)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from ..backbones import load_processor_parts
-from ..class_names import class_names_for
+from ..data.class_names import class_names_for
 from ..scoring import abnormal_probability
 from .frozen import Features, FrozenDetector
 

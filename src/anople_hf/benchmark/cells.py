@@ -16,9 +16,10 @@ import torch
 
 from ..backbones import recommended_settings
 from ..data import choose_shots, load_inspection_data
-from ..evaluation import EvaluationResult, evaluate
+from ..evaluation.measurement import EvaluationResult, evaluate
 from ..modeling_anople import Branch
-from ..training import TrainingConfig, train
+from ..training.configuration import TrainingConfig
+from ..training.run import train
 
 BRANCHES: dict[str, Branch] = {"AnoPLe": "both", "AnoPLe, prompts alone": "prompt", "AnoPLe, memory alone": "memory"}
 """The parts of AnoPLe that one training gives."""
@@ -83,7 +84,7 @@ class CellResult:
         cell: The work, as plain values.
         rows: One per method or branch and category, with all metrics.
         images: One per method or branch and test image: path, category, defect, label, score.
-        shots: Paths of the photos learnt from, by category.
+        shots: Paths of the photos learned from, by category.
         protocol: How the numbers came about, versions included.
         images_per_second: By method or branch; differs from run to run, so it stands apart from the numbers.
     """

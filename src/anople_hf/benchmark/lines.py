@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..evaluation import mean_of
-from ..metrics import METRICS
-from . import quoted
+from ..benchmark import quoted
+from ..evaluation.measurement import mean_of
+from ..evaluation.metrics import METRICS
 from .cells import Cell, CellResult
 from .plans import ABLATIONS, UNSEEN, Plan
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import quoted
+from ..benchmark import quoted
 from .cells import Cell, load
 
 ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -128,7 +128,7 @@ def name_source(given: str) -> tuple[str, str]:
     if not equals:
         name, root = "", given
     categories = sorted(set(load(root)["train"]["category"]))
-    return name or quoted.recognise(categories) or Path(root).resolve().name, root
+    return name or quoted.recognize(categories) or Path(root).resolve().name, root
 
 
 def make_plan(

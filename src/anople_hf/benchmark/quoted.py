@@ -37,11 +37,11 @@ def find(table: str, *path: str) -> dict[str, float] | None:
     return found or None
 
 
-def recognise(categories: list[str]) -> str | None:
+def recognize(categories: list[str]) -> str | None:
     """The data set's name in the paper, by its categories; BMAD's three included."""
     if categories and all(any(name.lower().startswith(task.lower()) for task in BMAD) for name in categories):
         return "BMAD"
-    return published.recognise(categories)
+    return published.recognize(categories)
 
 
 def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]]) -> list[str]:
@@ -71,10 +71,10 @@ def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]])
     if cell.route:
         found.append("category told")
     if cell.settings_in_use.get("memory_search") == "product" and not cell.route:
-        found.append("category recognised")
+        found.append("category recognized")
     if cell.settings_in_use.get("memory_discount"):
         found.append("distances discounted")
     return found
 
 
-__all__ = ["differences", "figures", "find", "recognise"]
+__all__ = ["differences", "figures", "find", "recognize"]

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..outputs import write_whole
-from . import quoted
+from ..benchmark import quoted
+from ..output.whole import write_whole
 from .cells import CellResult
 from .lines import SHOWN, Line, make_lines
 from .plans import Plan
@@ -37,9 +37,7 @@ def render(plan: Plan, results: Sequence[CellResult], folder: Path) -> str:
     lines = make_lines(plan, results)
     text = "\n".join([*_table(plan, lines), "", *_categories(plan, results), "", *_footer(plan, results)]) + "\n"
     write_whole(folder / "table.md", text)
-    temporary = folder / ".table.png.tmp"
-    temporary.write_bytes(_plot(plan, lines))
-    temporary.replace(folder / "table.png")
+    write_whole(folder / "table.png", _plot(plan, lines))
     return text
 
 

@@ -21,8 +21,8 @@ from datasets import Dataset
 from transformers.utils.logging import tqdm
 
 from ..data import choose_shots
-from ..outputs import write_whole
-from ..training import on_cpu
+from ..output.whole import whole_file, write_whole
+from ..training.run import on_cpu
 from .cells import CellResult, load, measure
 from .plans import Plan
 
@@ -145,9 +145,8 @@ def alone(state: PartialState) -> Iterator[None]:
 
 
 def _write_parquet(rows: list[dict[str, Any]], file: Path) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    Dataset.from_list(rows).to_parquet(temporary)
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        Dataset.from_list(rows).to_parquet(temporary)
 
 
 __all__ = ["alone", "read_result", "run_plan"]

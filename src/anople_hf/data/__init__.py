@@ -10,8 +10,8 @@ from typing import cast
 
 from datasets import DatasetDict
 
+from ..data import bmad, folder, mvtec, real_iad, visa
 from ..images import UnreadableImageError, check_images
-from . import bmad, folder, mvtec, real_iad, visa
 from .few_shot import choose_shots, read_shots, write_shots
 from .hub import PREFIX, HubSource, find_table, load_hub_data
 from .schema import FEATURES, make_dataset
@@ -41,7 +41,7 @@ def load_inspection_data(
         root: A folder, also of a single category; or `hub:OWNER/NAME`, see `anople_hf.data.hub`.
         categories: Only these.
         skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
-        layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganised VisA), folder, table
+        layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganized VisA), folder, table
             (Parquet, or `imagefolder` with metadata).
         check: Decode test photos and masks beforehand.
 

@@ -15,7 +15,7 @@ MASKS = ("anomaly_mask", "label", "ground_truth")
 def find_categories(root: Path) -> dict[str, Path]:
     """Folders that look like BMAD, by name (`Brain_AD` is Brain), sorted; `root` may itself be one; else empty.
 
-    Recognised by a folder `test/Ungood`, or photos in `train/good/img`. What is arranged like MVTec-AD is left to that
+    Recognized by a folder `test/Ungood`, or photos in `train/good/img`. What is arranged like MVTec-AD is left to that
     reader.
 
     Args:

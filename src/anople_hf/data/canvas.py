@@ -1,7 +1,4 @@
-"""`Canvas`: the height and colour maps that drawn products paint, and the defects that many of them share.
-
-Where in the paper: nowhere; see `drawn.py`.
-"""
+"""`Canvas`: the height and color maps that drawn products paint, and the defects that many of them share."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +15,7 @@ class Canvas:
         size: Side in pixels.
         rng: Randomness for the belt under the part.
         height: Height in units of half the picture; light follows its slope.
-        colour: (size, size, 3) in 0..1.
+        color: (size, size, 3) in 0..1.
         gloss: Strength of the highlight.
         covered: Where the part lies, 0..1; around it its shadow falls.
         frame: The part's own coordinates u, v, after its shift and turn.
@@ -27,7 +24,7 @@ class Canvas:
     size: int
     rng: np.random.Generator
     height: NDArray = field(init=False)
-    colour: NDArray = field(init=False)
+    color: NDArray = field(init=False)
     gloss: NDArray = field(init=False)
     covered: NDArray = field(init=False)
     frame: tuple[NDArray, NDArray] = field(init=False)
@@ -37,13 +34,13 @@ class Canvas:
         self.y, self.x = np.meshgrid(side, side, indexing="ij")
         self.height = np.zeros((self.size, self.size))
         self.gloss, self.covered = np.zeros_like(self.height), np.zeros_like(self.height)
-        self.colour = np.zeros((self.size, self.size, 3))
+        self.color = np.zeros((self.size, self.size, 3))
         self.frame = self.x, self.y
 
-    def belt(self, colour: tuple[float, float, float], grain: float = 0.03) -> None:
+    def belt(self, color: tuple[float, float, float], grain: float = 0.03) -> None:
         """Fill the ground with a conveyor belt of fine grain."""
         speckle = self.noise(self.rng, 2) + 0.5 * self.noise(self.rng, 12)
-        self.colour[:] = np.array(colour) * (1 + grain * speckle[..., None])
+        self.color[:] = np.array(color) * (1 + grain * speckle[..., None])
 
     def place(self, shift: float, turn: float) -> tuple[NDArray, NDArray]:
         """Move and turn the part a little, at random; returns its coordinates."""
@@ -53,15 +50,15 @@ class Canvas:
         self.frame = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
         return self.frame
 
-    def paint(self, inside: NDArray, colour: NDArray | tuple[float, ...], gloss: float | None = None) -> None:
-        """Blend a colour in where `inside` (0..1) says so."""
+    def paint(self, inside: NDArray, color: NDArray | tuple[float, ...], gloss: float | None = None) -> None:
+        """Blend a color in where `inside` (0..1) says so."""
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         if not len(rows):
             return
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # most parts are small; skip the rest
-        inside, wanted = inside[box], np.asarray(colour)
+        inside, wanted = inside[box], np.asarray(color)
         wanted = wanted[box] if wanted.ndim == 3 and wanted.shape[0] == self.size else wanted
-        self.colour[box] += (wanted - self.colour[box]) * inside[..., None]
+        self.color[box] += (wanted - self.color[box]) * inside[..., None]
         if gloss is not None:
             self.gloss[box] += (gloss - self.gloss[box]) * inside
 
@@ -96,7 +93,7 @@ def scratch(canvas: Canvas, rng: np.random.Generator) -> None:
     width = rng.uniform(0.008, 0.014)
     groove = np.exp(-((off / width) ** 2)) * along * canvas.covered
     canvas.height -= 0.012 * groove
-    canvas.paint(0.65 * groove, np.clip(canvas.colour * 1.5 + 0.12, 0, 1))
+    canvas.paint(0.65 * groove, np.clip(canvas.color * 1.5 + 0.12, 0, 1))
 
 
 def crack(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -105,7 +102,7 @@ def crack(canvas: Canvas, rng: np.random.Generator) -> None:
     off = off + 0.02 * canvas.noise(rng, 30) + 0.006 * canvas.noise(rng, 8)
     line = np.exp(-((off / 0.008) ** 2)) * along * canvas.covered
     canvas.height -= 0.02 * line
-    canvas.paint(0.85 * line, canvas.colour * 0.25)
+    canvas.paint(0.85 * line, canvas.color * 0.25)
 
 
 def stain(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -113,7 +110,7 @@ def stain(canvas: Canvas, rng: np.random.Generator) -> None:
     depth = blob(canvas, rng, rng.uniform(0.07, 0.14))
     inside = np.clip(depth * 9, 0, 1) * canvas.covered
     rim = np.exp(-((depth / 0.05) ** 2)) * inside
-    canvas.paint(0.75 * inside + 0.2 * rim, canvas.colour * np.array((0.42, 0.33, 0.22)), gloss=0.2)
+    canvas.paint(0.75 * inside + 0.2 * rim, canvas.color * np.array((0.42, 0.33, 0.22)), gloss=0.2)
 
 
 def contamination(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -1,6 +1,6 @@
 """`check_data()`: what a data set holds, category by category, and every problem by its file, before hours are spent.
 
-Where in the paper: nowhere; the traps are those of the data sets of sec. 4.1.
+The traps are those of the data sets of sec. 4.1.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Image
 from PIL import Image as PillowImage
 
+from ..data import published
 from ..images import read_mask, why_unusable
-from . import published
 from .hub import PREFIX
 
 COLUMNS = ("category", "train", "good", "defective", "masks", "kinds", "sizes", "published")
@@ -61,11 +61,11 @@ def check_data(data: str | Path | DatasetDict) -> DataReport:
     if isinstance(data, DatasetDict):
         splits = data
     else:
-        from . import load_inspection_data
+        from ..data import load_inspection_data
 
         root = data if str(data).startswith(PREFIX) else Path(data)
         splits = load_inspection_data(root, check=False)
-    report = DataReport(published.recognise(sorted(set(splits["train"]["category"]))), [])
+    report = DataReport(published.recognize(sorted(set(splits["train"]["category"]))), [])
     digests: dict[str, str] = {}
     rows: dict[str, dict[str, Any]] = {}
     for split, table in splits.items():

@@ -1,8 +1,8 @@
 """A sample data set that draws itself: products on a line, defects with exact masks, in the MVTec-AD layout.
 
-Where in the paper: nowhere; it lets everything run with no download. The drawings are ours and free.
+They let everything run with no download. The drawings are ours and free.
 
-A product is a height map and a colour map (`drawn_products.py`). One lamp lights the heights, so scratches catch light
+A product is a height map and a color map (`drawn_products.py`). One lamp lights the heights, so scratches catch light
 and dents throw shade. A defective photo is taken twice of the same part, with and without the defect; the
 mask is where the two differ.
 """
@@ -20,7 +20,7 @@ from scipy import ndimage
 from .canvas import Canvas
 from .drawn_products import PRODUCTS, Product
 
-MIN_CHANGE = 6  # grey levels by which a pixel must differ to count as changed
+MIN_CHANGE = 6  # gray levels by which a pixel must differ to count as changed
 MIN_PIXELS = 40  # a defect smaller than this is drawn again
 
 _Job = tuple[str, str | None, list[int], Path]  # product, defect, seed, file
@@ -133,9 +133,9 @@ def render_defective(product: Product, defect: str, seed: list[int], size: int) 
         photo = _photograph(canvas, lamp, seed)
         difference = np.abs(photo.astype(int) - good).max(axis=-1)
         core = ndimage.binary_closing(np.pad(difference >= MIN_CHANGE, 4), iterations=2)[4:-4, 4:-4]
-        labelled, count = ndimage.label(core, structure=np.ones((3, 3)))
-        sizes = ndimage.sum_labels(core, labelled, range(1, count + 1))
-        core = np.isin(labelled, 1 + np.flatnonzero(sizes >= 12))  # single noisy pixels are no defect
+        labeled, count = ndimage.label(core, structure=np.ones((3, 3)))
+        sizes = ndimage.sum_labels(core, labeled, range(1, count + 1))
+        core = np.isin(labeled, 1 + np.flatnonzero(sizes >= 12))  # single noisy pixels are no defect
         if core.sum() >= MIN_PIXELS * (size / 320) ** 2:
             return np.where(core[..., None], photo, good), core
     raise RuntimeError(f"no visible {defect!r} in 20 attempts; the defect of this product is drawn too faintly.")
@@ -156,7 +156,7 @@ def _light(canvas: Canvas, lamp: NDArray) -> NDArray:
     shade = 1 - 0.5 * shadow * (1 - canvas.covered)
     falloff = 1 + 0.08 * (lamp[2] * canvas.x + lamp[3] * canvas.y) - 0.06 * (canvas.x**2 + canvas.y**2)
     bright = (0.32 + 0.86 * lambert / light[2] * 0.78) * shade * falloff * (1 + 0.03 * lamp[4])
-    return canvas.colour * bright[..., None] + (canvas.gloss * shine * 0.55)[..., None]
+    return canvas.color * bright[..., None] + (canvas.gloss * shine * 0.55)[..., None]
 
 
 def _save(picture: NDArray, path: Path) -> None:

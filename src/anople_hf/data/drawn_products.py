@@ -1,6 +1,6 @@
 """The products of the sample data set and their defects.
 
-Where in the paper: nowhere; see `drawn.py`. To add a product, write one function that draws it and one per defect.
+To add a product, write one function that draws it and one per defect.
 """
 
 from collections.abc import Callable
@@ -65,8 +65,8 @@ def _capsule(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.height += 0.006 * (u < 0.02) * inside - 0.006 * seam * inside
     canvas.height = ndimage.gaussian_filter(canvas.height, 2)
     left, right = np.array((0.78, 0.2, 0.17)), np.array((0.9, 0.87, 0.76))
-    colour = np.where((u < 0.02)[..., None], left, right) * (1 + 0.01 * canvas.noise(rng, 30)[..., None])
-    canvas.paint(inside, colour, gloss=1.0)
+    color = np.where((u < 0.02)[..., None], left, right) * (1 + 0.01 * canvas.noise(rng, 30)[..., None])
+    canvas.paint(inside, color, gloss=1.0)
     canvas.paint(inside * canvas.edge(_print(u, v)), (0.12, 0.12, 0.2))
     canvas.covered = inside
 
@@ -108,8 +108,8 @@ def _weave(canvas: Canvas, rng: np.random.Generator, u: NDArray, v: NDArray) -> 
     over = np.sin(np.pi * threads * u) * np.sin(np.pi * threads * v) > 0
     warp, weft = np.abs(np.cos(np.pi * threads * u)), np.abs(np.cos(np.pi * threads * v))
     canvas.height = ndimage.gaussian_filter(0.011 * np.where(over, weft, warp), 1.2)
-    fibre = 1 + 0.07 * canvas.noise(rng, 2)[..., None] + 0.03 * canvas.noise(rng, 25)[..., None]
-    canvas.colour = np.where(over[..., None], (0.3, 0.4, 0.56), (0.42, 0.51, 0.63)) * fibre
+    fiber = 1 + 0.07 * canvas.noise(rng, 2)[..., None] + 0.03 * canvas.noise(rng, 25)[..., None]
+    canvas.color = np.where(over[..., None], (0.3, 0.4, 0.56), (0.42, 0.51, 0.63)) * fiber
     canvas.gloss[:] = 0.05
 
 
@@ -177,10 +177,10 @@ def _board(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.covered = inside
 
 
-def _solid(canvas: Canvas, distance: NDArray, height: float, colour: tuple[float, ...], gloss: float) -> None:
+def _solid(canvas: Canvas, distance: NDArray, height: float, color: tuple[float, ...], gloss: float) -> None:
     inside = canvas.edge(distance)
     canvas.height += height * np.clip(-distance / 0.012, 0, 1)
-    canvas.paint(inside, colour, gloss)
+    canvas.paint(inside, color, gloss)
 
 
 def _path(u: NDArray, v: NDArray, start: tuple[float, float], end: tuple[float, float]) -> NDArray:
@@ -224,8 +224,8 @@ def _biscuit(canvas: Canvas, rng: np.random.Generator) -> None:
     crumb = 0.003 * canvas.noise(rng, 6) + 0.004 * canvas.noise(rng, 30)
     canvas.height = (0.09 * np.sqrt(np.clip(-body / 0.7, 0, 1)) + crumb) * inside
     baked = np.clip(1 + body / 0.35, 0, 1) ** 2
-    colour = np.array((0.85, 0.66, 0.38)) * (1 - baked[..., None] * np.array((0.22, 0.34, 0.45)))
-    canvas.paint(inside, colour * (1 + 0.05 * canvas.noise(rng, 8)[..., None]), gloss=0.02)
+    color = np.array((0.85, 0.66, 0.38)) * (1 - baked[..., None] * np.array((0.22, 0.34, 0.45)))
+    canvas.paint(inside, color * (1 + 0.05 * canvas.noise(rng, 8)[..., None]), gloss=0.02)
     nearest = np.full_like(u, np.inf)  # squared distance to the nearest of the pricked holes
     for radius, count in ((0.0, 1), (0.26, 6), (0.5, 12)):
         for a in 2 * np.pi * np.arange(count) / count:

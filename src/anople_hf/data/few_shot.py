@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset, Image
 
 from ..images import UnreadableImageError, why_unusable
+from ..output.whole import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +94,9 @@ def choose_shots(
 
 
 def write_shots(path: str | Path, chosen: Mapping[str, list[str]], *, shots: int, seed: int) -> None:
-    """Write `shots.json`; under a temporary name first, then renamed."""
-    temporary = Path(f"{path}.tmp")
+    """Write `shots.json`."""
     content = {"seed": seed, "shots": shots, "categories": {name: list(paths) for name, paths in chosen.items()}}
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(Path(path))
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_shots(path: str | Path) -> dict[str, list[str]]:

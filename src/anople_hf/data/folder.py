@@ -1,6 +1,6 @@
 """A plain folder of good photos per category, or one folder of good photos.
 
-Where in the paper: nowhere; it is what a factory has on the first day.
+It is what a factory has on the first day.
 """
 
 import logging

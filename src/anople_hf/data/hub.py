@@ -1,10 +1,8 @@
 """Any data set that the `datasets` library reads, columns mapped by name: on the Hub, Parquet, `imagefolder`.
 
-Where in the paper: nowhere; it is how data sets are shared today.
-
-    hub:owner/name                                      a data set of ours, as `anople data push` writes it
-    hub:owner/name@v1.0?image=photo&mask=ground_truth   a revision of another's, its columns named
-    hub:owner/name?label=state&good=fine&config=small   what counts as good, and a configuration
+hub:owner/name                                      a data set of ours, as `anople data push` writes it
+hub:owner/name@v1.0?image=photo&mask=ground_truth   a revision of another's, its columns named
+hub:owner/name?label=state&good=fine&config=small   what counts as good, and a configuration
 """
 
 import logging

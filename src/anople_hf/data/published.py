@@ -87,11 +87,11 @@ TOTALS: dict[str, tuple[Counts, ...]] = {
 """Only sums are published for Real-IAD: multi-view, and the first view alone."""
 
 
-def recognise(categories: list[str]) -> str | None:
+def recognize(categories: list[str]) -> str | None:
     """Which published data set these categories belong to: the one that has them all; None if there is none.
 
     Example:
-        >>> recognise(["bottle", "zipper"]), recognise(["bottle", "mug"])
+        >>> recognize(["bottle", "zipper"]), recognize(["bottle", "mug"])
         ('MVTec-AD', None)
     """
     known = {**{name: set(counts) for name, counts in PUBLISHED.items()}, "Real-IAD": set(REAL_IAD)}
@@ -99,4 +99,4 @@ def recognise(categories: list[str]) -> str | None:
     return fitting[0] if fitting else None
 
 
-__all__ = ["PUBLISHED", "REAL_IAD", "TOTALS", "Counts", "recognise"]
+__all__ = ["PUBLISHED", "REAL_IAD", "TOTALS", "Counts", "recognize"]

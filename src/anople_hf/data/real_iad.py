@@ -1,6 +1,6 @@
 """Real-IAD: one JSON per category says what is normal, what is a test photo and where its mask lies.
 
-Where in the paper: sec. 4.1 (Real-IAD [43]). The JSON decides: thousands of photos under `NG/` are labelled OK.
+Where in the paper: sec. 4.1 (Real-IAD [43]). The JSON decides: thousands of photos under `NG/` are labeled OK.
 """
 
 import json

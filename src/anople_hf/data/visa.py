@@ -1,6 +1,6 @@
 """VisA as it is downloaded: `split_csv/1cls.csv` names every photo, its label and its mask.
 
-Where in the paper: sec. 4.1 (VisA [52]). The reorganised tree `1cls/<category>/train/good` is read by `mvtec.py`.
+Where in the paper: sec. 4.1 (VisA [52]). The reorganized tree `1cls/<category>/train/good` is read by `mvtec.py`.
 """
 
 import csv

@@ -6,7 +6,7 @@ Where in the paper: sec. 4.1 (image AUROC and AUPR).
 import datasets
 import evaluate
 
-from anople_hf.metrics import auroc, average_precision, f1_max, trapezoid_aupr
+from anople_hf.evaluation.metrics import auroc, average_precision, f1_max, trapezoid_aupr
 
 _DESCRIPTION = """\
 Which photos are defective? Ranking metrics over one score a photo; they need no threshold. Values are 0..1, or NaN

@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from anople_hf.ranking import Ranking
+from anople_hf.evaluation.ranking import Ranking
 
 _DESCRIPTION = """\
 Where are the defects? Ranking metrics over all pixels of a category, good photos included, and AUPRO, in which each

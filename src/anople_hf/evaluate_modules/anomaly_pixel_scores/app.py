@@ -1,7 +1,4 @@
-"""The Space of this module: a form to try it.
-
-Where in the paper: nowhere, this is ours.
-"""
+"""The Space of this module: a form to try it."""
 
 import evaluate
 from evaluate.utils import launch_gradio_widget

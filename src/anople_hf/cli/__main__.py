@@ -1,0 +1,5 @@
+"""`python -m anople_hf.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,146 @@
+"""The verbs `anople compare`, `reproduce` and `figures`: methods side by side, the paper's tables and figures.
+
+Where in the paper: sec. 4, Tables 1 to 5, Figures 1, 3, 4 and 5.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Json, Quiet, Run, SkipBad, load_run, quieten, tell
+
+Data = Annotated[list[str], typer.Argument(help="Data sets: folders, or NAME=FOLDER. With test photos.")]
+Folder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of results; what stands there is not done again.")
+]
+Shots = Annotated[list[int] | None, typer.Option(min=1, help="Good photos per category. Repeatable.")]
+Seeds = Annotated[str, typer.Option(help="Seeds of shots and training, separated by commas.")]
+Method = Annotated[
+    list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
+]
+Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
+Precision = Annotated[str, typer.Option(help="fp16 or bf16 for AnoPLe's training.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of AnoPLe's training.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig. Repeatable.")]
+Parts = Annotated[bool, typer.Option("--parts", help="AnoPLe's two branches alone, too.")]
+Route = Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")]
+Mode = Annotated[str, typer.Option(help="How shots are chosen: seeded, or first_k.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of each process; other numbers round differently.")]
+
+
+def compare(
+    context: typer.Context,
+    data: Data,
+    output: Folder,
+    shots: Shots = None,
+    seeds: Seeds = "0,1,2",
+    method: Method = None,
+    backbone: Backbone = "embedded:tiny-clip",
+    max_steps: MaxSteps = None,
+    mixed_precision: Precision = "no",
+    settings: Settings = None,
+    parts: Parts = False,
+    route: Route = False,
+    shot_mode: Mode = "seeded",
+    threads: Threads = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure AnoPLe against other methods on your data: same backbone, same shots, same metrics.
+
+    Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Goes on where it was interrupted;
+    `torchrun` or `accelerate launch` spread it over processes.
+    """
+    _run("compare", context.params)
+
+
+def reproduce(
+    context: typer.Context,
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table5 or figure1b.")],
+    data: Data,
+    output: Folder,
+    shots: Shots = None,
+    seeds: Seeds = "0,1,2",
+    method: Method = None,
+    held_out: Annotated[list[str] | None, typer.Option(help="Table 2: only this category. Repeatable.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Table 4: only this row. Repeatable.")] = None,
+    backbone: Backbone = "embedded:tiny-clip",
+    max_steps: MaxSteps = None,
+    mixed_precision: Precision = "no",
+    settings: Settings = None,
+    parts: Parts = False,
+    shot_mode: Mode = "seeded",
+    threads: Threads = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run one of the paper's tables on your data, the paper's figures beside; what differs is said in the row.
+
+    Goes on where it was interrupted; `torchrun` or `accelerate launch` spread it over processes.
+    """
+    _run(table, context.params, **({"held_out": held_out} if held_out else {}), **({"rows": row} if row else {}))
+
+
+def figures(
+    run: Run,
+    data: Annotated[Path, typer.Argument(help="Data set with a test split.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    tsne: Annotated[bool, typer.Option(help="t-SNE beside PCA; needs scikit-learn.")] = True,
+    route: Route = False,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the paper's figures of a detector: heat maps (3), features by PCA and t-SNE (1c, 4), attention (5)."""
+    quieten(quiet)
+    from ..data import load_inspection_data
+    from ..pictures.figures import write_figures
+    from ..pictures.sheets import write_sheet
+
+    model, processor = load_run(run, quiet=quiet)
+    splits = load_inspection_data(data, skip_bad=skip_bad)
+    if "test" not in splits:
+        raise ValueError(f"{data} has no test split; the figures show test photos.")
+    written = [write_sheet(model, processor, splits["test"], output / "heat_maps.png", route=route)]
+    written += write_figures(model, processor, splits["test"], output, methods=("pca", "tsne") if tsne else ("pca",))
+    tell(as_json, {"saved": list(map(str, written))}, *(f"saved: {path}" for path in written))
+
+
+def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
+    """Plan, measure and tell; `given` are the options by name, `special` those of one table."""
+    quieten(given["quiet"])
+    import torch
+    from accelerate import PartialState
+
+    from ..benchmark import make_plan, render, run_plan
+    from ..benchmark.cells import BRANCHES
+    from ..benchmark.lines import make_lines
+    from .train import parse_settings
+
+    torch.set_num_threads(given["threads"])
+    try:
+        numbers = [int(seed) for seed in given["seeds"].split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--seeds {given['seeds']}: expected whole numbers, separated by commas.") from error
+    plan = make_plan(
+        table,
+        given["data"],
+        backbone=given["backbone"],
+        seeds=numbers,
+        shots=given["shots"] or (),
+        methods=given["method"] or (),
+        training={name: given[name] for name in ("max_steps", "mixed_precision") if given[name] not in (None, "no")},
+        settings=parse_settings(given["settings"] or []),
+        branches=tuple(BRANCHES) if given["parts"] else ("AnoPLe",),
+        **{name: given[name] for name in ("route", "shot_mode") if name in given},
+        **special,
+    )
+    output = given["output"]
+    results = run_plan(plan, output, progress=not given["quiet"])
+    if PartialState().is_main_process:
+        text = render(plan, results, output)
+        lines = [asdict(line) for line in make_lines(plan, results)]
+        tell(given["as_json"], {"table": table, "output": str(output), "lines": lines}, text, f"saved: {output}")

@@ -1,0 +1,92 @@
+"""The `anople` command: verbs for what a quality engineer does, each a thin face on the package.
+
+Where in the paper: `train` is sec. 3.3, `memorize` and `predict` sec. 3.4, `evaluate` sec. 4.1.
+
+Exit codes, like those of grep and diff: 0 done; 1 an anomaly was found, only from `predict --fail-on-anomaly`;
+2 trouble: wrong usage, input that cannot be used (the message says what to do), or a defect of this program;
+130 stopped by Ctrl-C.
+"""
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .benchmark import compare, figures, reproduce
+from .data import data_app, demo_data
+from .evaluate import evaluate
+from .export import convert, export
+from .hub import card, push
+from .predict import predict
+from .teach import calibrate, memorize, remove
+from .train import preview_anomalies, train
+from .web import app as web
+
+TROUBLE, STOPPED = 2, 130
+VERBS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("train", train, "train photos/ --shots 4 --output runs/line1"),
+    ("predict", predict, "predict runs/line1 'incoming/*.png' --output judged --report"),
+    ("memorize", memorize, "memorize runs/line1 gear photos/gear/ 'more/*.png'"),
+    ("calibrate", calibrate, "calibrate runs/line1 photos/ --false-alarm-rate 0.01"),
+    ("remove", remove, "remove runs/line1 gear --photo photos/gear/003.png"),
+    ("evaluate", evaluate, "evaluate runs/line1 data/ --json table.json --plots plots/"),
+    ("export", export, "export runs/line1 --output line1_onnx --product gear"),
+    ("app", web, "app runs/line1"),
+    ("push", push, "push runs/line1 you/line1 --private"),
+    ("card", card, "card runs/line1 you/line1 --evaluation table.json"),
+    ("compare", compare, "compare photos/ --output runs/compare --shots 4 --parts"),
+    ("reproduce", reproduce, "reproduce table1 data/mvtec --output runs/table1"),
+    ("figures", figures, "figures runs/line1 photos/ --output figures/"),
+    ("preview-anomalies", preview_anomalies, "preview-anomalies photos/ --output anomalies.png"),
+    ("convert", convert, "convert you/some-open-clip --output clip"),
+    ("demo-data", demo_data, "demo-data data/"),
+)
+"""Name, function and example of each verb."""
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"anople {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+for _name, _verb, _example in VERBS:
+    app.command(_name, epilog=f"Example: anople {_example}")(_verb)
+app.add_typer(data_app, name="data")
+
+
+@app.callback()
+def anople(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say the version, and end.")
+    ] = False,
+) -> None:
+    """Few-shot multi-class visual anomaly detection: teach products with a few good photos, find defective parts."""
+
+
+def main() -> None:
+    """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
+    gc.set_threshold(100_000)  # a million objects of the libraries stay; looking through them takes a second
+    try:
+        app(prog_name="anople")  # also under python -m and the scripts: help and completion name it
+    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:  # ImportError: an extra
+        if os.environ.get("ANOPLE_DEBUG"):
+            traceback.print_exc()
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        typer.echo(f"anople: {message}", err=True)
+        sys.exit(TROUBLE)
+    except Exception:  # Python would end with 1, and that means a defective part here
+        traceback.print_exc()
+        sys.exit(TROUBLE)
+    except SystemExit as done:
+        if done.code == STOPPED:
+            typer.echo("anople: stopped.", err=True)
+        raise
+    finally:
+        gc.freeze()  # nor are they looked through at the end: another second

@@ -1,0 +1,86 @@
+"""The verb `anople evaluate`: the table of metrics, contact sheet and plots.
+
+Where in the paper: sec. 4.1.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Batch, Branch, Quiet, Run, SkipBad, load_run, quieten, tell
+
+if TYPE_CHECKING:
+    from ..evaluation import EvaluationResult
+
+
+def evaluate(
+    run: Run,
+    data: Annotated[Path, typer.Argument(help="Data set in the MVTec-AD layout, with a test split.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the table here, too; - prints it alone.")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) here.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Write histograms, ROC and precision-recall curves, and bars (PNG) here.")
+    ] = None,
+    branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
+    route: Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")] = False,
+    more: Annotated[bool, typer.Option("--more", help="Show F1-max, pixel AUPR, AUPRO variants, too.")] = False,
+    batch_size: Batch = 16,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and mean."""
+    quieten(quiet)
+    from ..data import load_inspection_data
+    from ..evaluation.measurement import evaluate as measure
+    from ..output.whole import write_whole
+    from ..pictures.charts import write_plots
+    from ..pictures.sheets import write_sheet
+
+    as_json = json_file == Path("-")
+    model, processor = load_run(run, quiet=quiet)
+    splits = load_inspection_data(data, skip_bad=skip_bad)
+    if "test" not in splits:
+        raise ValueError(f"{data} has no test split: expected {data}/<category>/test/<defect or good>/*.png.")
+    result = measure(
+        model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
+    )
+    recognized = result.protocol["category_recognized"]
+    known = "known" if route else "not given but recognized" if recognized else "not given"
+    tell(
+        as_json,
+        result.to_dict(),
+        result.table(),
+        *([f"\n{result.table(more=True)}\n"] if more else []),
+        f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s; "
+        f"maps and masks {result.protocol['mask_size']} px (masks {result.protocol['mask_rule']}), AUPRO "
+        f"{result.protocol['aupro']}",
+        *_said(result),
+    )
+    written: list[Path] = []
+    if json_file and not as_json:
+        write_whole(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
+        written.append(json_file)
+    if sheet:
+        written.append(write_sheet(model, processor, splits["test"], sheet, route=route))
+    if plots:
+        entries = {
+            name: model.config.calibration_of(name if route or recognized else None, recognized=recognized)
+            for name in result.categories
+        }
+        limits = {name: entry.get("threshold") for name, entry in entries.items()}
+        written += write_plots(result, plots, limits if branch == "both" else None)
+    for path in written:
+        typer.echo(f"saved: {path}", err=as_json)
+
+
+def _said(result: "EvaluationResult") -> list[str]:
+    """Recognition and decisions, as far as there are any."""
+    lines = [] if result.recognized is None else [f"product recognized on {result.recognized:.1%} of the images"]
+    called = zip(result.errors(), ("good parts called defective", "defective parts called good"), strict=True)
+    if errors := [f"{share:.1%} of the {what}" for share, what in called if share is not None]:
+        lines.append(f"at the thresholds: {', '.join(errors)}")
+    return lines

@@ -1,0 +1,116 @@
+"""The verbs that write other formats: `anople export` (a detector as ONNX, OpenVINO, torch.export), `anople convert`.
+
+Where in the paper: sec. 4.1, the backbone that `convert` converts.
+"""
+
+from typing import Annotated, Literal
+
+import typer
+
+from .options import Branch, Json, Output, Overwrite, Quiet, Run, list_photos, load_run, quieten, tell
+
+
+def export(
+    run: Run,
+    output: Output,
+    kind: Annotated[Literal["onnx", "openvino", "torch"], typer.Option(help="What is to run it.")] = "onnx",
+    category: Annotated[
+        str | None, typer.Option("--product", help="Product of all photos to come: its memory and thresholds only.")
+    ] = None,
+    branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
+    photos: Annotated[
+        list[str] | None,
+        typer.Option(help="More photos to check with: a file, folder or pattern; may be repeated."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a detector as ONNX, OpenVINO or torch.export, checked photo by photo against torch.
+
+    The folder holds the graph with the memory inside, thresholds and preprocessing in detector.json, and a reader that
+    needs no torch. If the results differ from the detector's, nothing is written.
+    """
+    quieten(quiet)
+    from ..export.graph import export as write
+
+    model, processor = load_run(run, dtype="float32")
+    paths = list_photos(photos, skip_bad=False) if photos else []
+    found = write(
+        model, processor, output, kind=kind, category=category, branch=branch, photos=paths, overwrite=overwrite
+    )
+    parity = found["parity"]
+    errors = ", ".join(
+        f"{name} within {parity[name]['largest error']:.1e} ({parity[name]['share of range']:.4%} of their range)"
+        for name in ("scores", "maps")
+    )
+    different = parity.get("decisions")
+    decisions = "no threshold" if different is None else f"{different['different']} decisions differ"
+    if "products" in parity:
+        decisions += f", {parity['products']['different']} photos are taken for another product"
+    tell(
+        as_json,
+        {"output": str(output), **found},
+        f"{kind}, {'all products' if category is None else category}: {found['bytes'] / 1e6:.1f} MB, "
+        f"{found['seconds']:.0f} s",
+        f"{parity['photos']} photos in batches of {', '.join(map(str, sorted(set(parity['batches']))))} beside torch: "
+        f"{errors}, {decisions}",
+        f"saved: {output}",
+    )
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Hub id, folder with open_clip_config.json, or weights file.")],
+    output: Output,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What a weights file holds, by open_clip's name: ViT-B-16-plus-240. Add -quickgelu for weights of "
+            "OpenAI, MetaCLIP and DFN: ViT-B-32-quickgelu."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or Hub id, for a checkpoint with a vocabulary of its own.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest weights file.")] = "5GB",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert an open_clip checkpoint to a folder that every transformers program can load, and check it.
+
+    The other commands load open_clip checkpoints as they are; a converted folder starts faster and can be shared.
+    """
+    quieten(quiet)
+    from huggingface_hub.utils import enable_progress_bars
+
+    from ..export.conversion import REPORT_FILE, convert_open_clip
+    from ..output.whole import whole_folder
+
+    if not quiet:
+        enable_progress_bars()  # a download may take minutes
+    name = f"open_clip:{model}:{source}" if model else source
+    with whole_folder(output, overwrite=overwrite) as folder:
+        report = convert_open_clip(
+            name,
+            folder,
+            tokenizer=tokenizer,
+            max_shard_size=max_shard_size,
+            progress=not quiet,
+            **({"revision": revision} if revision else {}),
+        )
+    millions, tensors = report["parameters"] / 1e6, report["tensors"]
+    compared = report["open_clip"]
+    if compared:
+        largest = compared["largest difference"]
+        parity = f"largest difference to open_clip {compared['version']}: {largest:.1e} (see {REPORT_FILE})"
+    else:
+        parity = f"not compared with open_clip, open_clip_torch is not installed (see {REPORT_FILE})"
+    tell(
+        as_json,
+        {"output": str(output), **report},
+        f"{tensors['read']} tensors of open_clip, {tensors['written']} of transformers, {millions:.1f} M numbers",
+        parity,
+        f"saved: {output}",
+    )

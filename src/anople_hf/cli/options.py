@@ -1,0 +1,151 @@
+"""What the verbs of `anople` share: options that mean the same everywhere, messages, how runs and photos load."""
+
+import glob
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ..modeling_anople import AnoPLeModel
+    from ..processing_anople import AnoPLeProcessor
+
+Branch = Literal["both", "prompt", "memory"]
+Run = Annotated[Path, typer.Argument(help="Trained detector: a folder of `anople train`, or a Hub id.")]
+OwnRun = Annotated[Path, typer.Argument(help="Folder of a trained detector, as written by `anople train`.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable photos and count them.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no notes; results and errors stay.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
+Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
+Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
+
+
+def quieten(quiet: bool) -> None:
+    """What every verb that works begins with: our own messages and bars stay, the libraries' chatter goes."""
+    import transformers
+
+    from .. import register
+
+    register()  # the command itself starts without
+
+    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        import datasets
+    except ImportError:  # predict and memorize need no training extras
+        return
+    datasets.disable_progress_bars()
+
+
+def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
+    """Print what a verb found: for programs as one JSON object, for people as lines."""
+    typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
+
+
+def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
+    """Model and processor of a trained detector; a clear error if there is none.
+
+    Args:
+        run: Folder of `anople train`, or a Hub id.
+        quiet: False shows the bars of what comes after the loading; `quieten` took them all away.
+        own: It is going to be changed, so only a folder will do.
+        how: Further arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
+    """
+    from transformers.utils.logging import enable_progress_bar
+
+    from ..modeling_anople import AnoPLeModel
+    from ..processing_anople import AnoPLeProcessor
+
+    if not (run / "config.json").is_file():
+        hub_id = run.as_posix()
+        if run.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+            raise FileNotFoundError(
+                f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
+            )
+        if own:
+            raise FileNotFoundError(
+                f"{run} is no folder here, and only a folder can be changed; "
+                f"first: hf download {hub_id} --local-dir RUN"
+            )
+        where: Any = hub_id
+    else:
+        where = run
+    try:
+        model = AnoPLeModel.from_pretrained(where, **how).eval()
+        processor = AnoPLeProcessor.from_pretrained(where)
+    except OSError as error:
+        if where is run:
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {reason}") from error
+    if not quiet:
+        enable_progress_bar()
+    return model, processor
+
+
+def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[Path]:
+    """All files under files, folders and patterns, each once; - stands for a list of paths on stdin.
+
+    Args:
+        sources: A path that exists is that path, whatever signs are in it; else *, ? and [ make it a pattern, in which
+            ** stands for any number of folders.
+        empty: A folder or pattern may hold nothing yet.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: A folder, or stdin, without a photo.
+    """
+    from ..images import find_images
+
+    paths: list[Path] = []
+    for source in map(str, sources):
+        if source == "-":
+            listed = [line.strip() for line in sys.stdin if line.strip()]
+            if not listed:
+                raise ValueError("stdin holds no paths; expected one a line, as `find` prints them.")
+            paths += find_photos([line for line in listed if line != "-"])
+            continue
+        is_pattern = not Path(source).exists() and glob.has_magic(source)
+        matches = sorted(map(Path, glob.glob(source, recursive=True))) if is_pattern else [Path(source)]
+        if not matches and not empty:
+            raise FileNotFoundError(f"no file or folder matches the pattern {source!r}")
+        for match in matches:
+            if match.is_dir():
+                found = find_images(match, recursive=True)
+                if not found and not empty and not is_pattern:
+                    raise ValueError(f"{match} holds no photos; expected .png, .jpg, .bmp, .tif or .webp files.")
+                paths += found
+            elif match.exists():
+                paths.append(match)
+            elif not is_pattern:  # what a pattern found may be gone again
+                raise FileNotFoundError(f"no such file or folder: {match}")
+    return list(dict.fromkeys(paths))
+
+
+def keep_readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
+    """The photos that can be read, checked before any work starts, and a line for each that cannot; they are told."""
+    from ..images import check_images
+
+    good, bad = check_images(paths, skip_bad=skip_bad)
+    for reason in bad:
+        typer.echo(f"skipped: {reason}", err=True)
+    return good, bad
+
+
+def list_photos(sources: Sequence[str | Path], skip_bad: bool) -> list[Path]:
+    """All readable photos under `sources`, see `find_photos`; at least one."""
+    paths = find_photos(sources)
+    good, _ = keep_readable(paths, skip_bad)
+    if not good:
+        raise ValueError(f"none of the {len(paths)} photos can be read.")
+    return good

@@ -1,0 +1,215 @@
+"""The verbs that learn: `anople train`, also under `accelerate launch`, and `anople preview-anomalies`.
+
+Where in the paper: sec. 3.3 and Table 4; `scripts/train.py` is a face on the first.
+"""
+
+import json
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from .options import Json, Output, Overwrite, Quiet, Seed, SkipBad, quieten, tell
+
+Source = Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")]
+Kinds = Annotated[str, typer.Option(help="Out of texture, cutpaste, scar; separated by commas.")]
+OnProduct = Annotated[bool, typer.Option(help="Keep pseudo anomalies off the background.")]
+
+
+def _read_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Take the options' defaults from a YAML file, so that the command line has the last word."""
+    if file is None:
+        return None
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as YAML ({error}).") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{file} holds no settings; expected lines such as `max_steps: 100`.")
+    values = {str(key).replace("-", "_"): value for key, value in found.items()}
+    values = {k: ",".join(map(str, v)) if isinstance(v, list) and k != "settings" else v for k, v in values.items()}
+    if isinstance(values.get("settings"), dict):
+        values["settings"] = [f"{key}={json.dumps(value)}" for key, value in values["settings"].items()]
+    known = {parameter.name for parameter in context.command.params} - {"config", None}
+    if unknown := sorted(set(values) - known):
+        raise typer.BadParameter(
+            f"{file} has unknown settings {unknown}; known: {', '.join(sorted(map(str, known)))}."
+        )
+    context.default_map = {**(context.default_map or {}), **values}
+    return file
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` into fields of `AnoPLeConfig`; values are JSON, or else words.
+
+    Raises:
+        ValueError: No such field.
+    """
+    from ..configuration_anople import AnoPLeConfig
+
+    known = {field.name for field in fields(AnoPLeConfig)} - {"backbone", "backbone_config", "backbone_revision"}
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in known:
+            raise ValueError(
+                f"--set {pair}: expected KEY=VALUE with a field of AnoPLeConfig, for example coupling=t2v."
+            )
+        try:
+            settings[key] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key] = value
+    return settings
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[Path, typer.Argument(help="MVTec-AD layout, or one folder of good photos per category.")],
+    output: Output,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with any of these options; the command line wins.", callback=_read_config, is_eager=True
+        ),
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
+    shot_mode: Annotated[str, typer.Option(help="seeded, or first_k: the first photos by name.")] = "seeded",
+    nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
+    seed: Seed = 0,
+    max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
+    accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 5e-3,
+    backbone: Annotated[
+        str, typer.Option(help="CLIP: the embedded one; folder or Hub id, also of open_clip; open_clip:MODEL:FILE.")
+    ] = "embedded:tiny-clip",
+    backbone_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    init_from: Annotated[Path | None, typer.Option(help="Start from this trained detector, not from anew.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig, such as coupling=t2v. Repeatable.")
+    ] = None,
+    alignment: Annotated[str, typer.Option(help="weighted, mean or none (Table 4b).")] = "weighted",
+    align_channel: Annotated[str, typer.Option(help="abnormal or label: what weighs a normal view.")] = "abnormal",
+    multi_scale: Annotated[bool, typer.Option(help="Learn from crops, too (Table 4c).")] = True,
+    anomaly_source: Source = "mixed",
+    anomaly_kinds: Kinds = "texture",
+    anomalies_on_product: OnProduct = False,
+    latent_sigma: Annotated[float, typer.Option(help="Noise of the latent anomalies.")] = 0.015,
+    mixed_precision: Annotated[str, typer.Option(help="fp16 or bf16; no leaves it to accelerate.")] = "no",
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    compile: Annotated[str, typer.Option(help="torch.compile the towers with this backend: inductor.")] = "",
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits every time, slower.")] = False,
+    num_workers: Annotated[int, typer.Option(help="Processes that prepare samples.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 50,
+    keep_checkpoints: Annotated[int, typer.Option(min=1, help="Saved states kept.")] = 2,
+    report_to: Annotated[str, typer.Option(help="tensorboard, trackio, wandb; separated by commas.")] = "",
+    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
+    class_names: Annotated[Path | None, typer.Option(help="JSON of words for the prompts, by category.")] = None,
+    false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a detector for all categories from a few good photos each, build its memory, set its thresholds.
+
+    Until it is done, states to --resume from and logs stand beside the output, in OUTPUT.training; logs stay there.
+    Stopped by Ctrl-C or otherwise, the same command with --resume goes on.
+    """
+    quieten(quiet)
+    from accelerate import PartialState
+
+    from ..data import load_inspection_data
+    from ..data.few_shot import read_index_files, read_shots
+    from ..output.whole import check_output, whole_folder
+    from ..training.configuration import TrainingConfig
+    from ..training.run import on_cpu
+    from ..training.run import train as learn
+    from ..training.states import drop_states
+
+    check_output(output, overwrite=overwrite)
+    given: dict[str, Any] = {
+        field.name: context.params[field.name] for field in fields(TrainingConfig) if field.name in context.params
+    }
+    lists = {"anomaly_kinds": _split(anomaly_kinds), "report_to": _split(report_to)}
+    plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings or [])})
+    work = output.with_name(f"{output.name}.training")
+    splits = load_inspection_data(data, categories=_split(products) or None, skip_bad=skip_bad)
+    listed = None
+    if shots_file:
+        by_index = shots_file.is_dir()
+        listed = read_index_files(shots_file, splits["train"], shots) if by_index else read_shots(shots_file)
+    processes = PartialState(cpu=on_cpu())
+    main = processes.is_main_process
+    if main and not resume:
+        drop_states(work)
+    with whole_folder(output, overwrite=overwrite) if main else nullcontext(output) as folder:
+        run = learn(
+            splits["train"],
+            plan,
+            backbone=None if init_from else backbone,
+            backbone_revision=backbone_revision,
+            init_from=init_from,
+            class_names=json.loads(class_names.read_text()) if class_names else None,
+            listed_shots=listed,
+            skip_bad=skip_bad,
+            work_folder=work,
+            resume=resume,
+            progress=not quiet,
+        )
+        if main:
+            run.save(folder)
+    processes.wait_for_everyone()
+    if not main:
+        return
+    drop_states(work)
+    entries = run.model.config.calibration or {}
+    tell(
+        as_json,
+        {"output": str(output), "thresholds": entries},
+        *(f"{'any category' if name == '*' else name}: threshold {e['threshold']:.4f}" for name, e in entries.items()),
+        f"saved: {output}",
+    )
+
+
+def preview_anomalies(
+    data: Annotated[Path, typer.Argument(help="Good photos, laid out as for train.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
+    count: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 8,
+    shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
+    seed: Seed = 0,
+    anomaly_source: Source = "mixed",
+    anomaly_kinds: Kinds = "texture",
+    anomalies_on_product: OnProduct = False,
+    backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "embedded:tiny-clip",
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Show what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
+    quieten(True)
+    from ..data import load_inspection_data
+    from ..data.few_shot import choose_shots
+    from ..modeling_anople import AnoPLeModel
+    from ..pictures.sheets import write_pairs
+    from ..processing_anople import AnoPLeProcessor
+    from ..training.pairs import AnomalyPairs
+    from ..training.synthesis import AnomalySynthesizer
+
+    train_split = load_inspection_data(data, skip_bad=skip_bad)["train"]
+    chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
+    photos = train_split.select([index for indices in chosen.values() for index in indices])
+    processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
+    synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)
+    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, seed=seed)
+    written = write_pairs(pairs, output)
+    tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},
+         f"saved: {written}")  # fmt: skip
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -1,0 +1,109 @@
+"""Whether a part is defective, and where: the decision, from which map value on it is marked, regions as boxes.
+
+The rule of `AnoPLeProcessor` and, without torch, of an exported detector
+(`export/detector.py`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+SPOT = 0.9
+"""Share of its map's peak from which a defective part is marked, if it is not marked from lower values on. Ours."""
+
+
+def decide(
+    score: float,
+    heat_map: np.ndarray,
+    *,
+    threshold: float | None,
+    pixel_threshold: float | None,
+    labels: Sequence[str],
+    min_area: float,
+) -> dict[str, Any]:
+    """Decide about one photo.
+
+    Args:
+        score: Of the photo.
+        heat_map: (H, W) anomaly values at the photo's size.
+        threshold: Score above which the part is defective; None: no label.
+        pixel_threshold: Map value above which a defective part is marked, see `mask_level`; None: no mask.
+        labels: Words for a good and a defective part.
+        min_area: Smallest region in pixels.
+
+    Returns:
+        What `AnoPLeProcessor.post_process` says of a photo.
+
+    Raises:
+        ValueError: A score that is not finite.
+    """
+    if not math.isfinite(score):
+        raise ValueError(
+            f"a score is {score}, which decides nothing: the dtype is too small for this model, or its memory is "
+            "damaged; use float32, or memorize again (and export again)."
+        )
+    defective = threshold is not None and score > threshold
+    level = None
+    if defective and pixel_threshold is not None:
+        level = mask_level(pixel_threshold, float(heat_map.max()))
+    mask = np.zeros(heat_map.shape, bool) if level is None else heat_map > level
+    return {
+        "score": score,
+        "threshold": threshold,
+        "pixel_threshold": pixel_threshold,
+        "label": None if threshold is None else labels[int(defective)],
+        "heat_map": heat_map,
+        "mask": mask,
+        "mask_level": level,
+        "regions": find_regions(heat_map, mask, min_area=min_area),
+    }
+
+
+def mask_level(pixel_threshold: float, peak: float) -> float:
+    """The map value above which a defective part is marked. Ours.
+
+    The pixel threshold, or 0.9 of the map's peak where that is lower. For the decision is the score's, which weighs
+    the text branch and the map before it is blurred, so a part can be defective though hardly a pixel of its map is
+    above the threshold. Its strangest spot is marked all the same: a decision that shows no place helps nobody.
+
+    Args:
+        pixel_threshold: Of the map.
+        peak: Largest value of the part's map.
+
+    Example:
+        >>> mask_level(0.5, 0.9), mask_level(0.5, 0.4)
+        (0.5, 0.36000000000000004)
+    """
+    return min(pixel_threshold, SPOT * peak)
+
+
+def find_regions(heat_map: np.ndarray, mask: np.ndarray, *, min_area: float = 1) -> list[dict[str, Any]]:
+    """8-connected regions of a mask as boxes, strongest first.
+
+    Args:
+        heat_map: (H, W) anomaly values.
+        mask: (H, W) bool.
+        min_area: Smallest region in pixels.
+
+    Example:
+        >>> mask = np.zeros((6, 6), bool)
+        >>> mask[1:3, 2:5] = True
+        >>> find_regions(mask.astype(np.float32), mask)
+        [{'box': (2, 1, 5, 3), 'peak': 1.0, 'area': 6}]
+    """
+    labeled, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    regions = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labeled), start=1):
+        inside = labeled[rows, columns] == number
+        if inside.sum() >= min_area:
+            regions.append(
+                {
+                    "box": (columns.start, rows.start, columns.stop, rows.stop),
+                    "peak": float(heat_map[rows, columns][inside].max()),
+                    "area": int(inside.sum()),
+                }
+            )
+    return sorted(regions, key=lambda region: -region["peak"])

@@ -1,0 +1,185 @@
+"""`evaluate()`: the table of a detector over a test set, per category and mean, with its protocol.
+
+Where in the paper: sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO; per category, then the unweighted mean).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from transformers.utils.logging import tqdm
+
+from ..images import read_mask
+from ..modeling_anople import Branch
+from ..output.progress import seconds_between
+from ..processing_anople import AnoPLeProcessor
+from .metrics import ALL_METRICS, METRICS, MORE_METRICS, ScoreAccumulator
+
+FPR_LIMIT = 0.3
+
+
+class Detector(Protocol):
+    """What `evaluate()` asks of a detector: `AnoPLeModel`, or one of `anople_hf.baselines`."""
+
+    config: Any
+    memory: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes with."""
+
+    def __call__(self, pixel_values: torch.Tensor, category: Any = None, branch: Any = "both") -> Any:
+        """Scores and maps, as in `AnoPLeOutput`."""
+
+
+@dataclass
+class EvaluationResult:
+    """What `evaluate()` found.
+
+    Attributes:
+        categories: Metric values in 0..1 by category; None where the data cannot define them.
+        mean: Unweighted mean over the categories that have a value.
+        protocol: How the numbers came about: branch, route, sizes, rules.
+        images: One row per image: path, category, defect, label, score, its decision threshold, and the product that
+            it was recognized as; None where there is none.
+        images_per_second: Scoring speed, reading the files included.
+    """
+
+    categories: dict[str, dict[str, float | None]]
+    mean: dict[str, float | None]
+    protocol: dict[str, Any]
+    images: list[dict[str, Any]]
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """`categories`, `mean` and `protocol`, for JSON."""
+        return {"categories": self.categories, "mean": self.mean, "protocol": self.protocol}
+
+    @property
+    def recognized(self) -> float | None:
+        """Share of the images whose product was recognized rightly; None if that was not asked."""
+        asked = [row["recognized"] == row["category"] for row in self.images if row["recognized"] is not None]
+        return sum(asked) / len(asked) if asked else None
+
+    def errors(self) -> tuple[float | None, float | None]:
+        """Shares of good images called defective, and of defective ones called good; None without any to judge."""
+        shares: list[float | None] = []
+        for label in (0, 1):
+            judged = [row for row in self.images if row["label"] == label and row["threshold"] is not None]
+            wrong = sum((row["score"] > row["threshold"]) != bool(label) for row in judged)
+            shares.append(wrong / len(judged) if judged else None)
+        return shares[0], shares[1]
+
+    def table(self, *, more: bool = False) -> str:
+        """The paper's metrics in per cent, as text; `more` gives those that other tables hold."""
+        width = max(len(name) for name in [*self.categories, "category"])
+        shown = MORE_METRICS if more else METRICS
+        columns = {name: max(13, len(name) + 2) for name in shown}
+        lines = [f"{'category':{width}}" + "".join(f"{name:>{columns[name]}}" for name in shown)]
+        for name, values in [*self.categories.items(), ("mean", self.mean)]:
+            cells = {m: "-" if values[m] is None else f"{100 * float(values[m] or 0):.1f}" for m in shown}
+            lines.append(f"{name:{width}}" + "".join(f"{cell:>{columns[m]}}" for m, cell in cells.items()))
+        return "\n".join(lines)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Detector,
+    processor: AnoPLeProcessor,
+    test: datasets.Dataset,
+    *,
+    branch: Branch = "both",
+    route: bool = False,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> EvaluationResult:
+    """Score a test set and measure.
+
+    Args:
+        model: Trained, with memory; or a baseline.
+        processor: Its processor.
+        test: Images in the package's schema, the test split.
+        branch: `both` is the paper's; `prompt` and `memory` are its parts alone.
+        route: Tell the model each image's product: better, faster, another protocol. Never mix both in a table.
+        batch_size: Images per pass.
+        progress: Show a bar.
+
+    Raises:
+        KeyError: With `route`, a category that the model does not know.
+        ValueError: An empty test set.
+    """
+    if not len(test):
+        raise ValueError("the test set is empty: expected images under test/<defect or good>/.")
+    side = model.config.image_size
+    scores = ScoreAccumulator(fpr_limit=FPR_LIMIT)
+    images: list[dict[str, Any]] = []
+    waiting = Counter(test["category"])
+    started = time.perf_counter()
+    starts = range(0, len(test), batch_size)
+    often = seconds_between()
+    for start in tqdm(starts, desc="evaluating", unit="batch", disable=not progress, mininterval=often):
+        rows = test[start : start + batch_size]
+        pixels = processor(images=rows["image"])["pixel_values"].to(model.device, model.dtype)
+        output = model(pixels, category=rows["category"] if route else None, branch=branch)
+        maps, values = output.anomaly_maps.float().cpu().numpy(), output.scores.tolist()
+        limits = [None if x != x else x for x in _listed(output.thresholds, len(values))]  # NaN: no threshold
+        names = [None] * len(values) if output.products is None else model.memory.names(output.products)
+        for index, category in enumerate(rows["category"]):
+            label, given = rows["label"][index], rows["mask"][index]
+            scores.add(
+                category, score=values[index], label=label, anomaly_map=maps[index], mask=_truth(given, label, side)
+            )
+            found = {"score": values[index], "threshold": limits[index], "recognized": names[index]}
+            images.append({k: rows[k][index] for k in ("path", "category", "defect", "label")} | found)
+            waiting[category] -= 1
+            if not waiting[category]:
+                scores.finish(category)  # its maps are let go: memory stays that of one category
+    seconds = time.perf_counter() - started
+    categories = scores.compute()
+    protocol = {
+        "branch": branch,
+        "category_known": route,
+        "category_recognized": any(row["recognized"] is not None for row in images),
+        "shots": {c: len(model.memory.references(c)) for c in model.memory.categories},
+        "backbone": model.config.backbone or "in the checkpoint",
+        "image_size": side,
+        "mask_size": side,
+        "mask_rule": "nearest, > 0",
+        "memory_discount": model.config.memory_discount,
+        "smoothing_sigma": model.config.smoothing_sigma,
+        "aupro": f"exact, FPR limit {FPR_LIMIT}, 8-connected",
+        "aupro_200": f"200 thresholds, FPR limit {FPR_LIMIT}, 8-connected",
+        "image_aupr": "average precision",
+        "images": len(test),
+    }
+    return EvaluationResult(categories, mean_of(list(categories.values())), protocol, images, len(test) / seconds)
+
+
+def _listed(values: torch.Tensor | None, count: int) -> list[Any]:
+    return [None] * count if values is None else values.tolist()
+
+
+def mean_of(tables: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """Unweighted mean of each metric over the tables that have it, or None."""
+    columns = {m: [float(t[m]) for t in tables if t[m] is not None] for m in ALL_METRICS}  # type: ignore[arg-type]
+    return {m: float(np.mean(values)) if values else None for m, values in columns.items()}
+
+
+def _truth(given: Image.Image | None, label: int, side: int) -> np.ndarray | None:
+    """Ground truth at the map's size; None for a defective image whose mask is missing."""
+    if not label:
+        return np.zeros((side, side), bool)
+    if given is None:
+        return None
+    mask = Image.fromarray(read_mask(given))
+    return np.asarray(mask.resize((side, side), Image.Resampling.NEAREST))

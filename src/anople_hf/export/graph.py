@@ -1,0 +1,291 @@
+"""`export`: a detector as one graph, ONNX, OpenVINO or torch.export, checked against torch before it is written.
+
+The graph is all of sec. 3.4: tower, decoder, memory, fusion, score.
+
+- transformers' own exporters trace and convert; `transformers.exporters.ExportedModel` opens the folder, too.
+- The memory is in the graph, searched exactly in float32: that of one `category`, or of all. Where the model
+  recognizes the product (`memory_search="product"`), the graph does, and says which.
+- Thresholds, preprocessing and the figures of the check stand beside it in `detector.json`; `detector.py` reads it.
+- The check judges photos with the files themselves. If they differ from torch, nothing is written.
+"""
+
+import contextlib
+import copy
+import importlib
+import io
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..hub import public_name
+from ..modeling_anople import AnoPLeModel, AnoPLeOutput, Branch
+from ..output.whole import whole_folder
+from ..processing_anople import LABELS, AnoPLeProcessor
+from .detector import DETECTOR_FILE, FORMAT, ExportedDetector, file_digest
+from .parity import check_parity
+
+Kind = Literal["onnx", "openvino", "torch"]
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+    "torch": (),
+}
+"""Packages that each kind asks for beside torch and transformers."""
+
+READER = "anople_reader"
+"""Package in the folder that judges without torch: `detector.py` and what it imports, placed as in this package."""
+READER_FILES = ("decisions.py", "export/detector.py", "images.py")
+ENTRANCE = '''"""Reads the exported detector beside it; needs numpy, pillow, scipy and the runtime of the graph."""
+
+from .export.detector import ExportedDetector
+
+__all__ = ["ExportedDetector"]
+'''
+
+RULE = (
+    "defective if the score is above the threshold; a defective part's pixel is marked above the pixel threshold, or "
+    "above 0.9 of the map's peak if that is lower"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class ScoringGraph(nn.Module):
+    """A model as a function of photos alone.
+
+    Args:
+        model: Its weights are shared. The text tower, whose two vectors are stored, is left out; the memory is
+            searched exactly, as the graph does on every machine.
+        category: Route to one product; None searches all.
+        branch: As in `AnoPLeModel.forward`.
+    """
+
+    def __init__(self, model: AnoPLeModel, category: str | None, branch: Branch) -> None:
+        super().__init__()
+        clip = copy.copy(model.clip)
+        clip._modules = model.clip._modules | {"text_model": nn.Identity()}
+        memory = model.memory.searched_exactly()
+        if branch != "prompt" and len(memory):
+            recognized = category is None and model.config.memory_search == "product"
+            memory.prepare(memory.categories if recognized else [category], discount=model.config.memory_discount)
+        self.model = copy.copy(model)
+        self.model._modules = model._modules | {"clip": clip, "memory": memory}
+        self.category, self.branch = category, branch
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """(B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
+        found = cast(AnoPLeOutput, self.model(pixel_values, category=self.category, branch=self.branch))
+        outputs = {"scores": found.scores, "anomaly_maps": found.anomaly_maps}
+        return outputs if found.products is None else outputs | {"products": found.products}
+
+
+def export(
+    model: AnoPLeModel,
+    processor: AnoPLeProcessor,
+    output: str | Path,
+    *,
+    kind: Kind = "onnx",
+    category: str | None = None,
+    branch: Branch = "both",
+    photos: Sequence[Any] = (),
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a folder that judges photos without this model, after checking that it judges them as the model does.
+
+    Args:
+        model: In float32 on the CPU, with class names and memory as far as `branch` needs them.
+        processor: Its processor.
+        output: Folder to write: the graph, `detector.json`, and the package `anople_reader`.
+        kind: `onnx`, `openvino`, or `torch` (`torch.export`, a .pt2 file).
+        category: Search this product's memory only, and decide by its thresholds; None: as the model does with
+            photos of any product.
+        branch: `memory` for a model without class names, `prompt` for one without memory; these have no thresholds.
+        photos: More photos to check with, as the processor takes them; drawn textures and noise are always used.
+        overwrite: Replace an earlier export.
+
+    Returns:
+        What `detector.json` holds, and `seconds`.
+
+    Raises:
+        ImportError: A package is missing; says what to install.
+        ValueError: A model that cannot be exported, or a graph that gives other results.
+        KeyError: Unknown category.
+        FileExistsError: The output is in the way.
+
+    Example:
+        >>> import tempfile
+        >>> model = AnoPLeModel.from_backbone("embedded:tiny-clip", memory_shifts=1)
+        >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
+        >>> model.memorize(torch.rand(1, 3, 240, 240, generator=torch.Generator().manual_seed(0)), category="gear")
+        >>> folder = Path(tempfile.mkdtemp()) / "gear"
+        >>> report = export(model, processor, folder, kind="torch", branch="memory")
+        >>> errors = report["parity"].get("scores")
+        >>> errors["share of range"] < 0.001
+        True
+        >>> photo = torch.rand(3, 60, 80, generator=torch.Generator().manual_seed(1))
+        >>> ExportedDetector.from_folder(folder)(photo)["heat_map"].shape
+        (60, 80)
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind={kind!r}: expected {', '.join(get_args(Kind))}.")
+    if branch == "prompt" and category is not None:
+        raise ValueError(
+            f"category={category!r} chooses a memory, and branch='prompt' has none: leave one of them out."
+        )
+    _require(kind)
+    if model.training or model.dtype != torch.float32 or model.device.type != "cpu":
+        raise ValueError(
+            f"the model is in {'training' if model.training else 'evaluation'}, {model.dtype}, on {model.device}; a "
+            "graph is made in evaluation, float32, on the CPU: "
+            "AnoPLeModel.from_pretrained(..., dtype=torch.float32).eval()."
+        )
+    started = time.perf_counter()
+    about = {"format": FORMAT, "kind": kind, **_describe(model, processor, kind, category, branch)}
+    with whole_folder(Path(output), overwrite=overwrite) as folder:
+        graph = ScoringGraph(model, category, branch).eval()
+        logger.info("tracing and converting to %s", kind)
+        files = _write_graph(graph, kind, folder)
+        about |= {"graph": files[0], "files": {name: file_digest(folder / name) for name in files}}
+        about["bytes"] = sum((folder / name).stat().st_size for name in files)
+        _write_json(folder, about)  # so that what is checked is what will be read
+        about["parity"] = check_parity(graph, processor, ExportedDetector.from_folder(folder), photos)
+        _write_json(folder, about)
+        _write_reader(folder)
+    return about | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def _require(kind: Kind) -> None:
+    missing = []
+    for name in NEEDED[kind]:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise ImportError(f'exporting to {kind} needs {", ".join(missing)}: pip install "anople-hf[export]".')
+
+
+def _describe(
+    model: AnoPLeModel, processor: AnoPLeProcessor, kind: Kind, category: str | None, branch: Branch
+) -> dict[str, Any]:
+    """What a reader and a person have to know beside the graph."""
+    config, memory, products = model.config, None, None
+
+    def calibration(name: str | None, recognized: bool = False) -> dict[str, Any] | None:
+        return config.calibration_of(name, recognized=recognized) or None if branch == "both" else None
+
+    if branch != "prompt":
+        names = model.memory.categories if category is None else [category]
+        memory = {
+            "categories": {name: len(model.memory.references(name)) for name in names},
+            "fingerprint": model.fingerprint(),
+        }
+        if category is None and config.memory_search == "product":
+            products = [{"name": name, "calibration": calibration(name, True)} for name in names]
+    outputs = {"scores": ["batch"], "anomaly_maps": ["batch", config.image_size, config.image_size]}
+    packages = ("torch", "transformers", *NEEDED[kind])
+    return {
+        "category": category,
+        "branch": branch,
+        "labels": list(LABELS),
+        "rule": RULE,
+        "calibration": calibration(category),
+        "products": products,
+        "preprocessing": _preprocessing(processor, config.image_size),
+        "input": {"pixel_values": ["batch", 3, config.image_size, config.image_size]},
+        "outputs": outputs if products is None else outputs | {"products": ["batch"]},
+        "memory": memory,
+        "backbone": public_name(config.backbone) if config.backbone else None,
+        "runtime": {"INFERENCE_PRECISION_HINT": "f32"} if kind == "openvino" else {},
+        "versions": {
+            "anople_hf": __version__,
+            **{name: importlib.import_module(name).__version__ for name in packages},
+        },
+    }
+
+
+def _preprocessing(processor: AnoPLeProcessor, side: int) -> dict[str, Any]:
+    """What `detector.py` does to a photo, read off the image processor."""
+    how = processor.image_processor
+    size = (how.size["height"], how.size["width"])
+    if size != (side, side) or how.do_center_crop or not (how.do_resize and how.do_rescale and how.do_normalize):
+        raise ValueError(
+            f"the processor makes {size[0]} x {size[1]}, crop {how.do_center_crop}; expected {side} x {side}, "
+            "resized without crop, scaled and normalized: use the processor of this model."
+        )
+    return {
+        "color": "RGB",
+        "size": side,
+        "resample": int(how.resample),
+        "resample_name": "bicubic" if int(how.resample) == 3 else "see PIL.Image.Resampling",
+        "crop": False,
+        "rescale": how.rescale_factor,
+        "mean": list(how.image_mean),
+        "std": list(how.image_std),
+    }
+
+
+def _write_graph(graph: ScoringGraph, kind: Kind, folder: Path) -> list[str]:
+    """Trace, convert and write; the names of the files, the graph's own first."""
+    from transformers.exporters import DynamoExporter, OnnxExporter, OpenVINOExporter
+
+    exporter: Any = {"onnx": OnnxExporter, "openvino": OpenVINOExporter, "torch": DynamoExporter}[kind]
+    # Two photos, because torch.export takes a batch of one for a constant.
+    side = graph.model.config.image_size
+    example = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        graph(example)  # what is prepared on first use has to be, before tensors become symbols
+    shapes = {"pixel_values": {0: torch.export.Dim("batch")}}
+    with _silence():
+        exported = exporter().export(graph, {"pixel_values": example}, exporter.config_class(dynamic_shapes=shapes))
+        _drop_sources(exported.program, kind)
+        exported.save_pretrained(folder)
+    return exporter.program_files(f"{exporter.program_prefix}model{exporter.program_suffix}")
+
+
+def _drop_sources(program: Any, kind: Kind) -> None:
+    """Where in which file each node came from: of no use to a reader, and it names the folders of this machine."""
+    if kind == "onnx":
+        for node in program.graph:
+            node.metadata_props.clear()
+    elif kind == "torch":
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+                node.meta.pop("stack_trace", None)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Exporters print, log and warn of versions they were not tested with; what would be wrong, the check finds."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "transformers")]
+    levels = [found.level for found in loggers]
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for found in loggers:
+                found.setLevel(logging.ERROR)
+            yield
+        finally:
+            for found, level in zip(loggers, levels, strict=True):
+                found.setLevel(level)
+
+
+def _write_json(folder: Path, about: dict[str, Any]) -> None:
+    (folder / DETECTOR_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_reader(folder: Path) -> None:
+    reader = folder / READER
+    (reader / "export").mkdir(parents=True)
+    (reader / "__init__.py").write_text(ENTRANCE, encoding="utf-8")
+    for name in READER_FILES:
+        (reader / name).write_bytes((Path(__file__).parents[1] / name).read_bytes())

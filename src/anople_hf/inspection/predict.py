@@ -1,0 +1,95 @@
+"""Score photos from disk, batch by batch: decisions and maps.
+
+Where in the paper: sec. 3.4 for the scores; the decision is ours.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers.utils.logging import tqdm
+
+from ..images import read_image
+from ..modeling_anople import AnoPLeModel
+from ..output.progress import seconds_between
+from ..processing_anople import AnoPLeProcessor
+
+
+@dataclass
+class Prediction:
+    """One photo judged.
+
+    Attributes:
+        path: The file.
+        photo: What was read from it.
+        category: The product that was told, or that it was recognized as; None if it was compared with all.
+        result: As from `AnoPLeProcessor.post_process`.
+    """
+
+    path: Path
+    photo: Image.Image
+    category: str | None
+    result: dict[str, Any]
+
+
+@torch.inference_mode()
+def judge(
+    model: AnoPLeModel,
+    processor: AnoPLeProcessor,
+    photos: Sequence[tuple[Path, Image.Image]],
+    category: str | None = None,
+) -> list[Prediction]:
+    """Judge one batch of photos in one pass.
+
+    Args:
+        model: Trained, with memory.
+        processor: Its processor.
+        photos: At least one: its path, and what `read_image` made of it.
+        category: Route to a known product.
+
+    Raises:
+        KeyError: Unknown category; lists the known ones.
+    """
+    images = [image for _, image in photos]
+    pixels = processor(images=images)["pixel_values"].to(model.device, model.dtype)
+    sizes = [image.size[::-1] for image in images]
+    outputs = model(pixels, category=category)
+    results = processor.post_process(outputs, target_sizes=sizes)
+    names = [category] * len(photos) if outputs.products is None else model.memory.names(outputs.products)
+    return [
+        Prediction(path, image, name, result)
+        for (path, image), name, result in zip(photos, names, results, strict=True)
+    ]
+
+
+def predict(
+    model: AnoPLeModel,
+    processor: AnoPLeProcessor,
+    paths: Sequence[Path],
+    *,
+    category: str | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> Iterator[Prediction]:
+    """Judge photos one batch at a time; memory does not grow with their number.
+
+    Args:
+        model: Trained, with memory.
+        processor: Its processor.
+        paths: Readable photos, see `anople_hf.images.check_images`.
+        category: Route to a known product.
+        batch_size: Photos per pass.
+        progress: Show a bar, with the time that is left.
+
+    Raises:
+        KeyError: Unknown category; lists the known ones.
+    """
+    often = seconds_between()
+    with tqdm(total=len(paths), desc="judging", unit="photo", disable=not progress, mininterval=often) as bar:
+        for start in range(0, len(paths), batch_size):
+            chunk = [(path, read_image(path)) for path in paths[start : start + batch_size]]
+            yield from judge(model, processor, chunk, category)
+            bar.update(len(chunk))

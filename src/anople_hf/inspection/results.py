@@ -1,0 +1,185 @@
+"""A folder of results that grows photo by photo, survives an interruption, and can be gone on with.
+
+While it grows it is called `OUTPUT.partial`. Each photo's row is written after its pictures, so a row that is there is
+whole, whether the run ended by Ctrl-C or was killed. Finished, the folder gets its tables and its own name.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..output.whole import MARK, check_output, take_place, write_whole
+from ..pictures.overlays import heat_map_overlay, write_legend
+from .predict import Prediction
+from .tables import Format, Row, json_line, read_lines, write_table
+
+ROWS, JOB = ".rows.jsonl", ".job.json"
+
+
+class Results:
+    """What was judged so far, in memory and on disk. Made by `growing_results`.
+
+    Args:
+        folder: Existing folder to write to; rows in it are read.
+
+    Attributes:
+        folder: Where the files are now.
+        rows: All rows, those of earlier runs first.
+        taken_over: How many rows were there at the start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[Row] = read_lines(folder / ROWS) if (folder / ROWS).exists() else []
+        self.taken_over = len(self.rows)
+        self._names = {Path(row["heat_map"]).name for row in self.rows}
+        write_whole(folder / ROWS, "".join(map(json_line, self.rows)))  # without a line that was cut off
+        for name in ("heat_maps", "masks"):
+            (folder / name).mkdir(exist_ok=True)
+
+    @property
+    def done(self) -> set[str]:
+        """Paths of the photos that have a row."""
+        return {row["path"] for row in self.rows}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many photos are `normal`, `defective`, and `without_threshold`."""
+        labels = [row["label"] for row in self.rows]
+        return {name: labels.count(label) for name, label in _COUNTED.items()}
+
+    def add(self, prediction: Prediction, scale: tuple[float, float]) -> Row:
+        """Write a photo's heat map (an overlay) and mask, then its row.
+
+        Args:
+            prediction: The photo, judged.
+            scale: Lowest and highest map value of the colors, one for each product: a good part stays dark.
+
+        Returns:
+            The row.
+        """
+        result, name = prediction.result, self._free_name(prediction.path)
+        overlay = heat_map_overlay(prediction.photo, result["heat_map"], scale=scale, threshold=result["mask_level"])
+        Image.fromarray(overlay).save(self.folder / "heat_maps" / name)
+        Image.fromarray(result["mask"].astype(np.uint8) * 255).save(self.folder / "masks" / name)
+        row: Row = {
+            "path": str(prediction.path),
+            "category": prediction.category or "",
+            "score": result["score"],
+            "threshold": result["threshold"],
+            "label": result["label"] or "",
+            "regions": result["regions"],
+            "heat_map": f"heat_maps/{name}",
+            "mask": f"masks/{name}",
+        }
+        with open(self.folder / ROWS, "a", encoding="utf-8") as file:
+            file.write(json_line(row))
+        self.rows.append(row)
+        return row
+
+    def write_tables(self, formats: Iterable[str], scale: tuple[float, float] | None, threshold: float | None) -> None:
+        """Write `scores.<format>` for each format, and `heat_maps.png`, the heat maps' legend (`write_legend`)."""
+        earlier = [name for name in Format if (self.folder / f"scores.{name}").exists()]  # they must not fall behind
+        for name in dict.fromkeys([*formats, *earlier]):
+            write_table(self.rows, self.folder / f"scores.{name}")
+        write_legend(self.folder / "heat_maps.png", scale, threshold)
+
+    def _free_name(self, path: Path) -> str:
+        """A PNG name for a photo; photos of the same name from different folders do not overwrite each other."""
+        name, number = f"{path.stem}.png", 2
+        if name in self._names:
+            name = f"{path.parent.name}_{path.stem}.png"
+        while name in self._names:
+            name, number = f"{path.parent.name}_{path.stem}_{number}.png", number + 1
+        self._names.add(name)
+        return name
+
+
+_COUNTED = {"normal": "normal", "defective": "defective", "without_threshold": ""}
+
+
+@contextmanager
+def growing_results(
+    output: Path, job: dict[str, Any], *, resume: bool = False, overwrite: bool = False
+) -> Iterator[Results]:
+    """Give `OUTPUT.partial` to write to; on success it takes the place of `output`, else it stays if it holds a row.
+
+    Args:
+        output: The folder to be.
+        job: What the rows depend on, JSON; rows of another job are not gone on with.
+        resume: Go on with `OUTPUT.partial`, or else with `output` itself, if there is one.
+        overwrite: Start over, and replace an earlier output once the new one is whole.
+
+    Raises:
+        FileExistsError: `output` is in the way, see `check_output`; or `OUTPUT.partial` is, and nobody said whether to
+            resume or to start over.
+        ValueError: `resume`, and the job was another one.
+    """
+    output = Path(output)
+    work, continued = _prepare(output, job, resume=resume, overwrite=overwrite)
+    results = Results(work)
+    try:
+        write_whole(work / JOB, json.dumps(job) + "\n")
+        yield results
+        (work / MARK).touch()
+        take_place(work, output)
+        results.folder = output
+    finally:
+        if results.folder == work and not results.rows:
+            shutil.rmtree(work, ignore_errors=True)
+        elif results.folder == work and continued and len(results.rows) == results.taken_over:
+            work.rename(output)  # it was whole, and still is
+
+
+def partial_of(output: Path) -> Path:
+    """Where the results stand until they are whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def check_results(output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse what `growing_results` would refuse, before any work; the job aside."""
+    output, work = Path(output), partial_of(Path(output))
+    if work.exists() and not (work / JOB).exists():
+        raise FileExistsError(f"{work} was not written by anople and is in the way; choose another --output.")
+    if work.exists() and not resume and not overwrite:
+        raise FileExistsError(f"{work} is an interrupted run; go on with --resume, or start over with --overwrite.")
+    if resume and not work.exists() and not overwrite and (output / JOB).exists():
+        return  # a whole output, to be gone on with
+    check_output(output, overwrite=overwrite)
+
+
+def fingerprint(run: Path) -> str:
+    """SHA-256 of a detector's files: scores of one detector are not mixed with those of another."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors", "memory_bank.safetensors"):
+        if (run / name).exists():
+            with open(run / name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _prepare(output: Path, job: dict[str, Any], *, resume: bool, overwrite: bool) -> tuple[Path, bool]:
+    """The folder to write to, and whether it was a whole output before."""
+    check_results(output, resume=resume, overwrite=overwrite)
+    work = partial_of(output)
+    begun = work if work.exists() else output
+    if not resume or not (begun / JOB).exists() or (begun == output and overwrite):
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        return work, False
+    known = json.loads((begun / JOB).read_text(encoding="utf-8"))
+    if other := sorted(key for key in {*job, *known} if job.get(key) != known.get(key)):
+        raise ValueError(
+            f"{begun} was judged with another {' and '.join(other)}; give the same, choose another --output, or start "
+            "over with --overwrite and without --resume."
+        )
+    if begun == output:
+        output.rename(work)
+    return work, begun == output

@@ -1,0 +1,111 @@
+"""Tables of results: one row a judged photo, as CSV, Parquet or JSON lines.
+
+Every format holds the same columns and every digit of the scores: read back, the numbers are the same.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Format(StrEnum):
+    """What a table can be written as; its value is the file's ending."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+
+
+Row = dict[str, Any]
+"""`path` and `category` (str; told or recognized, "" if neither), `score` (float), `threshold` (float or None),
+`label` ("normal", "defective", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and
+`mask` (paths within the output folder)."""
+
+COLUMNS = ("path", "category", "score", "threshold", "label", "regions", "heat_map", "mask")
+
+
+def check_formats(formats: Iterable[str]) -> None:
+    """Refuse formats that cannot be written, before any work is done.
+
+    Raises:
+        ValueError: An unknown one, or Parquet without pyarrow.
+    """
+    for name in formats:
+        if name not in list(Format):
+            raise ValueError(f"unknown format {name!r}; expected {', '.join(Format)}.")
+        if name == Format.PARQUET:
+            try:
+                import pyarrow.parquet  # noqa: F401
+            except ImportError as error:
+                raise ValueError(
+                    "the format parquet needs pyarrow: pip install 'anople-hf[train]', or choose csv or jsonl."
+                ) from error
+
+
+def write_table(rows: Sequence[Row], path: Path) -> Path:
+    """Write rows in the format that the file's ending names.
+
+    In CSV, missing values are empty and `regions` is JSON; in Parquet and JSON lines both are what they are.
+
+    Args:
+        rows: With all `COLUMNS`.
+        path: .csv, .parquet or .jsonl.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> row = {**dict.fromkeys(COLUMNS, ""), "path": "a.png", "score": 0.1, "threshold": None, "regions": []}
+        >>> print(write_table([row], Path(tempfile.mkdtemp()) / "scores.csv").read_text().splitlines()[1])
+        a.png,,0.1,,,[],,
+    """
+    check_formats([path.suffix[1:]])
+    if path.suffix == ".parquet":
+        _write_parquet(rows, path)
+        return path
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json_line(row) for row in rows)
+        else:
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            for row in rows:
+                limit = "" if row["threshold"] is None else repr(row["threshold"])
+                cells = {"score": repr(row["score"]), "threshold": limit, "regions": json.dumps(row["regions"])}
+                table.writerow(row | cells)
+    return path
+
+
+def json_line(row: Row) -> str:
+    """A row as a line of JSON."""
+    return json.dumps({name: row[name] for name in COLUMNS}) + "\n"
+
+
+def read_lines(path: Path) -> list[Row]:
+    """Rows of a JSON-lines file. A last line that was cut off, by a kill or a full disk, is left out.
+
+    Raises:
+        ValueError: A broken line before the last; names it.
+    """
+    rows: list[Row] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what stands behind the last line break is not whole
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is no JSON ({error}); start over with --overwrite.") from error
+    return rows
+
+
+def _write_parquet(rows: Sequence[Row], path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    region = pa.struct([("box", pa.list_(pa.int64())), ("peak", pa.float64()), ("area", pa.int64())])
+    kinds = dict.fromkeys(COLUMNS, pa.string())
+    kinds |= {"score": pa.float64(), "threshold": pa.float64(), "regions": pa.list_(region)}
+    parquet.write_table(pa.Table.from_pylist(list(rows), pa.schema(list(kinds.items()))), path)

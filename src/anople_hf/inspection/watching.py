@@ -1,0 +1,103 @@
+"""Watching a folder that a camera writes to: photos are read once they are whole.
+
+A file counts as whole when its size and time of change are the same in two looks, one after the other, and it can be
+read. One that cannot is looked at again, in case the camera is slow, and then left out until it changes. Each path is
+judged once.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..images import IMAGE_SUFFIXES, UnreadableImageError, read_image, why_unusable
+
+ATTEMPTS = 3
+"""Looks at a file that seems whole but cannot be read, before it is left out."""
+
+State = tuple[int, int]
+
+
+def watch(
+    find: Callable[[], Sequence[Path]],
+    *,
+    every: float = 1.0,
+    batch_size: int = 16,
+    known: Collection[str] = (),
+    most: int | None = None,
+    idle: float | None = None,
+    report: Callable[[str], None] = lambda message: None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[list[tuple[Path, Image.Image]]]:
+    """Wait for photos, and give them as they come, in small batches.
+
+    Args:
+        find: Lists the files that are there now; files that do not end as photos do are passed over.
+        every: Seconds between two looks.
+        batch_size: Photos given at once, at most.
+        known: Paths that are not judged again.
+        most: End after so many photos; None for no limit.
+        idle: End after so many seconds in which nothing came and nothing changed; None waits for ever.
+        report: Takes a line for each file that cannot be read.
+        sleep: Waits; for tests.
+        clock: Seconds that only grow; for tests.
+
+    Yields:
+        (path, photo) of the next ones, never an empty list.
+    """
+    known, given = set(known), 0
+    looks: dict[Path, State] = {}
+    failures: dict[Path, int] = {}
+    changed = clock()
+    while True:
+        batch: list[tuple[Path, Image.Image]] = []
+        for path in find():
+            if str(path) in known or path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            state = _state(path)
+            if state is None:
+                continue
+            if not state[0] or looks.get(path) != state:
+                if looks.get(path) != state:
+                    changed = clock()
+                    failures.pop(path, None)
+                looks[path] = state
+                continue
+            if failures.get(path, 0) >= ATTEMPTS:
+                continue
+            try:
+                if reason := why_unusable(path):
+                    raise UnreadableImageError(reason)
+                photo = read_image(path)
+            except UnreadableImageError as error:
+                failures[path] = failures.get(path, 0) + 1
+                changed = clock()
+                end = "skipped" if failures[path] == ATTEMPTS else "tried again"
+                report(f"{end}: {error}")
+                continue
+            known.add(str(path))
+            looks.pop(path)
+            batch.append((path, photo))
+            given += 1
+            if len(batch) == batch_size or given == most:
+                yield batch
+                batch, changed = [], clock()
+            if given == most:
+                return
+        if batch:
+            yield batch
+            changed = clock()
+        if idle is not None and clock() - changed >= idle:
+            return
+        sleep(every)
+
+
+def _state(path: Path) -> State | None:
+    """Size and time of change, or None for a file that is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

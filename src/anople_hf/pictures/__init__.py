@@ -1,0 +1,1 @@
+"""What is drawn: colors, heat maps over photos, charts, contact sheets, the paper's figures."""

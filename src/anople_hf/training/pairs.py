@@ -1,0 +1,101 @@
+"""`AnomalyPairs`: what the model learns from, a good photo and its twin with one pseudo anomaly, in all views.
+
+Where in the paper: sec. 3 (simulated anomalies), 3.2 (global view and N local crops share one defect).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import Tensor
+
+from ..configuration_anople import LOCAL_VIEWS
+from ..images import read_image
+from ..processing_anople import AnoPLeProcessor
+from .synthesis import AnomalySynthesizer, local_views
+
+
+class AnomalyPairs(torch.utils.data.Dataset):
+    """An endless-looking list of pairs, `steps x batch` long, in which sample number s is always the same.
+
+    Every sample has its own random generator, made from the seed and its number; so neither the number of workers nor
+    of processes, nor where a run is resumed, changes what is learned from.
+
+    Args:
+        shots: The chosen good photos, in the package's schema.
+        processor: Normalizes the views.
+        synthesizer: Draws the anomalies.
+        length: Samples in total.
+        multi_scale: Global view and four crops, or the global view alone (Table 4c).
+        seed: Fixes order and anomalies.
+    """
+
+    def __init__(
+        self,
+        shots: Dataset,
+        processor: AnoPLeProcessor,
+        synthesizer: AnomalySynthesizer,
+        *,
+        length: int,
+        multi_scale: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.processor, self.synthesizer = processor, synthesizer
+        self.length, self.multi_scale, self.seed = length, multi_scale, seed
+        side = 2 * processor.image_processor.size["height"]  # 480 in the paper: each crop is a full view
+        # A few shots fit in memory: decode and resize each once.
+        self.photos = [
+            np.asarray(read_image(row["image"]).resize((side, side), Image.Resampling.BICUBIC)) for row in shots
+        ]
+        self.names: list[str] = list(shots["path"])
+
+    def __len__(self) -> int:
+        """Samples in total."""
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Sample `number`, V views of the good photo, then V of its twin.
+
+        Returns:
+            `pixel_values` (2V, 3, S, S), `masks` (2V, S, S) bool, `labels` (2V,), `views` (2V,), `photos` (2V,) all
+            `number`, the photo's `name`.
+        """
+        photo, defective, mask, name = self.draw(number)
+        images = [*self._views(photo), *self._views(defective)]
+        masks = [*self._views(np.zeros_like(mask)), *self._views(mask)]
+        views = [LOCAL_VIEWS, *range(LOCAL_VIEWS)] if self.multi_scale else [LOCAL_VIEWS]  # rows of the prefix c
+        stacked = torch.from_numpy(np.stack(masks))
+        return {
+            "pixel_values": self.processor(images=images)["pixel_values"],
+            "masks": stacked,
+            "labels": stacked.flatten(1).any(dim=1).long(),
+            "views": torch.tensor(views * 2),
+            "photos": torch.full((2 * len(views),), number),
+            "name": name,
+        }
+
+    def draw(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+        """The good photo (2S, 2S, 3) of sample `number`, its twin, the mask of the anomaly (2S, 2S), and its name."""
+        epoch, position = divmod(number, len(self.photos))
+        chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
+        photo = self.photos[chosen]
+        others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
+        defective, mask = self.synthesizer(photo, np.random.default_rng([self.seed, number, 1]), others)
+        return photo, defective, mask, self.names[chosen]
+
+    def _views(self, picture: np.ndarray) -> list[np.ndarray]:
+        views = local_views(picture)
+        return views if self.multi_scale else views[:1]
+
+
+def collate_pairs(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor | list[str]]:
+    """All views of all samples as one batch of B * 2V views."""
+    batch: dict[str, Any] = {
+        key: torch.cat([sample[key] for sample in samples])
+        for key in ("pixel_values", "masks", "labels", "views", "photos")
+    }
+    batch["names"] = [sample["name"] for sample in samples]
+    return batch

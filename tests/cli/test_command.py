@@ -1,0 +1,230 @@
+"""The `anople` command as a user meets it: real subprocesses, real files, exit codes."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anople_hf import __version__
+from anople_hf.evaluation.metrics import ALL_METRICS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(warm):
+    START[:] = [shutil.which("anople", path=warm["PATH"])]
+    yield
+    START[:] = COLD
+
+
+COLD = [sys.executable, "-m", "anople_hf.cli"]
+START = list(COLD)
+INSTALLED = shutil.which("anople", path=Path(sys.executable).parent)
+
+
+def anople(*arguments, check=True, start=START):
+    done = subprocess.run([*start, *map(str, arguments)], capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, tiny_clip, tmp_path_factory):
+    run = tmp_path_factory.mktemp("cli") / "run"
+    options = ["--shots", 2, "--max-steps", 2, "--batch-size", 1, "--backbone", tiny_clip, "--quiet"]
+    anople("train", drawn, "--output", run, "--products", "brass_gear,capsule", *options)
+    return run
+
+
+def rows_of(folder):
+    with open(folder / "scores.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_writes_the_table(trained, drawn, tmp_path):
+    for name in ("brass_gear", "capsule"):
+        shutil.copytree(drawn / name, tmp_path / "data" / name)
+    out = tmp_path / "table.json"
+    said = anople("evaluate", trained, tmp_path / "data", "--json", out, "--sheet", tmp_path / "sheet.png").stdout
+    table = json.loads(out.read_text())
+    assert set(table) == {"categories", "mean", "protocol"} and set(table["categories"]) == {"brass_gear", "capsule"}
+    for values in [*table["categories"].values(), table["mean"]]:
+        assert set(values) == set(ALL_METRICS)
+        assert all(0 <= value <= 1 for value in values.values() if value is not None)
+    assert "mean" in said
+    assert Image.open(tmp_path / "sheet.png").width > 500
+
+
+def test_predict_remember_and_remove(trained, drawn, tmp_path):
+    """One detector's day: judge, learn a product, judge it routed, remove it."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    anople("predict", run, drawn / "capsule/test", "--output", tmp_path / "a", "--quiet")
+    rows = rows_of(tmp_path / "a")
+    photos = list((drawn / "capsule/test").rglob("*.png"))
+    assert len(rows) == len(photos) and {"path", "category", "score", "threshold", "label"} <= set(rows[0])
+    assert {row["label"] for row in rows} <= {"normal", "defective"}
+    for row in rows:
+        assert (row["label"] == "defective") == (float(row["score"]) > float(row["threshold"]))
+        assert Image.open(tmp_path / "a" / row["heat_map"]).size == (96, 96)
+        assert Image.open(tmp_path / "a" / row["mask"]).size == (96, 96)
+
+    good = drawn / "biscuit/train/good"
+    anople("memorize", run, "biscuit", good)
+    anople("predict", run, good, "--product", "biscuit", "--output", tmp_path / "b", "--quiet")
+    taught = rows_of(tmp_path / "b")
+    assert {row["category"] for row in taught} == {"biscuit"} and all(row["threshold"] for row in taught)
+    assert json.loads((run / "config.json").read_text())["calibration"]["biscuit"]["threshold"] > 0
+
+    anople("remove", run, "biscuit")
+    again = anople("predict", run, good, "--product", "biscuit", "--output", tmp_path / "c", check=False)
+    assert again.returncode == 2 and "known: brass_gear, capsule" in again.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_calibrate_takes_new_photos_alone(trained, drawn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    said = anople("calibrate", run, drawn / "capsule", "--false-alarm-rate", 0.25, "--quiet").stdout
+    assert "capsule: 3 new photos, 2 known ones" in said
+    assert "25.0% false alarms promised" in said  # three photos are just enough for one in four
+    stored = json.loads((run / "config.json").read_text())["calibration"]["capsule"]
+    assert stored["guaranteed"] and stored["num_photos"] == 3
+    wrong = anople("calibrate", run, drawn / "biscuit", check=False)
+    assert wrong.returncode == 2 and "known: brass_gear, capsule" in wrong.stderr
+
+
+def test_same_seed_gives_the_same_scores(trained, drawn, tiny_clip, tmp_path):
+    options = ["--shots", 2, "--max-steps", 2, "--batch-size", 1, "--backbone", tiny_clip, "--quiet"]
+    anople("train", drawn, "--output", tmp_path / "run", "--products", "brass_gear,capsule", *options)
+    for run, name in ((trained, "a"), (tmp_path / "run", "b")):
+        anople("predict", run, drawn / "capsule/test/good", "--output", tmp_path / name, "--quiet")
+    assert [r["score"] for r in rows_of(tmp_path / "a")] == [r["score"] for r in rows_of(tmp_path / "b")]
+
+
+def test_odd_photos_are_judged(trained, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    gray = np.linspace(0, 255, 64 * 80).reshape(64, 80).astype(np.uint8)
+    Image.fromarray(gray).save(folder / "gray.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "sixteen.png")
+    Image.fromarray(np.dstack([gray] * 4)).save(folder / "alpha.png")
+    Image.fromarray(gray).convert("P").save(folder / "palette.png")
+    turned = Image.fromarray(np.dstack([gray] * 3))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    anople("predict", trained, folder, "--output", tmp_path / "out", "--quiet")
+    rows = {row["path"].rsplit("/")[-1]: row for row in rows_of(tmp_path / "out")}
+    assert len(rows) == 5
+    assert float(rows["gray.png"]["score"]) == pytest.approx(float(rows["sixteen.png"]["score"]), abs=1e-6)
+    assert Image.open(tmp_path / "out" / rows["turned.jpg"]["heat_map"]).size == (64, 80)
+
+
+def broken(drawn, folder):
+    shutil.copytree(drawn / "capsule", folder / "capsule")
+    victim = folder / "capsule/test/good/000.png"
+    victim.write_bytes(victim.read_bytes()[:400])
+    return victim
+
+
+def test_bad_files_are_named_or_skipped(trained, drawn, tmp_path):
+    victim = broken(drawn, tmp_path / "data")
+    where = [tmp_path / "data/capsule/test/good", "--output", tmp_path / "out", "--quiet"]
+    refused = anople("predict", trained, *where, check=False)
+    assert refused.returncode == 2 and str(victim) in refused.stderr and "--skip-bad" in refused.stderr
+    assert "Traceback" not in refused.stderr and not (tmp_path / "out").exists()
+    skipped = anople("predict", trained, *where, "--skip-bad")
+    assert str(victim) in skipped.stderr and len(rows_of(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "nowhere", "--output", "out"], "no such folder: nowhere"),
+        (["train", "empty", "--output", "out"], "holds no photos"),
+        (["train", "data", "--shots", "50", "--output", "out"], "at most 5"),
+        (["train", "data", "--products", "teapot", "--output", "out"], "no category teapot"),
+        (["train", "data", "--backbone", "nowhere", "--output", "out"], "nowhere"),
+        (["evaluate", "empty", "data"], "not a trained detector"),
+        (["predict", "run", "nowhere", "--output", "out"], "no such file or folder"),
+        (["predict", "run", "data", "--product", "teapot", "--output", "out"], "unknown category 'teapot'"),
+        (["predict", "run", "data", "--output", "full"], "--overwrite"),
+        (["remove", "run", "teapot"], "unknown category"),
+    ],
+)
+def test_clear_errors_and_nothing_half_written(arguments, said, trained, drawn, tmp_path):
+    for name in ("empty", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full/kept.txt").write_text("kept")
+    places = {"data": drawn, "run": trained, **{n: tmp_path / n for n in ("empty", "full", "out")}}
+    done = anople(*(places.get(a, a) if i else a for i, a in enumerate(arguments)), check=False)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists() and (tmp_path / "full/kept.txt").read_text() == "kept"
+    assert not list(tmp_path.glob("*partial"))
+
+
+def test_checkpoint_without_bank(trained, drawn, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run/memory_bank.safetensors").unlink()
+    done = anople("predict", tmp_path / "run", drawn / "capsule/test/good", "--output", tmp_path / "out", check=False)
+    assert done.returncode == 2 and "no memory bank" in done.stderr
+
+
+def test_wrong_usage_is_exit_code_2_and_help_teaches():
+    assert anople("predict", check=False, start=COLD).returncode == 2
+    helped = anople("--help", start=COLD).stdout
+    for verb in ("train", "memorize", "remove", "predict", "evaluate", "demo-data"):
+        assert verb in helped
+
+
+@pytest.mark.parametrize("start", [["-m", "anople_hf.cli"], *([[INSTALLED]] if INSTALLED else [])])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--no-such-option"], ["complete"]])
+def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
+    """People wait for the first two, and the shell asks at every Tab."""
+    environment = dict(os.environ)
+    if words == ["complete"]:
+        environment |= {"_ANOPLE_COMPLETE": "complete_bash", "COMP_WORDS": "anople pre", "COMP_CWORD": "1"}
+    command = [sys.executable, "-X", "importtime", *start, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == (2 if "--no-such-option" in words else 0)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "anople_hf.cli.train" in loaded and not loaded & {"torch", "transformers", "datasets", "scipy"}
+    if words == ["complete"]:
+        assert done.stdout.split() == ["predict", "preview-anomalies"]
+    else:
+        said = {"--help": "demo-data", "--version": f"anople {__version__}\n", "predict": "No such option"}
+        assert said[words[0]] in done.stdout + done.stderr
+
+
+def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):
+    few = ["--train", 3, "--test-good", 1, "--test-defective", 4]
+    said = anople("demo-data", tmp_path / "data", "--products", "capsule", "--size", 64, *few, "--json").stdout
+    assert json.loads(said) == {"output": str(tmp_path / "data"), "categories": ["capsule"]}
+    counts = [
+        len(list((tmp_path / "data" / "capsule").glob(kind))) for kind in ("train/*/*", "test/good/*", "test/*/*")
+    ]
+    assert counts == [3, 1, 5]
+    sheet = tmp_path / "pairs.png"
+    options = ["--backbone", tiny_clip, "--shots", 2, "--count", 2, "--output", sheet, "--json"]
+    said = json.loads(anople("preview-anomalies", drawn, *options).stdout)
+    assert said["output"] == str(sheet) and said["pairs"] == 2 and said["shots"]["capsule"] == 2
+    shutil.copytree(drawn / "capsule", tmp_path / "test" / "capsule")
+    options = ["--output", tmp_path / "figures", "--no-tsne", "--json"]
+    said = json.loads(anople("figures", trained, tmp_path / "test", *options).stdout)
+    assert all((tmp_path / "figures").samefile(path.rsplit("/", 1)[0]) for path in said["saved"]) and said["saved"]
+
+
+def test_json_of_a_comparison(drawn, tiny_clip, tmp_path):
+    shutil.copytree(drawn / "capsule", tmp_path / "data" / "capsule")
+    options = ["--output", tmp_path / "out", "--method", "patchcore", "--shots", 1, "--seeds", "0,1", "--json"]
+    said = anople("compare", tmp_path / "data", "--backbone", tiny_clip, *options, "--quiet").stdout
+    (line,) = [line for line in json.loads(said)["lines"] if line["values"]]  # the others are quoted
+    assert line["label"] == "PatchCore" and len(line["values"]["image_auroc"]) == 2

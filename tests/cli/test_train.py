@@ -1,0 +1,91 @@
+"""`anople train` and `preview-anomalies`: configuration files, settings, several processes."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from anople_hf.cli import app
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+
+
+@pytest.fixture
+def options(drawn, tiny_clip):
+    return [str(drawn), "--backbone", tiny_clip, "--shots", "2", "--products", "capsule", "--quiet"]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_yaml_gives_defaults_and_the_command_line_wins(options, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("max-steps: 3\nbatch_size: 1\nseed: 5\nanomaly_kinds: [scar, cutpaste]\n"
+                    "settings:\n  coupling: t2v\n  prompt_depth: 2\n  lora_rank: 2\n")  # fmt: skip
+    done = invoke(*options, "--output", tmp_path / "run", "--config", file, "--max-steps", 2)
+    assert done.exit_code == 0, done.output
+    assert "learning" not in done.stderr  # --quiet shows no bar
+    used = json.loads((tmp_path / "run" / "training_args.json").read_text())
+    assert (used["max_steps"], used["batch_size"], used["seed"]) == (2, 1, 5)
+    assert used["settings"] == {"coupling": "t2v", "prompt_depth": 2, "lora_rank": 2}
+    assert used["anomaly_kinds"] == ["scar", "cutpaste"]
+    model = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (model["coupling"], model["prompt_depth"]) == ("t2v", 2)
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert any("lora_B" in name and weight.any() for name, weight in weights.items())  # they start at 0
+
+
+def test_unknown_settings_are_named(options, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("max_step: 3\n")
+    done = invoke(*options, "--output", tmp_path / "run", "--config", file)
+    assert done.exit_code == 2 and "max_step" in done.output and not (tmp_path / "run").exists()
+    wrong = invoke(*options, "--output", tmp_path / "run", "--set", "couplings=t2v")
+    assert wrong.exit_code == 1 and "couplings=t2v" in str(wrong.exception)
+    file.write_text("- a list\n")
+    assert invoke(*options, "--output", tmp_path / "run", "--config", file).exit_code == 2
+
+
+def launch(warm, count, *arguments):
+    """Start the script on `count` CPU processes; `accelerate launch` itself starts only one without a GPU or MPI."""
+    command = ["torchrun", "--standalone", "--nproc-per-node", str(count), str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=warm)
+
+
+def test_two_processes_learn_what_one_learns(options, warm, tmp_path):
+    logs = {}
+    for count in (1, 2):
+        output = tmp_path / f"run{count}"
+        done = launch(warm, count, *options, "--max-steps", 5, "--batch-size", 4, "--output", output)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((output / "training_args.json").read_text())["processes"] == count
+        assert done.stdout.count("saved:") == 1
+        logs[count] = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
+    assert len(logs[1]) == len(logs[2]) == 5
+    for one, two in zip(logs[1], logs[2], strict=True):
+        assert one == pytest.approx(two, abs=1e-4)
+    weights = [load_file(tmp_path / f"run{count}" / "model.safetensors") for count in (1, 2)]
+    assert max((weights[0][name] - weights[1][name]).abs().max() for name in weights[0]) < 1e-3
+
+
+def test_uneven_split_is_refused(options, warm, tmp_path):
+    done = launch(warm, 2, *options, "--batch-size", 3, "--output", tmp_path / "run")
+    assert done.returncode != 0 and "cannot be split evenly over 2 processes" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_preview_shows_photo_twin_and_outline(drawn, tiny_clip, tmp_path):
+    out = tmp_path / "sheets" / "pairs.png"
+    arguments = ["preview-anomalies", str(drawn), "--backbone", tiny_clip, "--count", "3", "--output", str(out)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    sheet = Image.open(out)
+    assert sheet.size == (6 * 208 + 8, 2 * 208 + 8)
+    photo, twin, outlined = (sheet.crop((8 + i * 208, 8, 208 + i * 208, 208)) for i in range(3))
+    assert photo.tobytes() != twin.tobytes() != outlined.tobytes()
+    assert [path.name for path in out.parent.iterdir()] == ["pairs.png"]

@@ -1,0 +1,106 @@
+"""`evaluate()`: the table against scikit-learn, the branches, missing masks."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anople_hf.data import load_inspection_data
+from anople_hf.evaluation import evaluate
+from anople_hf.evaluation.measurement import mean_of
+from anople_hf.evaluation.metrics import ALL_METRICS
+
+
+@pytest.fixture(scope="module")
+def test_split(drawn):
+    return load_inspection_data(drawn, categories=["brass_gear", "capsule"])["test"]
+
+
+@pytest.fixture
+def taught(make_model, processor, drawn):
+    train = load_inspection_data(drawn, categories=["brass_gear", "capsule"])["train"]
+    model = make_model()
+    for category in ("brass_gear", "capsule"):
+        rows = [row for row in train if row["category"] == category][:2]
+        model.memorize(processor(images=[row["image"] for row in rows])["pixel_values"], category)
+    return model
+
+
+def test_table_agrees_with_scikit_learn(taught, processor, test_split):
+    result = evaluate(taught, processor, test_split, progress=False)
+    for category in ("brass_gear", "capsule"):
+        rows = [row for row in result.images if row["category"] == category]
+        labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
+        assert result.categories[category]["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+        assert result.categories[category]["image_aupr"] == pytest.approx(average_precision_score(labels, scores))
+    for metric in ALL_METRICS:
+        both = [result.categories[c][metric] for c in result.categories]
+        assert result.mean[metric] == pytest.approx(sum(both) / 2)
+        assert all(0 <= value <= 1 for value in both)
+    assert result.images_per_second > 0
+
+
+def test_protocol_says_how(taught, processor, test_split):
+    open_, routed = (evaluate(taught, processor, test_split, route=r, progress=False) for r in (False, True))
+    assert not open_.protocol["category_known"] and routed.protocol["category_known"]
+    assert open_.protocol["shots"] == {"brass_gear": 2, "capsule": 2}
+    assert json.loads(json.dumps(open_.to_dict()))["protocol"] == open_.protocol
+    assert "mean" in open_.table() and "capsule" in open_.table()
+
+
+def test_recognition_and_decisions_are_counted(taught, processor, test_split):
+    plain = evaluate(taught, processor, test_split, progress=False)
+    assert plain.recognized is None and plain.errors() == (None, None)
+    assert not plain.protocol["category_recognized"]
+    taught.config.memory_search = "product"
+    scores = sorted(row["score"] for row in plain.images)
+    entry = {"threshold": scores[len(scores) // 2], "pixel_threshold": 1.0}
+    taught.config.calibration = {"brass_gear": entry, "*": {**entry, "threshold": 2.0}}
+    found = evaluate(taught, processor, test_split, progress=False)
+    assert found.protocol["category_recognized"]
+    right = [row["recognized"] == row["category"] for row in found.images]
+    assert found.recognized == sum(right) / len(right) > 0.9  # gears and capsules are told apart
+    for row in found.images:  # capsules have no threshold of their own here, the common one holds
+        assert row["threshold"] == pytest.approx(entry["threshold"] if row["recognized"] == "brass_gear" else 2.0)
+    good, bad = ([r["score"] > r["threshold"] for r in found.images if r["label"] == label] for label in (0, 1))
+    assert found.errors() == (sum(good) / len(good), 1 - sum(bad) / len(bad))
+
+
+def test_route_asks_the_memory_of_the_own_product_only(taught, processor, test_split):
+    open_ = evaluate(taught, processor, test_split, branch="memory", progress=False)
+    gear, capsule = taught.memory.references("brass_gear"), taught.memory.references("capsule")
+    taught.memory._replace({"brass_gear": capsule, "capsule": gear})  # swapped: the route now leads astray
+    astray = evaluate(taught, processor, test_split, branch="memory", route=True, progress=False)
+    again = evaluate(taught, processor, test_split, branch="memory", progress=False)
+    scores = [torch.tensor([row["score"] for row in result.images]) for result in (open_, again, astray)]
+    assert torch.allclose(scores[0], scores[1], atol=1e-6) and (scores[2] > scores[0]).float().mean() > 0.5
+
+
+def test_batch_size_changes_no_score(taught, processor, test_split):
+    one, many = (evaluate(taught, processor, test_split, batch_size=b, progress=False) for b in (1, 8))
+    scores = [torch.tensor([row["score"] for row in result.images]) for result in (one, many)]
+    assert torch.allclose(*scores, atol=1e-6)
+
+
+def test_a_defect_without_mask_leaves_only_image_metrics(taught, processor, drawn, tmp_path):
+    for category in ("brass_gear", "capsule"):
+        shutil.copytree(drawn / category, tmp_path / category)
+    next((tmp_path / "capsule/ground_truth").rglob("*.png")).unlink()
+    without = load_inspection_data(tmp_path)["test"]
+    result = evaluate(taught, processor, without, branch="memory", progress=False)
+    assert result.categories["capsule"]["aupro"] is None and result.categories["capsule"]["pixel_auroc"] is None
+    assert result.categories["capsule"]["image_auroc"] is not None
+    assert result.mean["aupro"] == result.categories["brass_gear"]["aupro"]
+    assert " - " in result.table() + " "
+
+
+def test_mean_of_nothing_is_none():
+    empty = dict.fromkeys(ALL_METRICS)
+    assert mean_of([empty, {**empty, "aupro": 0.5}]) == {**empty, "aupro": 0.5}
+
+
+def test_empty_set_is_refused(taught, processor, test_split):
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(taught, processor, test_split.select([]), progress=False)

@@ -1,0 +1,71 @@
+"""Predictions of photos from disk: one batch at a time, the same scores however they are cut."""
+
+import numpy as np
+import pytest
+import transformers
+from PIL import Image
+
+from anople_hf.configuration_anople import SHARED
+from anople_hf.images import read_image
+from anople_hf.inspection.predict import judge, predict
+from anople_hf.pictures.overlays import color_scale
+
+
+@pytest.fixture
+def taught(make_model, photos):
+    model = make_model()
+    model.memorize(photos[:3], "gear")
+    model.config.calibration = {"gear": {"threshold": 1e-6, "pixel_threshold": 1e-6}}
+    return model
+
+
+@pytest.fixture
+def paths(tmp_path):
+    made = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(made):
+        noise = np.random.default_rng(number).integers(0, 255, (40, 60, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return made
+
+
+def test_batches_do_not_change_the_scores(taught, processor, paths):
+    found = list(predict(taught, processor, paths, category="gear", batch_size=3, progress=False))
+    assert [p.path for p in found] == paths and {p.category for p in found} == {"gear"}
+    alone = [judge(taught, processor, [(path, read_image(path))], "gear")[0] for path in paths]
+    assert [p.result["score"] for p in found] == pytest.approx([p.result["score"] for p in alone], rel=1e-5)
+    assert len({p.result["score"] for p in found}) == 4
+    for prediction in found:
+        assert prediction.photo.size == (60, 40) and prediction.result["heat_map"].shape == (40, 60)
+
+
+def test_the_bar_counts_photos_and_tells_the_time_left(taught, processor, paths, capsys):
+    list(predict(taught, processor, paths, batch_size=3, progress=False))
+    assert capsys.readouterr().err == ""
+    transformers.utils.logging.enable_progress_bar()  # a command that an earlier test ran in this process took it away
+    list(predict(taught, processor, paths, batch_size=3))
+    said = capsys.readouterr().err
+    assert "4/4" in said and "photo/s" in said and "<" in said  # elapsed < left
+
+
+def test_a_recognized_product_is_named(taught, processor, paths):
+    assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category is None
+    taught.config.memory_search = "product"
+    assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category == "gear"
+
+
+def test_unknown_category(taught, processor, paths):
+    with pytest.raises(KeyError, match="known: gear"):
+        list(predict(taught, processor, paths, category="bolt", progress=False))
+
+
+def test_colors_do_not_depend_on_the_photo(taught):
+    assert color_scale(taught, "gear") == (0.0, 2e-6) and color_scale(taught) == (0.0, 0.5)
+
+
+def test_only_a_product_that_was_not_told_takes_the_common_thresholds(taught):
+    common = {"threshold": 0.2, "pixel_threshold": 0.7}
+    taught.config.calibration = taught.config.calibration | {SHARED: common}
+    assert taught.config.calibration_of() == taught.config.calibration_of("nut", recognized=True) == common
+    assert taught.config.calibration_of("nut") == {}
+    assert taught.config.calibration_of("gear") == taught.config.calibration_of("gear", recognized=True) != common
+    assert color_scale(taught, "nut", recognized=True) == (0.0, 1.4)

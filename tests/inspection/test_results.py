@@ -1,0 +1,140 @@
+"""Results that grow: whole rows only, resumed where they stopped, never mixed, never in the way."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anople_hf.inspection.predict import Prediction
+from anople_hf.inspection.results import ROWS, check_results, fingerprint, growing_results, partial_of
+from anople_hf.inspection.tables import read_lines
+
+JOB = {"detector": "abc", "category": None}
+SCALE = (0.0, 1.0)
+
+
+def judged(path, score=0.9, label="defective"):
+    heat = np.zeros((20, 30), np.float32)
+    heat[5:9, 5:9] = 0.8
+    mask = heat > 0.5 if label == "defective" else heat > 1
+    result = {"score": score, "threshold": 0.5, "pixel_threshold": 0.5, "label": label, "heat_map": heat, "mask": mask}
+    regions = [{"box": (5, 5, 9, 9), "peak": 0.8, "area": 16}] if label == "defective" else []
+    more = {"regions": regions, "mask_level": 0.5 if regions else None}
+    return Prediction(path, Image.new("RGB", (30, 20), "gray"), None, result | more)
+
+
+def fill(results, paths):
+    for path in paths:
+        results.add(judged(path), SCALE)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return [tmp_path / folder / name for folder in "ab" for name in ("1.png", "2.png")]
+
+
+def test_rows_pictures_and_tables(paths, tmp_path):
+    out = tmp_path / "out"
+    with growing_results(out, JOB) as results:
+        fill(results, paths[:3])
+        results.add(judged(paths[3], 0.1, "normal"), SCALE)
+        assert not out.exists() and partial_of(out).exists()
+        results.write_tables(["csv", "jsonl"], SCALE, 0.5)
+    assert results.counts == {"normal": 1, "defective": 3, "without_threshold": 0}
+    names = {path.name for path in out.iterdir()}
+    assert {"scores.csv", "scores.jsonl", "heat_maps", "masks", "heat_maps.png"} <= names
+    rows = read_lines(out / "scores.jsonl")
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    assert len({row["heat_map"] for row in rows}) == 4  # photos of the same name in two folders
+    for row in rows:
+        assert Image.open(out / row["heat_map"]).size == Image.open(out / row["mask"]).size == (30, 20)
+        assert np.asarray(Image.open(out / row["mask"])).any() == (row["label"] == "defective")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def interrupt(out, paths, error=KeyboardInterrupt, **options):
+    with pytest.raises(error), growing_results(out, JOB, **options) as results:
+        fill(results, paths)
+        raise error
+
+
+def test_an_interruption_keeps_the_rows_and_resuming_adds_the_rest(paths, tmp_path):
+    out = tmp_path / "out"
+    interrupt(out, paths[:2])
+    assert not out.exists()
+    with open(partial_of(out) / ROWS, "a") as file:
+        file.write('{"path": "cut o')
+    with pytest.raises(FileExistsError, match="go on with --resume"), growing_results(out, JOB):
+        pass
+    with growing_results(out, JOB, resume=True) as results:
+        assert results.taken_over == 2 and results.done == {str(path) for path in paths[:2]}
+        fill(results, paths[2:])
+        results.write_tables(["csv"], SCALE, None)
+    assert [row["path"] for row in read_lines(out / ROWS)] == [str(path) for path in paths]
+    assert len({row["heat_map"] for row in results.rows}) == 4
+    assert not partial_of(out).exists()
+
+
+def test_nothing_judged_leaves_nothing(tmp_path):
+    interrupt(tmp_path / "out", [], ValueError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_whole_output_grows_and_its_other_tables_keep_up(paths, tmp_path):
+    out = tmp_path / "out"
+    with growing_results(out, JOB, resume=True) as results:  # nothing there yet: a first run like any other
+        fill(results, paths[:2])
+        results.write_tables(["csv", "jsonl"], SCALE, None)
+    interrupt(out, [], ValueError, resume=True)
+    assert out.exists() and not partial_of(out).exists()  # whole it was, whole it stays
+    with growing_results(out, JOB, resume=True) as results:
+        fill(results, paths[2:])
+        results.write_tables(["csv"], SCALE, None)
+    assert len(read_lines(out / "scores.jsonl")) == 4
+
+
+def test_another_detector_is_not_mixed_in(paths, tmp_path):
+    out = tmp_path / "out"
+    interrupt(out, paths[:1])
+    with (
+        pytest.raises(ValueError, match="another category and detector"),
+        growing_results(out, {"detector": "xyz", "category": "gear"}, resume=True),
+    ):
+        pass
+    assert len(read_lines(partial_of(out) / ROWS)) == 1
+
+
+def test_overwriting_keeps_the_old_until_the_new_is_whole(paths, tmp_path):
+    out = tmp_path / "out"
+    with growing_results(out, JOB) as results:
+        fill(results, paths[:1])
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        check_results(out)
+    interrupt(out, paths[1:2], overwrite=True)
+    assert [row["path"] for row in read_lines(out / ROWS)] == [str(paths[0])]
+    with growing_results(out, JOB, overwrite=True, resume=True) as results:
+        fill(results, paths[2:3])
+    assert [row["path"] for row in read_lines(out / ROWS)] == [str(path) for path in paths[1:3]]
+    with growing_results(out, JOB, overwrite=True) as results:
+        fill(results, paths[3:])
+    assert [row["path"] for row in read_lines(out / ROWS)] == [str(paths[3])]
+
+
+def test_what_we_did_not_write_stays(tmp_path):
+    foreign = tmp_path / "out.partial"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(FileExistsError, match="not written by anople"):
+            check_results(tmp_path / "out", **options)
+    assert (foreign / "thesis.tex").exists()
+
+
+def test_fingerprint_sees_thresholds_weights_and_memory(tmp_path):
+    seen = set()
+    for name in ("config.json", "model.safetensors", "memory_bank.safetensors"):
+        (tmp_path / name).write_text(json.dumps(name))
+        seen.add(fingerprint(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert len(seen | {fingerprint(tmp_path)}) == 4

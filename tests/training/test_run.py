@@ -1,0 +1,122 @@
+"""`train()`: seeded, learns, freezes CLIP, leaves a finished detector behind."""
+
+import json
+
+import pytest
+import torch
+
+from anople_hf import AnoPLeModel
+from anople_hf.data import load_inspection_data
+from anople_hf.training import TrainingConfig, train
+from anople_hf.training.loop import parameter_groups
+
+
+@pytest.fixture(scope="module")
+def two_categories(drawn):
+    return load_inspection_data(drawn, categories=["brass_gear", "capsule"])["train"]
+
+
+def run(data, tiny_clip, **changes):
+    config = TrainingConfig(**{"shots": 2, "max_steps": 3, "batch_size": 2, "calibration_views": 2, **changes})
+    return train(data, config, backbone=tiny_clip)
+
+
+@pytest.fixture(scope="module")
+def trained(two_categories, tiny_clip):
+    return run(two_categories, tiny_clip)
+
+
+def weights(result):
+    return {n: p for n, p in result.model.state_dict().items() if not n.startswith("clip.")}
+
+
+def test_leaves_a_finished_detector(trained, photos):
+    model = trained.model
+    assert model.config.class_names == {"brass_gear": "brass gear", "capsule": "capsule"}
+    assert model.memory.categories == ["brass_gear", "capsule"] and len(model.memory) == 4
+    assert set(model.config.calibration) == {"*", "brass_gear", "capsule"}
+    output = model(photos)
+    assert torch.isfinite(output.scores).all() and not output.thresholds.isnan().any()
+    assert not model.training
+
+
+def test_terms_are_logged_and_add_up(trained):
+    assert len(trained.history) == 3
+    for terms in trained.history:
+        assert set(terms) == {"pixel_dice", "pixel_focal", "image", "image_latent", "align", "total"}
+        assert terms["total"] == pytest.approx(sum(v for k, v in terms.items() if k != "total"), rel=1e-5)
+
+
+def test_clip_stays_and_the_rest_moves(trained, tiny_clip):
+    torch.manual_seed(0)
+    start = AnoPLeModel.from_backbone(tiny_clip)
+    now, before = trained.model.state_dict(), start.state_dict()
+    assert all(torch.equal(now[n], before[n]) for n in now if n.startswith("clip."))
+    moved = {n.split(".")[0] for n in weights(trained) if not torch.equal(now[n], before[n])}
+    assert moved == {"prompts", "decoder", "text_features"}
+
+
+def test_same_seed_same_weights_other_seed_other_weights(trained, two_categories, tiny_clip):
+    again, other = run(two_categories, tiny_clip), run(two_categories, tiny_clip, seed=1)
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(trained).items())
+    assert again.history == trained.history and again.shots == trained.shots
+    assert other.history != trained.history and other.shots != trained.shots
+
+
+def test_loss_falls(two_categories, tiny_clip):
+    history = run(two_categories, tiny_clip, max_steps=40, learning_rate=5e-3, multi_scale=False).history
+    for term, share in {"total": 0.95, "pixel_dice": 0.85}.items():
+        early, late = (sum(terms[term] for terms in part) / 8 for part in (history[:8], history[-8:]))
+        assert late < share * early, term
+
+
+def test_no_alignment_leaves_the_term_out_of_the_total(two_categories, tiny_clip):
+    terms = run(two_categories, tiny_clip, max_steps=1, alignment="none").history[0]
+    assert terms["total"] == pytest.approx(sum(v for k, v in terms.items() if k not in ("total", "align")), rel=1e-5)
+    mean = run(two_categories, tiny_clip, max_steps=1, alignment="mean").history[0]
+    assert mean["align"] != terms["align"]
+
+
+def test_saved_run_holds_everything(trained, photos, tmp_path):
+    trained.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "memory_bank.safetensors",
+        "processor_config.json",
+        "shots.json",
+        "training_args.json",
+        "training_log.jsonl",
+    }
+    arguments = json.loads((tmp_path / "training_args.json").read_text())
+    assert arguments["seed"] == 0 and arguments["versions"]["torch"] == torch.__version__
+    assert json.loads((tmp_path / "shots.json").read_text())["categories"] == trained.shots
+    assert len((tmp_path / "training_log.jsonl").read_text().splitlines()) == 3
+    assert torch.equal(AnoPLeModel.from_pretrained(tmp_path)(photos).scores, trained.model(photos).scores)
+
+
+def test_listed_shots_are_taken(two_categories, tiny_clip):
+    listed = {"capsule": ["capsule/train/good/004.png"]}
+    config = TrainingConfig(max_steps=1, calibration_views=1)
+    result = train(two_categories, config, backbone=tiny_clip, listed_shots=listed)
+    assert result.shots == listed and result.model.memory.categories == ["capsule"]
+
+
+def test_vectors_do_not_decay(make_model):
+    model = make_model()
+    decayed, free = parameter_groups(model, 0.1)
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0.0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    learning = sum(p.requires_grad for p in model.parameters())
+    assert len(decayed["params"]) + len(free["params"]) == learning
+
+
+@pytest.mark.parametrize("wrong", [{"shots": 0}, {"max_steps": 0}, {"alignment": "x"}, {"false_alarm_rate": 1.5}])
+def test_impossible_settings(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainingConfig(**wrong)
+
+
+def test_broken_loss_stops_with_step_and_photos(two_categories, tiny_clip):
+    with pytest.raises(FloatingPointError, match=r"step \d.*train/good"):
+        run(two_categories, tiny_clip, learning_rate=float("inf"))
