@@ -52,7 +52,7 @@ def build(backbone: str | None) -> AnoPLeModel:
     model = AnoPLeModel(AnoPLeConfig(backbone_config=clip.config.to_dict(), **settings))
     model.clip.load_state_dict(clip.state_dict())
     model.config.class_names = {"object": "object"}
-    width, patches = clip.config.vision_config.hidden_size, model.config.grid_size**2 * model.config.memory_shifts**2
+    width, patches = clip.config.vision_config.hidden_size, model.config.grid_size**2
     for category in range(15):
         model.memory.add(f"category_{category}", torch.randn(4, len(model.memory.layers), patches, width))
     return model.freeze_backbone().eval()

@@ -1,6 +1,6 @@
-"""What recognizing the product and the discount bring: the memory alone, untrained, searched in three ways.
+"""What recognizing the product brings: the memory alone, untrained, searched in both ways.
 
-Where in the paper: eq. 14, for the first row; the others are ours.
+Where in the paper: eq. 14, for the first row; the other is ours.
 
     python scripts/compare_memory.py DATA --shots 4 --seeds 0 1
 """
@@ -17,9 +17,8 @@ from anople_hf.evaluation import evaluate
 from anople_hf.evaluation.metrics import METRICS
 
 WAYS = {
-    "all memories": {"memory_search": "all", "memory_discount": False},
-    "the recognized product's": {"memory_search": "product", "memory_discount": False},
-    "and discounted": {"memory_search": "product", "memory_discount": True},
+    "all memories": {"memory_search": "all"},
+    "the recognized product's": {"memory_search": "product"},
 }
 
 

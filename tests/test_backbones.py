@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPModel
 
 from anople_hf import AnoPLeConfig, AnoPLeModel, AnoPLeProcessor, backbones
-from anople_hf.backbones import EMBEDDED, load_backbone, load_processor_parts
+from anople_hf.backbones import EMBEDDED, KNOWN, full_name, load_backbone, load_processor_parts, recommended_settings
 
 OPEN_CLIP = Path(__file__).parent / "fixtures" / "open_clip"
 
@@ -121,3 +122,45 @@ def test_refusals(tmp_path, tiny_clip):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="is a bert"):
         load_backbone(str(tmp_path))
+
+
+# The real configurations, as their repositories state them: towers as (width, layers, heads), then side and joint width.
+REAL = {
+    "small": ((256, 10, 4), (256, 3, 4), 224, 512, "quick_gelu"),
+    "base": ((768, 12, 12), (512, 12, 8), 224, 512, "quick_gelu"),
+    "paper": ((896, 12, 14), (640, 12, 10), 240, 640, "gelu"),
+}
+
+
+def test_short_names_stand_for_one_backbone_each():
+    assert list(KNOWN) == ["tiny", "small", "base", "paper"]
+    assert full_name("tiny") == EMBEDDED and full_name("paper") == KNOWN["paper"].source
+    assert full_name("./tiny") == "./tiny"  # a folder of that name
+    for name, known in KNOWN.items():
+        assert recommended_settings(name) == recommended_settings(known.source) == known.settings
+    model = AnoPLeModel.from_backbone("tiny")
+    assert (
+        model.config.backbone == EMBEDDED
+        and model.config.memory_layers == recommended_settings("tiny")["memory_layers"]
+    )
+
+
+@pytest.mark.parametrize("name", list(REAL))
+def test_known_backbones_fit_their_real_configurations(name):
+    """With random weights of that shape: settings are accepted, views have its side, a photo gets a score and a map."""
+    (width, layers, heads), (text_width, text_layers, text_heads), side, joint, act = REAL[name]
+    vision = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
+              "num_attention_heads": heads, "image_size": side, "patch_size": 16, "hidden_act": act}  # fmt: skip
+    text = {"hidden_size": text_width, "intermediate_size": 4 * text_width, "num_hidden_layers": text_layers,
+            "num_attention_heads": text_heads, "hidden_act": act, "vocab_size": 1000, "bos_token_id": 0,
+            "eos_token_id": 1, "pad_token_id": 1}  # fmt: skip
+    clip = CLIPConfig(vision_config=vision, text_config=text, projection_dim=joint)
+    model = AnoPLeModel(AnoPLeConfig(backbone_config=clip.to_dict(), **recommended_settings(name))).eval()
+    assert model.config.image_size == KNOWN[name].side == side
+    # 4 bytes a number; the vocabulary of the real ones has 49,408 words
+    numbers = sum(p.numel() for p in CLIPModel(clip).parameters()) + (49408 - 1000) * text_width
+    assert 4 * numbers / 1e6 == pytest.approx(KNOWN[name].megabytes, rel=0.02)
+    photos = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    model.memorize(photos[:1], "gear")
+    found = model(photos, branch="memory")
+    assert found.anomaly_maps.shape == (2, side, side) and found.scores[0] < 1e-6 < found.scores[1]

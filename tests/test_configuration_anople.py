@@ -31,8 +31,6 @@ def test_text_slots_follow_the_coupling(coupling, slots):
         {"num_text_prompts": -1},
         {"memory_layers": [12]},
         {"memory_layers": []},
-        {"memory_shifts": 0},
-        {"peak_share": 1.5},
         {"temperature": 0.0},
         {"decoder_kernel": 2},
         {"smoothing_sigma": -1.0},

@@ -1,6 +1,4 @@
-"""Recognizing the product and discounting what good photos do not share: closed forms, and what must not change."""
-
-import gc
+"""The nearest good patch, in all memories or in the recognized product's: closed forms, and what must not change."""
 
 import pytest
 import torch
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from anople_hf import matching
-from anople_hf.matching import Matcher, NearestPatch, Reference, spread
+from anople_hf.matching import NearestPatch
 from anople_hf.memory import MemoryBank
 
 
@@ -21,40 +19,6 @@ def unit(*angles):
 
 def apart(degrees):
     return 0.5 * (1 - torch.deg2rad(torch.tensor(float(degrees))).cos().item())
-
-
-def test_spread_is_the_distance_to_the_other_photos():
-    photos = [Reference(unit(0, 90)), Reference(unit(10, 170))]
-    expected = torch.tensor([[apart(10), apart(80), apart(10), apart(80)]])
-    assert torch.allclose(spread(photos), expected, atol=1e-6)
-    assert spread(photos[:1]).isnan().all()
-
-
-def test_a_patch_near_one_that_good_photos_do_not_share_counts_for_less():
-    gear = [Reference(unit(0, 90)), Reference(unit(0, 180))]
-    tokens = unit(-20, 110)[None]  # each 20 degrees from its nearest good patch: at 0, shared, and at 90, not
-    plain = Matcher({"gear": gear}).distances(tokens)
-    assert torch.allclose(plain, torch.full((1, 2), apart(20)), atol=1e-6)
-    found = Matcher({"gear": gear}).distances(tokens, discount=True)
-    usual = (0 + apart(90) + 0 + apart(90)) / 4
-    expected = apart(20) * torch.tensor([[1.0, (usual / (usual + apart(90))) ** 0.5]])
-    assert torch.allclose(found, expected, atol=1e-6)
-
-
-def test_the_only_photo_of_a_product_keeps_its_order():
-    matcher = Matcher({"gear": [Reference(unit(0, 90))]})
-    tokens = unit(3, 20, 45)[None]
-    assert torch.allclose(matcher.distances(tokens, discount=True), matcher.distances(tokens) * 0.5**0.5, atol=1e-6)
-
-
-def test_a_discount_never_raises_a_distance_and_products_do_not_lend_it():
-    generator = torch.Generator().manual_seed(0)
-    photos = {name: [Reference(normalize(torch.randn(2, 9, 6, generator=generator), dim=-1)) for _ in range(3)]
-              for name in ("gear", "nut")}  # fmt: skip
-    tokens = torch.randn(4, 2, 9, 6, generator=generator)
-    both, alone = Matcher(photos), Matcher({"gear": photos["gear"]})
-    assert (both.distances(tokens, discount=True) <= both.distances(tokens) + 1e-6).all()
-    assert torch.equal(both.distances(tokens, "gear", discount=True), alone.distances(tokens, "gear", discount=True))
 
 
 def banked(seed=0):
@@ -71,9 +35,7 @@ def test_the_product_is_recognized_and_searched_alone():
     bank, photos = banked()
     places = bank.recognize(photos)
     assert places.tolist() == [1, 0, 1] and bank.names(places) == ["nut", "gear", "nut"]
-    for discount in (False, True):
-        found = bank.match(photos, places, discount=discount)
-        assert torch.equal(found, bank.match(photos, ["nut", "gear", "nut"], discount=discount))
+    assert torch.equal(bank.match(photos, places), bank.match(photos, ["nut", "gear", "nut"]))
     with pytest.raises(ValueError, match="the memory bank is empty"):
         MemoryBank([0]).recognize(photos[:, :1])
 
@@ -90,21 +52,9 @@ def test_a_defect_does_not_hide_behind_another_product():
 def test_a_compiled_graph_gives_the_same(monkeypatch):
     bank, photos = banked()
     places = bank.recognize(photos)
-    expected = bank.match(photos, places, discount=True)
+    expected = bank.match(photos, places)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert torch.allclose(bank.match(photos, places, discount=True), expected, atol=1e-6)
-
-
-def test_work_is_shared_by_banks_and_let_go_with_the_photos(monkeypatch):
-    bank, photos = banked()
-    bank.match(photos, "gear", discount=True)
-    monkeypatch.setattr(matching, "NearestPatch", None)  # comparing two photos again would fail
-    assert spread(bank.without([]).references("gear")).shape == (2, 18)
-    monkeypatch.undo()
-    before = len(matching._nearness)
-    del bank
-    gc.collect()
-    assert len(matching._nearness) <= before - 2
+    assert torch.allclose(bank.match(photos, places), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", [14, 15, 16, 24])
@@ -121,17 +71,6 @@ def test_a_sample_is_from_everywhere_in_the_photo(grid):
 def test_a_small_photo_is_its_own_sample():
     rows = torch.randn(2, 225, 4)
     assert matching._sample(rows) is rows
-
-
-def test_a_photo_and_its_copy_are_no_trouble():
-    """Distances of rounding alone; a root of a negative one would be no number, and no defect."""
-    features = normalize(torch.randn(2, 400, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
-    photos = {"gear": [Reference(features), Reference(features.clone())]}
-    assert (spread(photos["gear"]) >= 0).all()
-    tokens = torch.randn(3, 2, 9, 64, generator=torch.Generator().manual_seed(1))
-    found, plain = (Matcher(photos).distances(tokens, discount=discount) for discount in (True, False))
-    assert found.isfinite().all() and (found <= plain + 1e-6).all()
-    assert torch.allclose(found, plain, rtol=0.2)  # what is rounding discounts next to nothing
 
 
 def crowded(seed, rows=600, queries=40, width=48, spread=0.1):
@@ -162,14 +101,13 @@ def test_coarse_search_loses_little_of_the_distance(seed, spread):
 
 @pytest.mark.parametrize("cached", [1, 2**20])
 @pytest.mark.parametrize("coarse", [False, True])
-def test_a_distance_counts_as_its_own_row_does(coarse, cached, monkeypatch):
+def test_the_row_that_is_found_has_that_cosine(coarse, cached, monkeypatch):
     monkeypatch.setattr(matching, "CACHED", cached)
     rows, queries = crowded(0, rows=1200)
-    weights = torch.rand(1200, generator=torch.Generator().manual_seed(0))
-    layer = NearestPatch(rows, weights, coarse=coarse)
+    layer = NearestPatch(rows, coarse=coarse)
     cosine, index = layer.nearest(queries)
     assert torch.allclose(cosine, (queries * rows[index]).sum(1), atol=1e-6)
-    assert torch.allclose(layer.distance(queries), (1 - cosine) / 2 * weights[index])
+    assert torch.allclose(layer.distance(queries), (1 - cosine) / 2, atol=1e-6)
     if not coarse:
         assert torch.equal(index, (queries @ rows.T).argmax(1))
 
@@ -194,7 +132,7 @@ def test_only_a_large_bank_on_a_fitting_processor_is_searched_coarsely(monkeypat
         for photos in (1, 3):
             bank = MemoryBank([0])
             bank.add("gear", torch.randn(photos, 1, 50, 8, generator=torch.Generator().manual_seed(0)))
-            used.append([layer._coarse is not None for layer in bank._matcher._search(None, False)])
+            used.append([layer._coarse is not None for layer in bank._matcher._search(None)])
     assert used == [[False], [True], [False], [False]]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from anople_hf.memory import MemoryBank, shifted_views
+from anople_hf.memory import MemoryBank
 
 
 def features(seed, photos=1, layers=2, patches=5, width=8):
@@ -109,11 +109,11 @@ def test_file_round_trip_is_bit_identical(tmp_path):
 
 def test_thresholds_of_other_settings_are_left_out(tmp_path, caplog):
     path, calibration = tmp_path / "bank.safetensors", {"gear": {"threshold": 0.2}}
-    filled().save(path, calibration=calibration, scoring={"memory_discount": True, "peak_share": 0.02})
-    for scoring in (None, {"peak_share": 0.02, "memory_discount": True}):
+    filled().save(path, calibration=calibration, scoring={"memory_search": "product", "temperature": 0.02})
+    for scoring in (None, {"temperature": 0.02, "memory_search": "product"}):
         assert MemoryBank.load(path, scoring=scoring).calibration == calibration
     assert not caplog.records
-    bank = MemoryBank.load(path, scoring={"memory_discount": False, "peak_share": 0.02})
+    bank = MemoryBank.load(path, scoring={"memory_search": "all", "temperature": 0.02})
     assert bank.calibration == {} and len(bank) == 3 and "calibrate again" in caplog.text
 
 
@@ -132,7 +132,7 @@ def test_how_a_bank_is_searched_holds_for_what_comes_from_it(coarse):
 
     def searched(bank):
         bank.prepare([None])
-        return bank._matcher._search(None, False)[0]._coarse is not None
+        return bank._matcher._search(None)[0]._coarse is not None
 
     assert searched(bank) == searched(bank.without(["da"])) == searched(bank.renamed(str.upper)) == coarse
     assert not searched(bank.searched_exactly()) and not searched(bank.searched_exactly().without(["da"]))
@@ -173,16 +173,3 @@ def test_follows_the_model_to_another_dtype_and_survives_deepcopy():
     half = copy.deepcopy(bank).to(torch.bfloat16)
     assert half.references("gear")[0].features.dtype == torch.bfloat16
     assert torch.allclose(half.match(tokens), bank.match(tokens), atol=2e-2)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_shifted_views_are_spread_evenly_and_show_the_photo(count):
-    image = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    views = shifted_views(image, count, patch=8)
-    assert views.shape == (count**2, 3, 32, 32)
-    offsets = [round(((i + 0.5) / count - 0.5) * 8) for i in range(count)]
-    assert sum(offsets) == 0 or count % 2 == 0
-    for view, (y, x) in zip(views, [(y, x) for y in offsets for x in offsets], strict=True):
-        moved = torch.roll(image, (y, x), dims=(1, 2))
-        assert torch.equal(view[:, 4:-4, 4:-4], moved[:, 4:-4, 4:-4])
-    assert count > 1 or torch.equal(views[0], image)

@@ -60,14 +60,6 @@ def test_fusing_at_the_output_takes_the_maximum_there(taught, photos):
 
 
 @torch.no_grad()
-def test_peak_share_averages_the_highest_cells(taught, photos):
-    taught.config.peak_share = 0.1  # 4 of the 36 cells
-    output = taught(photos, branch="prompt")
-    highest = output.decoder_maps.flatten(1).sort(descending=True).values[:, :4].mean(dim=1)
-    assert torch.allclose(output.scores, fuse(output.image_probabilities, highest), atol=1e-6)
-
-
-@torch.no_grad()
 def test_text_aggregation_weighs_long_vectors(make_model, processor):
     """Mean of unit vectors against mean of raw ones: equal for one class, different for two."""
     vectors = {}
@@ -107,19 +99,6 @@ def test_one_vision_pass_per_batch(taught, photos):
     assert len(calls) == 1
 
 
-@torch.no_grad()
-def test_shifts_remember_a_part_in_several_places_of_the_grid(make_model, photos):
-    plain, shifted = make_model(), make_model(memory_shifts=2)
-    for model in (plain, shifted):
-        model.memorize(photos[:2], category="gear", names=["a", "b"])
-    features = [model.memory.references("gear")[0].features.shape for model in (plain, shifted)]
-    assert features == [(2, 9, 32), (2, 36, 32)] and len(shifted.memory) == 2
-    moved = torch.roll(photos[:1], (4, 4), dims=(2, 3))
-    inner = (slice(None), slice(1, 2), slice(1, 2))  # away from the border, which is mirrored
-    distances = [model(moved, branch="memory").memory_maps[inner].max() for model in (plain, shifted)]
-    assert distances[1] < distances[0]
-
-
 def test_batch_size_and_order_change_no_score(taught, photos):
     together = taught(photos).scores
     alone = torch.cat([taught(photo[None]).scores for photo in photos])
@@ -146,15 +125,6 @@ def test_an_untold_product_is_recognized_and_has_its_own_threshold(taught, photo
     told = taught(photos, category=names)
     assert torch.allclose(found.scores, told.scores, atol=1e-6)
     assert torch.allclose(found.anomaly_maps, told.anomaly_maps, atol=1e-6)
-
-
-def test_a_discount_is_the_banks(taught, photos):
-    plain = taught(photos[3:]).memory_maps
-    taught.config.memory_discount = True
-    tokens = taught.encode_image(photos[3:], layers=taught.memory_layers)[2]
-    expected = taught.memory.match(tokens, discount=True)
-    discounted = taught(photos[3:]).memory_maps
-    assert torch.allclose(discounted.flatten(1), expected, atol=1e-6) and (discounted < plain).any()
 
 
 @pytest.mark.parametrize("first", ["memory", "both"])

@@ -1,4 +1,4 @@
-"""`Teacher`: patch features and ImageNet probabilities of a pretrained EfficientNet-Lite2, the source of what is learned.
+"""`Teacher`: patch features and ImageNet probabilities of a pretrained EfficientNet-Lite2.
 
 What was measured before this recipe was written (plain cosine bank, 4 shots, product known): the features must not be
 smoothed, their channels are standardized, and the last stride-16 stage carries nearly all.

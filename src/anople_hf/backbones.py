@@ -7,6 +7,7 @@ called; revision, cache and offline mode are those of transformers.
 """
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,15 +20,43 @@ from .open_clip_processing import open_clip_processor, open_clip_tokenizer
 from .open_clip_weights import load_open_clip
 
 EMBEDDED = "embedded:tiny-clip"
-"""Name of the backbone inside the package: drawn training data, for first runs, tests and edge CPUs."""
+"""Name of the backbone inside the package, for first runs, tests and edge CPUs."""
+
+
+@dataclass(frozen=True)
+class KnownBackbone:
+    """A backbone with a short name.
+
+    Attributes:
+        source: What the short name stands for: the embedded one, or a Hub id.
+        license: Of its weights, as stated there.
+        megabytes: Of its weights, to download once.
+        side: Of a photo in pixels, as it was trained.
+        settings: Fields of `AnoPLeConfig` that suit it better than the defaults.
+    """
+
+    source: str
+    license: str
+    megabytes: int
+    side: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+KNOWN = {
+    "tiny": KnownBackbone(EMBEDDED, "Apache-2.0", 15, 240, {"memory_layers": [3]}),
+    "small": KnownBackbone("wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M", "MIT", 94, 224, {"smoothing_sigma": 2.24}),
+    "base": KnownBackbone("openai/clip-vit-base-patch16", "MIT", 599, 224, {"smoothing_sigma": 2.24}),
+    "paper": KnownBackbone("timm/vit_base_patch16_plus_clip_240.laion400m_e31", "MIT", 834, 240),
+}
+"""Backbones by short name, from the smallest to the paper's. A folder of the same name is written `./tiny`."""
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
 """Keyword arguments that say how files come from the Hub."""
 
 _ASSETS = Path(__file__).parent / "assets"
 _EXPECTED = (
-    "Give a folder that CLIPModel.save_pretrained or `anople convert` wrote, an open_clip folder, a Hub id of either, "
-    f"open_clip:MODEL:FILE for a bare weights file, or {EMBEDDED!r}."
+    f"Give {', '.join(KNOWN)}; a folder that CLIPModel.save_pretrained or `anople convert` wrote; an open_clip "
+    "folder; a Hub id of either; or open_clip:MODEL:FILE for a bare weights file."
 )
 
 
@@ -35,8 +64,9 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
     """Load a CLIP in float32, for evaluation.
 
     Args:
-        name: `embedded:tiny-clip`; a folder or Hub id of a transformers CLIP; a folder or Hub id with an
-            `open_clip_config.json`; or `open_clip:MODEL:FILE`, a bare open_clip weights file and the model it is.
+        name: `tiny`, `small`, `base` or `paper`, see `KNOWN`; a folder or Hub id of a transformers CLIP; a folder or
+            Hub id with an `open_clip_config.json`; or `open_clip:MODEL:FILE`, a bare open_clip weights file and the
+            model it is.
         revision: Branch, tag or commit on the Hub.
         hub: `cache_dir`, `token`, `local_files_only`, `force_download`, as in transformers.
 
@@ -63,7 +93,7 @@ def find_backbone(name: str, **hub: Any) -> str | OpenClipCheckpoint:
 
     A repository that holds both is read as a transformers CLIP.
     """
-    source, model = split_name(name)
+    source, model = split_name(full_name(name))
     if model is not None:
         return from_file(source, model)
     if source.startswith("embedded:"):
@@ -100,18 +130,24 @@ def _embedded(name: str) -> str:
     return str(folder)
 
 
-def recommended_settings(name: str) -> dict[str, Any]:
-    """Fields of `AnoPLeConfig` that suit a backbone better than the defaults.
+def full_name(name: str) -> str:
+    """What a short name of `KNOWN` stands for; any other name as it is.
 
     Example:
-        >>> recommended_settings("embedded:tiny-clip")
-        {'memory_layers': [0], 'memory_shifts': 4, 'memory_search': 'product', 'memory_discount': True,
-         'peak_share': 0.02}
+        >>> full_name("tiny"), full_name("you/your-clip")
+        ('embedded:tiny-clip', 'you/your-clip')
     """
-    if name != EMBEDDED:
-        return {}
-    memory = {"memory_layers": [0], "memory_shifts": 4, "memory_search": "product", "memory_discount": True}
-    return memory | {"peak_share": 0.02}
+    return KNOWN[name].source if name in KNOWN else name
+
+
+def recommended_settings(name: str) -> dict[str, Any]:
+    """Fields of `AnoPLeConfig` that suit a backbone better than the defaults; `name` short or in full.
+
+    Example:
+        >>> recommended_settings("tiny")
+        {'memory_layers': [3]}
+    """
+    return next((dict(known.settings) for known in KNOWN.values() if known.source == full_name(name)), {})
 
 
 def load_processor_parts(

@@ -55,18 +55,11 @@ class AnoPLeConfig(PreTrainedConfig):
         decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (0,).
-        memory_shifts: Places of the patch grid, along each axis, a good photo is remembered in; 1 is the paper's.
-            4 is set with the embedded backbone, whose small tokens depend on how an edge lies in its patch; the bank
-            is then 16 times as large.
         memory_search: What a photo is compared with if its product is not told: the good patches of `all` products
             (the paper's), or those of the `product` that it is most like on the whole, which is then known, with its
             own threshold. `product` is set with the embedded backbone, whose patches look alike across products.
-        memory_discount: Whether a distance to a good patch counts for less, the less that patch is like the product's
-            other good photos; False is the paper's. True is set with the embedded backbone, whose edges vary.
         fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
             is taken there, too. `decoder` is ours.
-        peak_share: Share of the cells of the map, the highest, whose mean stands for max M_q in eq. 16; 0 takes the
-            maximum, the paper's. 0.02 is set with the embedded backbone, whose single patches are noisy.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400; scale it with `input_size` to keep that. The image score is taken before.
         lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
@@ -108,11 +101,8 @@ class AnoPLeConfig(PreTrainedConfig):
     decoder_init: Literal["clip", "random"] = "clip"
     decoder_kernel: int = 3
     memory_layers: list[int] | tuple[int, ...] | None = None
-    memory_shifts: int = 1
     memory_search: Literal["all", "product"] = "all"
-    memory_discount: bool = False
     fuse_at: Literal["decoder", "output"] = "decoder"
-    peak_share: float = 0.0
     smoothing_sigma: float = 2.4
     lora_rank: int = 0
     lora_alpha: int = 16
@@ -162,14 +152,10 @@ class AnoPLeConfig(PreTrainedConfig):
             raise ValueError(f"temperature={self.temperature}: expected a number above 0, for example 0.07.")
         if self.decoder_upsample < 1 or self.decoder_kernel < 1 or self.decoder_kernel % 2 == 0:
             raise ValueError("decoder_upsample must be 1 or more and decoder_kernel an odd number.")
-        if not 1 <= self.memory_shifts <= 8:
-            raise ValueError(f"memory_shifts={self.memory_shifts}: expected 1 (the photo itself) to 8.")
         if self.lora_rank < 0 or self.lora_alpha <= 0:
             raise ValueError("lora_rank must be 0 (no LoRA) or more, and lora_alpha above 0.")
         if not self.lora_targets or not set(self.lora_targets) <= ATTENTION:
             raise ValueError(f"lora_targets={self.lora_targets}: expected some of {', '.join(sorted(ATTENTION))}.")
-        if not 0 <= self.peak_share <= 1:
-            raise ValueError(f"peak_share={self.peak_share}: expected a share from 0 (the maximum) to 1 (the mean).")
         if self.smoothing_sigma < 0:
             raise ValueError(f"smoothing_sigma={self.smoothing_sigma}: expected 0 (no blur) or more.")
 
@@ -202,7 +188,7 @@ class AnoPLeConfig(PreTrainedConfig):
     @property
     def scoring(self) -> dict[str, Any]:
         """What turns features into scores: thresholds mean nothing under other settings."""
-        names = ("memory_search", "memory_discount", "fuse_at", "peak_share", "smoothing_sigma", "temperature")
+        names = ("memory_search", "fuse_at", "smoothing_sigma", "temperature")
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -12,18 +12,14 @@ the search is coarse, the cosine with the row that was found is float32's. Three
 
 An exported graph searches exactly, on whatever machine it was made: it will run on others.
 
-Off unless the config says so:
-
-- Recognition: which product a photo shows is plain from its patches on the whole. Searched in that product alone, a
-  defect cannot hide behind another product's patches, and nobody has to tell the product.
-- Discount: some good patches are like those of the product's other good photos; others, such as an edge that lies a
-  little differently in each, never are. What is nearest to one of those is less strange than its distance says.
+Off unless the config says so: recognition. Which product a photo shows is plain from its patches on the whole.
+Searched in that product alone, a defect cannot hide behind another product's patches, and nobody has to tell the
+product.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812
 EVERY = 4
 """A photo's product is recognized by every fourth of its patches."""
 SAMPLE = 512
-"""Patches of a remembered photo, of all its views, that are enough to recognize the product and to measure spread."""
+"""Patches of a remembered photo that are enough to recognize the product."""
 CACHED = 2**20
 """Similarities computed at a time by the exact search; 4 MB of float32."""
 QUERIES = 512
@@ -48,7 +44,7 @@ class Reference:
     """One remembered photo.
 
     Attributes:
-        features: (L, n, d) unit vectors: n patches (of all its remembered views) at L layers.
+        features: (L, n, d) unit vectors: n patches at L layers.
         name: Where the photo came from, or "" if nobody said.
         digest: SHA-256 of its pixels, or "".
     """
@@ -78,7 +74,6 @@ class NearestPatch:
 
     Args:
         rows: (R, d) unit vectors.
-        weights: (R,) what a distance to each row counts, 0..1; None: all count in full.
         coarse: Search in bfloat16; None decides by size and device.
 
     Example:
@@ -87,9 +82,8 @@ class NearestPatch:
         tensor([0.8000])
     """
 
-    def __init__(self, rows: Tensor, weights: Tensor | None = None, *, coarse: bool | None = None) -> None:
+    def __init__(self, rows: Tensor, *, coarse: bool | None = None) -> None:
         self.rows = rows.float()
-        self.weights = weights
         if coarse is None:
             coarse = len(rows) >= LARGE and multiplies_bfloat16(rows.device)
         self._mean = self.rows.mean(dim=0)
@@ -133,11 +127,8 @@ class NearestPatch:
         return best, index
 
     def distance(self, queries: Tensor) -> Tensor:
-        """(1 - cos) / 2 of each query (Q, d) to its nearest row, times the weight of that row: (Q,) in 0..1."""
-        if self.weights is None:
-            return _apart(self.cosine(queries))
-        cosine, index = self.nearest(queries)
-        return _apart(cosine) * self.weights[index]
+        """(1 - cos) / 2 of each query (Q, d) to its nearest row: (Q,) in 0..1."""
+        return (0.5 * (1.0 - self.cosine(queries))).clamp(0.0, 1.0)
 
     def _is_coarse(self) -> bool:
         return self._coarse is not None and not is_exporting()
@@ -148,10 +139,6 @@ class NearestPatch:
     def _prepared(self, queries: Tensor) -> Tensor:
         # <q, r> - 1 = <q - m, r - m> + (<q, m> - 1) + <m, r - m>
         return _with_columns(queries - self._mean, queries @ self._mean - 1.0, ones_first=False)
-
-
-def _apart(cosine: Tensor) -> Tensor:
-    return (0.5 * (1.0 - cosine)).clamp(0.0, 1.0)
 
 
 def _with_columns(vectors: Tensor, term: Tensor, *, ones_first: bool) -> Tensor:
@@ -184,23 +171,23 @@ class Matcher:
     def __init__(self, references: Mapping[str, Sequence[Reference]], *, coarse: bool | None = None) -> None:
         self.references = references
         self.coarse = coarse
-        self._searches: dict[tuple[str | None, bool], list[NearestPatch]] = {}
+        self._searches: dict[str | None, list[NearestPatch]] = {}
         self._samples: list[list[NearestPatch]] = []
 
-    def distances(self, tokens: Tensor, category: str | None = None, *, discount: bool = False) -> Tensor:
+    def distances(self, tokens: Tensor, category: str | None = None) -> Tensor:
         """(B, n) distances in 0..1 of tokens (B, L, n, d) to the patches of one product, or of all."""
-        return _mean_distance(tokens, self._search(category, discount))
+        return _mean_distance(tokens, self._search(category))
 
     def recognize(self, tokens: Tensor) -> Tensor:
         """(B,) index of the product that the patches (B, L, n, d) of each photo are nearest to, in the mean."""
         some = tokens[:, :, ::EVERY]
         return torch.stack([_mean_distance(some, product).mean(dim=1) for product in self._sampled()]).argmin(dim=0)
 
-    def prepare(self, categories: Iterable[str | None], *, discount: bool = False) -> None:
+    def prepare(self, categories: Iterable[str | None]) -> None:
         """Prepare these searches, and recognition, now."""
         self._sampled()
         for category in categories:
-            self._search(category, discount)
+            self._search(category)
 
     @torch.inference_mode(False)  # what is kept has to serve torch.export, too
     def _sampled(self) -> list[list[NearestPatch]]:
@@ -211,21 +198,14 @@ class Matcher:
         return self._samples
 
     @torch.inference_mode(False)
-    def _search(self, category: str | None, discount: bool) -> list[NearestPatch]:
+    def _search(self, category: str | None) -> list[NearestPatch]:
         """The rows of one product or of all, by layer, prepared once."""
-        prepared = self._searches.get((category, discount))
+        prepared = self._searches.get(category)
         if prepared is None:
             products = list(self.references.values()) if category is None else [self.references[category]]
             layers = torch.cat([reference.features for photos in products for reference in photos], dim=1)
-            weights = _weights(products) if discount else [None] * len(layers)
-            prepared = [NearestPatch(rows, weight, coarse=self.coarse)
-                        for rows, weight in zip(layers, weights, strict=True)]  # fmt: skip
-            self._searches[category, discount] = prepared
+            prepared = self._searches[category] = [NearestPatch(rows, coarse=self.coarse) for rows in layers]
         return prepared
-
-
-_nearness: WeakKeyDictionary[Reference, WeakKeyDictionary[Reference, Tensor]] = WeakKeyDictionary()
-"""By photo and other photo, so that banks that share photos (each judged by the others) share the work."""
 
 
 def _mean_distance(tokens: Tensor, layers: Sequence[NearestPatch]) -> Tensor:
@@ -237,45 +217,6 @@ def _mean_distance(tokens: Tensor, layers: Sequence[NearestPatch]) -> Tensor:
     return (total / len(layers)).clamp(0.0, 1.0)
 
 
-def _weights(products: Sequence[Sequence[Reference]]) -> Tensor:
-    """(L, R) of sqrt(m / (m + s)): s is how far each row is from the product's other photos, m the mean of all s.
-
-    The only photo of a product has no others; its rows count as usual ones, s = m. Without the root, photos of real
-    parts gain more, and drawn ones lose.
-    """
-    spreads = torch.cat([spread(photos) for photos in products], dim=1)
-    usual = spreads.nanmean(dim=1, keepdim=True).nan_to_num(1.0).clamp_min(1e-6)  # photos and their copies: rounding
-    return (usual / (usual + torch.where(spreads.isnan(), usual, spreads))).sqrt()
-
-
-def spread(photos: Sequence[Reference]) -> Tensor:
-    """How far the patches of good photos are from those of the other good photos of their product.
-
-    Args:
-        photos: Of one product.
-
-    Returns:
-        (L, R) of (1 - cos) / 2 to the nearest of a sample of the others' patches, NaN if there are no others; R counts
-        all photos' patches.
-    """
-    rows = []
-    for photo in photos:
-        others = [_nearness_to(photo, other) for other in photos if other is not photo]
-        nothing = torch.full(photo.features.shape[:2], float("nan"), device=photo.features.device)
-        rows.append(torch.stack(others).amin(dim=0) if others else nothing)
-    return torch.cat(rows, dim=1)
-
-
-def _nearness_to(photo: Reference, other: Reference) -> Tensor:
-    """(L, n): distance of each patch of a photo to the nearest of the other's."""
-    known = _nearness.setdefault(photo, WeakKeyDictionary())
-    found = known.get(other)
-    if found is None:
-        layers = zip(photo.features.float(), _sample(other.features), strict=True)
-        found = known[other] = torch.stack([NearestPatch(rows).distance(queries) for queries, rows in layers])
-    return found
-
-
 def _sample(features: Tensor) -> Tensor:
     """At most `SAMPLE` patches of (L, n, d), from everywhere in all views, and the same ones every time."""
     count = features.shape[1]
@@ -284,4 +225,4 @@ def _sample(features: Tensor) -> Tensor:
     return features[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values]
 
 
-__all__ = ["Matcher", "NearestPatch", "Reference", "spread"]
+__all__ = ["Matcher", "NearestPatch", "Reference"]

@@ -136,17 +136,13 @@ class MemoryBank(nn.Module):
                 self.add(category, features, names=[r.name for r in new], digests=[r.digest for r in new])
 
     @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
-    def match(
-        self, tokens: Tensor, category: str | Sequence[str] | Tensor | None = None, *, discount: bool = False
-    ) -> Tensor:
+    def match(self, tokens: Tensor, category: str | Sequence[str] | Tensor | None = None) -> Tensor:
         """Distance of each patch to its nearest good patch, averaged over the layers (eq. 14).
 
         Args:
             tokens: (B, L, n, d) patch tokens, any length.
             category: Route to one product, or to one per image: names, or (B,) places in `categories` as from
                 `recognize`; None searches all products.
-            discount: Distances to good patches that are unlike the product's other good photos count for less, see
-                `anople_hf.matching`. Ours.
 
         Returns:
             (B, n) of (1 - cos) / 2 in 0..1, float32.
@@ -159,9 +155,9 @@ class MemoryBank(nn.Module):
         if category is None or isinstance(category, str):
             if category is not None:
                 self._require(category)
-            return self._matcher.distances(tokens, category, discount=discount)
+            return self._matcher.distances(tokens, category)
         if isinstance(category, Tensor) and torch.compiler.is_compiling():  # a graph cannot choose: all, then pick
-            every = [self._matcher.distances(tokens, name, discount=discount) for name in self.categories]
+            every = [self._matcher.distances(tokens, name) for name in self.categories]
             return torch.stack(every)[category, torch.arange(tokens.shape[0], device=tokens.device)]
         if len(category) != len(tokens):
             raise ValueError(
@@ -172,7 +168,7 @@ class MemoryBank(nn.Module):
         for name in dict.fromkeys(names):
             self._require(name)
             chosen = [i for i, c in enumerate(names) if c == name]
-            distances[chosen] = self._matcher.distances(tokens[chosen], name, discount=discount)
+            distances[chosen] = self._matcher.distances(tokens[chosen], name)
         return distances
 
     @torch.no_grad()
@@ -191,7 +187,7 @@ class MemoryBank(nn.Module):
         self._require_photos()
         return self._matcher.recognize(tokens)
 
-    def prepare(self, categories: Sequence[str | None], *, discount: bool = False) -> None:
+    def prepare(self, categories: Sequence[str | None]) -> None:
         """Prepare searching these products now (None: all of them), and recognizing them, not at the first photo.
 
         A graph is traced after this: what is prepared while tracing would be symbols.
@@ -200,7 +196,7 @@ class MemoryBank(nn.Module):
         for category in categories:
             if category is not None:
                 self._require(category)
-        self._matcher.prepare(categories, discount=discount)
+        self._matcher.prepare(categories)
 
     def names(self, places: Tensor) -> list[str]:
         """The products at these places (B,) in `categories`, as from `recognize` or `AnoPLeOutput.products`."""
@@ -336,33 +332,3 @@ class MemoryBank(nn.Module):
         bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
         bank._replace({c: [replace(r, name=rename(r.name)) for r in refs] for c, refs in self._references.items()})
         return bank
-
-
-def shifted_views(image: Tensor, count: int, patch: int) -> Tensor:
-    """A photo at `count` x `count` evenly spaced places of the patch grid, its border mirrored. Ours.
-
-    How an edge lies in its patch changes the tokens of a small backbone more than many a defect does. A bank that has
-    seen a part in several places of the grid does not take that for a defect.
-
-    Args:
-        image: (3, H, W).
-        count: Places along each axis; 1 gives the photo itself.
-        patch: Side of a patch in pixels.
-
-    Returns:
-        (count * count, 3, H, W), moved by less than half a patch.
-
-    Example:
-        >>> shifted_views(torch.arange(8.0).expand(1, 8, 8), 2, patch=4)[:, 0, 0]
-        tensor([[1., 2., 3., 4., 5., 6., 7., 6.],
-                [1., 0., 1., 2., 3., 4., 5., 6.],
-                [1., 2., 3., 4., 5., 6., 7., 6.],
-                [1., 0., 1., 2., 3., 4., 5., 6.]])
-    """
-    height, width = image.shape[-2:]
-    offsets = [round(((i + 0.5) / count - 0.5) * patch) for i in range(count)]
-    reach = max(map(abs, offsets))
-    padded = F.pad(image[None], (reach,) * 4, mode="reflect")[0]
-    return torch.stack([
-        padded[:, reach - y : reach - y + height, reach - x : reach - x + width] for y in offsets for x in offsets
-    ])  # fmt: skip

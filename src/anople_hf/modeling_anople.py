@@ -18,15 +18,15 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbones import HUB_OPTIONS, load_backbone, recommended_settings
+from .backbones import HUB_OPTIONS, full_name, load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
 from .images import image_digest
 from .lora import add_lora
-from .memory import MemoryBank, shifted_views
+from .memory import MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
-from .scoring import abnormal_probability, fuse, fuse_maps, map_peak, resize_map, smooth
+from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
 
 Branch = Literal["both", "prompt", "memory"]
 
@@ -112,12 +112,13 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """A new, untrained AnoPLe around a CLIP.
 
         Args:
-            backbone: Id or folder, see `anople_hf.backbones.load_backbone`.
+            backbone: Short name, id or folder, see `anople_hf.backbones.load_backbone`.
             revision: Its revision on the Hub.
             settings: Fields of `AnoPLeConfig`; they go before those recommended for the backbone. And how the
                 backbone is fetched: `cache_dir`, `token`, `local_files_only`, `force_download`.
         """
         hub = {name: settings.pop(name) for name in HUB_OPTIONS if name in settings}
+        backbone = full_name(backbone)
         clip = load_backbone(backbone, revision=revision, **hub)
         settings = recommended_settings(backbone) | settings
         config = AnoPLeConfig(
@@ -251,11 +252,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             if digest in known:
                 continue
             known.add(digest)
-            patch = cast(int, self.config.vision_config.patch_size)
-            views = shifted_views(image.to(self.device, self.dtype), self.config.memory_shifts, patch)
-            tokens = self.encode_memory(views)
-            together = tokens.transpose(0, 1).flatten(1, 2)[None]  # all views' patches, by layer
-            self.memory.add(category, together, names=[name], digests=[digest])
+            tokens = self.encode_memory(image[None].to(self.device, self.dtype))
+            self.memory.add(category, tokens, names=[name], digests=[digest])
 
     # -- score --------------------------------------------------------------------------------------------------
 
@@ -307,12 +305,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             if category is None and self.config.memory_search == "product":
                 products = bank.recognize(remembered)
             wanted = category if products is None else products
-            distances = bank.match(remembered, wanted, discount=self.config.memory_discount)
-            memory_map = distances.unflatten(1, (grid, grid))
+            memory_map = bank.match(remembered, wanted).unflatten(1, (grid, grid))
 
         side = pixel_values.shape[-1]
         fused = fuse_maps(decoder_map, memory_map, side if self.config.fuse_at == "output" else None)
-        peak = map_peak(fused, self.config.peak_share)
+        peak = fused.flatten(1).amax(dim=1)
         scores = peak if probability is None else fuse(probability, peak)
         anomaly_maps = cast(Tensor, None)
         if not self.training:

@@ -70,18 +70,6 @@ def fuse_maps(decoder_map: Tensor | None, memory_map: Tensor | None, side: int |
     return maps[0] if len(maps) == 1 else fuse(*maps)
 
 
-def map_peak(maps: Tensor, share: float = 0.0) -> Tensor:
-    """Max M_q of eq. 16 for maps (B, h, w), or the mean of the highest `share` of their cells: (B,).
-
-    Example:
-        >>> ramp = torch.arange(100.0).view(1, 10, 10)
-        >>> map_peak(ramp), map_peak(ramp, share=0.03)
-        (tensor([99.]), tensor([98.]))
-    """
-    cells = maps.flatten(1)
-    return cells.topk(max(1, round(share * cells.shape[1])), dim=1).values.mean(dim=1)
-
-
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of maps (B, H, W) by `sigma` pixels, edges replicated; 0 leaves them as they are.
 

@@ -71,9 +71,9 @@ def test_differences_are_named():
     ]  # fmt: skip
     assert differences("table1", cell(dataset="mine", backbone="ViT-B-16-plus-240"), some) == ["data set"]
     assert differences("table5", cell(dataset="BMAD"), {}) == ["1 shots"]
-    ours = ["backbone embedded:tiny-clip", "category recognized", "distances discounted"]
+    ours = ["backbone embedded:tiny-clip", "category recognized"]
     assert differences("table1", cell(backbone="embedded:tiny-clip"), COUNTS["MVTec-AD"]) == ours
-    told = cell(backbone="embedded:tiny-clip", route=True, settings={"memory_discount": False})
+    told = cell(backbone="embedded:tiny-clip", route=True)
     assert differences("table1", told, COUNTS["MVTec-AD"]) == [ours[0], "category told"]
     spade = replace(cell(backbone="embedded:tiny-clip"), method="spade")
     assert differences("table1", spade, COUNTS["MVTec-AD"]) == ours[:1]

@@ -264,7 +264,7 @@ def test_the_embedded_backbone_routed_to_one_product(tmp_path):
 def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp_path):
     """What the embedded backbone does with photos of any product; each product has another threshold, or none."""
     model, processor = copy.deepcopy(taught[0]), taught[1]
-    model.config.memory_search, model.config.memory_discount = "product", True
+    model.config.memory_search = "product"
     shots = [photo for seed in (0, 1) for photo in some_photos(2, seed)]
     photos = [*shots, *some_photos(4, 7)]
     known = model.config.calibration

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from ..backbones import EMBEDDED
+from ..backbones import KNOWN
 from ..configuration_anople import AnoPLeConfig
 from ..data.drawn import draw_dataset
 from ..modeling_anople import AnoPLeModel
@@ -17,8 +17,8 @@ from ..processing_anople import AnoPLeProcessor
 from .inspector import Inspector
 from .products import Products
 
-SAMPLER = "embedded, for trying out"
-"""The name of the embedded backbone, untrained."""
+SAMPLER = "tiny"
+"""The embedded backbone, untrained, by its short name."""
 SAMPLES = ("capsule", "woven_cloth")
 KEPT = 3
 """Models in memory at a time."""
@@ -29,14 +29,15 @@ class Detectors:
 
     Args:
         offered: Folders or Hub ids of trained detectors; the first is the one that everybody begins with.
-        anything: Let visitors load any folder of this machine and any Hub id; only where nobody else reaches the app.
+        anything: Let visitors load any folder of this machine, any Hub id and every backbone with a short name,
+            untrained; only where nobody else reaches the app.
         device: Where they compute; None takes a GPU if there is one.
     """
 
     def __init__(
         self, offered: Sequence[str] = (), *, anything: bool = False, device: str | torch.device | None = None
     ) -> None:
-        self.names = [*dict.fromkeys(map(str, offered)), SAMPLER]
+        self.names = [*dict.fromkeys([*map(str, offered), *(KNOWN if anything else [SAMPLER])])]
         self.anything = anything
         self.device = device if device is not None else best_device()
         self._loaded: OrderedDict[str, Inspector] = OrderedDict()
@@ -94,12 +95,12 @@ def best_device() -> torch.device:
 
 
 def _load(name: str) -> Inspector:
-    if name == SAMPLER:
-        model = AnoPLeModel.from_backbone(EMBEDDED)
-        return Inspector(model, AnoPLeProcessor.from_backbone(EMBEDDED, model.config))
     if not name:
         raise ValueError("Give the folder or the Hub id of a detector.")
     try:
+        if name in KNOWN:
+            model = AnoPLeModel.from_backbone(name)
+            return Inspector(model, AnoPLeProcessor.from_backbone(name, model.config))
         found, _ = AnoPLeConfig.get_config_dict(name)
         if found.get("model_type") != AnoPLeConfig.model_type:
             kind = found.get("model_type") or "no config.json"

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ..backbones import full_name
 from ..data import published
 from .cells import Cell
 
@@ -52,10 +53,10 @@ def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]])
         cell: The work.
         counts: Good photos to train, good and defective ones to test, by category, as they are in the data set.
     """
-    found = []
-    if not any(mark in cell.backbone.replace("_", "-").lower().replace("plus-clip", "plus_clip").replace(
+    found, backbone = [], full_name(cell.backbone)
+    if not any(mark in backbone.replace("_", "-").lower().replace("plus-clip", "plus_clip").replace(
         "plus_clip-240", "plus_clip_240") for mark in PAPER_BACKBONE):  # fmt: skip
-        found.append(f"backbone {cell.backbone.rstrip('/').rsplit('/', 1)[-1]}")
+        found.append(f"backbone {backbone.rstrip('/').rsplit('/', 1)[-1]}")
     expected = published.PUBLISHED.get(cell.dataset)
     if cell.dataset not in (*published.PUBLISHED, "Real-IAD", "BMAD"):
         found.append("data set")
@@ -72,8 +73,6 @@ def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]])
         found.append("category told")
     if cell.settings_in_use.get("memory_search") == "product" and not cell.route:
         found.append("category recognized")
-    if cell.settings_in_use.get("memory_discount"):
-        found.append("distances discounted")
     return found
 
 

@@ -84,8 +84,8 @@ def train(
     accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 5e-3,
     backbone: Annotated[
-        str, typer.Option(help="CLIP: the embedded one; folder or Hub id, also of open_clip; open_clip:MODEL:FILE.")
-    ] = "embedded:tiny-clip",
+        str, typer.Option(help="CLIP: tiny, small, base or paper; folder or Hub id, also of open_clip.")
+    ] = "tiny",
     backbone_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     init_from: Annotated[Path | None, typer.Option(help="Start from this trained detector, not from anew.")] = None,
     settings: Annotated[
@@ -186,7 +186,7 @@ def preview_anomalies(
     anomaly_source: Source = "mixed",
     anomaly_kinds: Kinds = "texture",
     anomalies_on_product: OnProduct = False,
-    backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "embedded:tiny-clip",
+    backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "tiny",
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:

@@ -155,7 +155,6 @@ def evaluate(
         "image_size": side,
         "mask_size": side,
         "mask_rule": "nearest, > 0",
-        "memory_discount": model.config.memory_discount,
         "smoothing_sigma": model.config.smoothing_sigma,
         "aupro": f"exact, FPR limit {FPR_LIMIT}, 8-connected",
         "aupro_200": f"200 thresholds, FPR limit {FPR_LIMIT}, 8-connected",

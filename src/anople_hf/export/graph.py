@@ -76,7 +76,7 @@ class ScoringGraph(nn.Module):
         memory = model.memory.searched_exactly()
         if branch != "prompt" and len(memory):
             recognized = category is None and model.config.memory_search == "product"
-            memory.prepare(memory.categories if recognized else [category], discount=model.config.memory_discount)
+            memory.prepare(memory.categories if recognized else [category])
         self.model = copy.copy(model)
         self.model._modules = model._modules | {"clip": clip, "memory": memory}
         self.category, self.branch = category, branch
@@ -123,7 +123,7 @@ def export(
 
     Example:
         >>> import tempfile
-        >>> model = AnoPLeModel.from_backbone("embedded:tiny-clip", memory_shifts=1)
+        >>> model = AnoPLeModel.from_backbone("embedded:tiny-clip")
         >>> processor = AnoPLeProcessor.from_backbone("embedded:tiny-clip", model.config)
         >>> model.memorize(torch.rand(1, 3, 240, 240, generator=torch.Generator().manual_seed(0)), category="gear")
         >>> folder = Path(tempfile.mkdtemp()) / "gear"
