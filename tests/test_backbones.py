@@ -124,7 +124,7 @@ def test_refusals(tmp_path, tiny_clip):
         load_backbone(str(tmp_path))
 
 
-# The real configurations, as their repositories state them: towers as (width, layers, heads), then side and joint width.
+# As their repositories state them: towers as (width, layers, heads), then side, joint width and activation.
 REAL = {
     "small": ((256, 10, 4), (256, 3, 4), 224, 512, "quick_gelu"),
     "base": ((768, 12, 12), (512, 12, 8), 224, 512, "quick_gelu"),
@@ -147,7 +147,7 @@ def test_short_names_stand_for_one_backbone_each():
 
 @pytest.mark.parametrize("name", list(REAL))
 def test_known_backbones_fit_their_real_configurations(name):
-    """With random weights of that shape: settings are accepted, views have its side, a photo gets a score and a map."""
+    """With random weights of that shape: settings are accepted, a photo of its side gets a score and a map."""
     (width, layers, heads), (text_width, text_layers, text_heads), side, joint, act = REAL[name]
     vision = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
               "num_attention_heads": heads, "image_size": side, "patch_size": 16, "hidden_act": act}  # fmt: skip
