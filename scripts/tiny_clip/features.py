@@ -12,7 +12,7 @@ import torch
 from states import load_state, save_state
 from student import EXTRA, TRUNK, trunk_tokens
 from supply import Supply, Views
-from teacher import WIDTH
+from teacher import GRID, WIDTH
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -100,7 +100,7 @@ def learn_features(
         extra = random_extra(generator, device) if step % 2 else None
         with torch.autocast(device, torch.bfloat16):
             tokens = run(clip, views.image, extra)
-        loss, explained, _ = agreement(tokens[:, 1:].float(), views.features.flatten(1, 2).float())
+        loss, explained, _ = agreement(tokens[:, 1 : 1 + GRID**2].float(), views.features.flatten(1, 2).float())
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()

@@ -70,8 +70,8 @@ def make_student(tokenizer: CLIPTokenizer, patches: Tensor, seed: int) -> CLIPMo
 def _start_as_convolution(tower: CLIPVisionModel) -> None:
     """Each head of the trunk looks at one of the eight neighbors, by its position's code, before anything is learned.
 
-    The frequencies pi k / 8 make codes of different places almost orthogonal, so the attention is sharp from the
-    first step on; learning such positions takes a randomly started ViT most of a short training.
+    The frequencies pi k / 8 make codes of different places almost orthogonal, so each head
+    finds its neighbor from the first step on; a randomly started ViT spends most of a short training on learning that.
     """
     place = torch.arange(GRID, dtype=torch.float32)
     waves = torch.arange(1, FREQUENCIES + 1) * math.pi / FREQUENCIES
@@ -127,7 +127,7 @@ def patches_of(photos: Tensor) -> Tensor:
 
 
 def trunk_tokens(clip: CLIPModel, photos: Tensor, extra: list[Tensor] | None = None) -> Tensor:
-    """Tokens (B, 1 + 225, 256) behind the trunk; the first is CLS.
+    """Tokens (B, 1 + 225 + extra, 256) behind the trunk: CLS, the patches, and what was appended.
 
     Args:
         clip: The student.
@@ -144,4 +144,4 @@ def trunk_tokens(clip: CLIPModel, photos: Tensor, extra: list[Tensor] | None = N
         if extra and index:
             hidden = torch.cat([hidden[:, :kept], extra[index].to(hidden.dtype).expand(len(hidden), -1, -1)], dim=1)
         hidden = layer(hidden, None)
-    return hidden[:, :kept]
+    return hidden

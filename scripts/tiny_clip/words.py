@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from features import random_extra
 from measure import auroc
 from states import load_state, save_state
 from student import TEXT_LAYERS, TEXT_WIDTH, TRUNK, trunk_tokens
 from supply import Supply, Views
+from teacher import GRID
 from texts import encode, name_texts, state_texts
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,7 +55,7 @@ def word_optimizers(clip: CLIPModel) -> list[Optimizer]:
 
 
 def vectors(clip: CLIPModel, tokens: Tensor) -> Tensor:
-    """(B, 226, 192) unit vectors of the trunk's tokens: the image's first, then one for each patch."""
+    """(B, T, 192) unit vectors of the trunk's tokens (B, T, 256): the image's first, then one for each patch."""
     for layer in clip.vision_model.encoder.layers[TRUNK:]:
         tokens = layer(tokens, None)
     return F.normalize(clip.visual_projection(clip.vision_model.post_layernorm(tokens)).float(), dim=-1)
@@ -73,7 +75,7 @@ def losses(
     generator = np.random.default_rng(seed)
     count = len(views.kind)
     found = vectors(clip, tokens)
-    image, patches = found[:, 0], found[:, 1:]
+    image, patches = found[:, 0], found[:, 1 : 1 + GRID**2]
     likely = views.logits.float().softmax(dim=1)
     chosen = torch.unique(likely.topk(4, dim=1).indices.flatten()).tolist()
     others = generator.permutation(len(names)).tolist()
@@ -168,7 +170,8 @@ def learn_words(
         views = source.next().to(str(clip.device))
         with torch.autocast(clip.device.type, torch.bfloat16):
             with torch.no_grad():
-                tokens = trunk_tokens(clip, torch.cat([views.image, views.clean]))
+                extra = random_extra(torch.Generator().manual_seed(step), str(clip.device)) if step % 2 else None
+                tokens = trunk_tokens(clip, torch.cat([views.image, views.clean]), extra)
             terms = losses(clip, tokenizer, names, tokens, views, seed * 104729 + step)
         sum(WEIGHTS[name] * term for name, term in terms.items()).backward()
         for optimizer in optimizers:

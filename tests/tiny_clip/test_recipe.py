@@ -97,7 +97,7 @@ def test_extra_tokens_are_appended_and_replaced_and_leave_the_patches_in_place(s
         layers = clip.vision_model(normalize(photos[:2]), output_hidden_states=True).hidden_states
         assert torch.allclose(plain, layers[TRUNK], atol=1e-5)
         extra = [torch.full((9, 256), float(i)) for i in range(TRUNK)]
-        assert trunk_tokens(clip, photos[:2], extra).shape == plain.shape == (2, 226, 256)
+        assert trunk_tokens(clip, photos[:2], extra).shape == (2, 226 + 9, 256)
 
 
 def test_the_tokenizer_spells_every_name_and_texts_differ_by_the_state_alone(student):
