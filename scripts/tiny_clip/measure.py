@@ -55,7 +55,7 @@ def measure(features: Features, root: Path, shots: int = 4, seeds: int = 3, most
         for seed in range(seeds):
             order = np.random.default_rng(seed).permutation(len(tokens["train"]))[:shots]
             bank = tokens["train"][torch.from_numpy(order)].flatten(0, 1)
-            far = [0.5 - 0.5 * (tokens[s] @ bank.T).amax(dim=2).amax(dim=1) for s in ("good", "bad")]
+            far = [(0.5 - 0.5 * (tokens[s] @ bank.T).amax(dim=2)).amax(dim=1) for s in ("good", "bad")]
             results.append(auroc(*far))
         table[folder.name] = float(np.mean(results))
     return table | {"mean": float(np.mean(list(table.values())))}

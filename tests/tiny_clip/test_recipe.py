@@ -147,6 +147,8 @@ def test_measured_auroc_is_that_of_the_farthest_patch(tmp_path):
     for split, tone in (("train/good", 100), ("test/good", 100), ("test/dark", 20), ("ground_truth/dark", 255)):
         (tmp_path / "part" / split).mkdir(parents=True)
         for i in range(3):
-            Image.new("RGB", (30, 20), (tone + i, 100, 100)).save(tmp_path / "part" / split / f"{i}.png")
+            photo = Image.new("RGB", (240, 240), (100 + i, 100, 100))
+            photo.paste((tone, 100, 100), (0, 0, 120, 120))  # a defect in one place; the others are good
+            photo.save(tmp_path / "part" / split / f"{i}.png")
     colors = lambda photos: photos[:, :, ::120, ::120].flatten(2).transpose(1, 2).float()  # noqa: E731
     assert measure(colors, tmp_path, shots=2, seeds=1) == {"part": 1.0, "mean": 1.0}
