@@ -1,6 +1,6 @@
-"""Model cards that fill themselves: from the model, its run, its measured tables and the facts only its owner knows.
+"""Model cards that fill themselves in from the model, its run, its measured tables and the facts only its owner knows.
 
-The rule of every card: a number is ours and says how it came about, or it is not there.
+A card holds only numbers that were measured here, and says how.
 """
 
 import json
@@ -160,19 +160,19 @@ expected to look at least as anomalous. It is not the probability that a part is
 
 @dataclass
 class CardFacts:
-    """What a run does not know about itself; all optional, and left out of the card if not given.
+    """Facts that a run does not know about itself. All are optional; the card leaves out what is not given.
 
     Attributes:
         data: Name of the data the shots were taken from.
         data_license: Its license.
-        data_url: Where it is described.
-        data_id: Its id on the Hub; without it the card carries no `model-index`, because nothing could be linked.
-        license: Of the detector.
-        backbone_license: Of the CLIP.
-        hardware: What it was trained on.
-        minutes: How long that took.
-        co2_grams: What that emitted, as measured (for example by codecarbon).
-        note: Anything else a user has to know, in Markdown.
+        data_url: Address of its description.
+        data_id: Its id on the Hub; without it there is nothing to link, so the card has no `model-index`.
+        license: License of the detector.
+        backbone_license: License of the CLIP.
+        hardware: Hardware it was trained on.
+        minutes: Training time.
+        co2_grams: Measured emissions (for example by codecarbon).
+        note: Anything else a user should know, in Markdown.
     """
 
     data: str | None = None
@@ -188,7 +188,7 @@ class CardFacts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CardFacts":
-        """From plain values, as a YAML file holds them.
+        """Make them from plain values, such as those of a YAML file.
 
         Raises:
             ValueError: An unknown key; lists the known ones.
@@ -318,7 +318,7 @@ def eval_results_yaml(
     Args:
         evaluations: As for `fill_card`.
         facts: With `data_id`.
-        date: ISO day of the measurement.
+        date: Date of the measurement, in ISO format.
     """
     table = summarize(evaluations)
     if not table or not facts.data_id:
@@ -332,7 +332,7 @@ def eval_results_yaml(
 
 
 def snippets(card: ModelCard | str) -> list[str]:
-    """The card's Python examples, as they stand there."""
+    """The card's Python examples."""
     return re.findall(r"```python\n(.*?)```", str(card), flags=re.DOTALL)
 
 
