@@ -46,7 +46,7 @@ def check_parity(
 
     Returns:
         For `scores` and `maps`, the largest absolute error, its share of the range, and the range; the largest error
-        of the `pixels`; how many `decisions` and recognized `products` differ; the number of photos and the batch sizes.
+        of the `pixels`; how many `decisions` and recognized `products` differ; the number of photos; the batch sizes.
 
     Raises:
         ValueError: An error exceeds both `SHARE` of the range and `ROUNDING`, or a recognized product differs; says
