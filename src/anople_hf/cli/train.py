@@ -132,8 +132,8 @@ def train(
 ) -> None:
     """Train a detector for all categories on a few good photos each, build its memory, set its thresholds.
 
-    During training, OUTPUT.training beside the output holds logs and states. The logs stay there. If training is
-    stopped, by Ctrl-C or otherwise, run the same command with --resume to continue.
+    During training, OUTPUT.training beside the output holds states and logs; the logs stay there.
+    If training is stopped, by Ctrl-C or otherwise, run the same command with --resume to continue.
     """
     quieten(quiet)
     from accelerate import PartialState

@@ -23,8 +23,9 @@ def app(
 ) -> None:
     """Start the web app: teach products, check photos and move thresholds in the browser.
 
-    Without RUN it shows the embedded backbone with drawn samples. If only this machine can reach the app, you can load
-    any folder and any Hub id in it. With --host or --share, only the given detectors can be loaded.
+    Without RUN it shows the embedded backbone with drawn samples.
+    If only this machine can reach the app, you can load any folder and any Hub id in it.
+    If others can (--host, --share), only the given detectors can be loaded.
     """
     quieten(True)
     from ..app import build, launch
