@@ -1,6 +1,6 @@
-"""What recognizing the product and the discount bring: the memory alone, untrained, searched in three ways.
+"""Measures recognition and discount: the memory branch alone, untrained, searched in three ways.
 
-Where in the paper: eq. 14, for the first row; the others are ours.
+The first row is eq. 14; the others are ours.
 
     python scripts/compare_memory.py DATA --shots 4 --seeds 0 1
 """
