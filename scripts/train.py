@@ -1,4 +1,4 @@
-"""Train a detector under `accelerate launch`: the options are those of `anople train`. The training is that of sec. 3.3.
+"""Train a detector under `accelerate launch`: the options are those of `anople train`.
 
 Run it in one of these ways:
 
