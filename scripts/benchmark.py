@@ -1,7 +1,7 @@
-"""What scoring costs beside the bare vision tower: time ratios within one run, and peak memory.
+"""The cost of scoring relative to the bare vision tower: time ratios within one run, and peak memory.
 
-Where in the paper: Fig. 1b compares speeds. Here the yardstick is the CLIP vision pass alone, on the same machine in
-the same minute, so that the ratio means something on any machine.
+Figure 1b of the paper compares speeds. Here the reference is the CLIP vision pass alone, on the same machine in the
+same run, so that the ratio is meaningful on any machine.
 
     python scripts/benchmark.py                      # ViT-B/16+ 240 shape, random weights
     python scripts/benchmark.py --backbone embedded:tiny-clip

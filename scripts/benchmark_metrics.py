@@ -1,6 +1,6 @@
-"""How long do exact AUPRO and the whole table of pixel metrics take, and how much memory beside the maps?
+"""Measures time and extra memory of exact AUPRO and of the whole table of pixel metrics.
 
-Where in the paper: the metrics of sec. 4.1; the sizes are a category of MVTec-AD and its whole test set.
+The metrics are those of sec. 4.1; the sizes are a category of MVTec-AD and its whole test set.
 
     python scripts/benchmark_metrics.py                    # 83 maps of 240 x 240
     python scripts/benchmark_metrics.py --large            # and 1,725 of 400 x 400 (needs 6 GB)

@@ -1,7 +1,7 @@
-"""What a training step costs: beside the bare towers over the same views, and with more products, shots and views.
+"""The cost of a training step relative to the bare towers over the same views, by number of products, shots and views.
 
-Where in the paper: sec. 3.3; its claim that learning is light is checked here. Ratios within one run; the parts take
-turns, so that a slow minute hits all of them. Memory is the growth of a process's peak, each case has its own process.
+This checks the paper's claim that training is light (sec. 3.3). Times are ratios within one run. The parts take turns,
+so that a slow minute affects all of them. Memory is the growth of a process's peak; each case has its own process.
 
     python scripts/benchmark_training.py                                # embedded backbone
     python scripts/benchmark_training.py --paper-shape --repeats 3      # ViT-B/16+ 240 shape, random weights

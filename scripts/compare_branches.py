@@ -1,6 +1,6 @@
-"""Is the whole better than its parts? Trains over several seeds and measures the model and each branch alone.
+"""Trains over several seeds, and measures the full model and each branch alone.
 
-Where in the paper: sec. 3.4 fuses two branches; the paper has no table of them alone.
+Sec. 3.4 fuses two branches; the paper has no table of each branch alone.
 
     python scripts/compare_branches.py DATA --shots 4 --seeds 0 1 2
 """

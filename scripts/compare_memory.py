@@ -1,6 +1,6 @@
-"""What recognizing the product brings: the memory alone, untrained, searched in both ways.
+"""Measures recognition: the memory branch alone, untrained, searched in both ways.
 
-Where in the paper: eq. 14, for the first row; the other is ours.
+The first row is eq. 14; the other is ours.
 
     python scripts/compare_memory.py DATA --shots 4 --seeds 0 1
 """

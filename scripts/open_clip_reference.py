@@ -1,8 +1,7 @@
-"""Results of open_clip itself, to hold the conversion against: full-size models, and the small fixture of the tests.
+"""Records results of open_clip itself, to check the conversion: full-size models, and the small fixture of the tests.
 
-Where in the paper: sec. 4.1, the backbone. open_clip needs torchvision, which this package does without, so this runs
-in an environment of its own. CPU wheels of torchvision that fit are not everywhere; the CUDA ones serve, as only their
-Python half is used:
+open_clip needs torchvision, which this package does without, so this script runs in its own environment. Matching CPU
+wheels of torchvision are not always available. The CUDA wheels also work, because only their Python part is used:
 
     python -m venv reference && . reference/bin/activate
     pip install -c constraints.txt torch transformers pillow scipy ftfy

@@ -1,7 +1,4 @@
-"""What the scripts that train over several seeds share: a quiet start, and a cell of their tables.
-
-Where in the paper: its tables give mean and deviation over seeds, too.
-"""
+"""Shared by the scripts that train over several seeds: a quiet start, and a table cell with mean and deviation."""
 
 import logging
 import statistics

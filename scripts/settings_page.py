@@ -1,6 +1,6 @@
 """Writes `docs/settings.md` from the docstrings of `AnoPLeConfig` and `TrainingConfig`: every setting in one line.
 
-Where in the paper: the page tells which defaults are the paper's; the rest are ours, because it does not publish them.
+The page says which defaults are the paper's; the others are ours, because the paper does not publish them.
 
     python scripts/settings_page.py
 """
@@ -14,16 +14,16 @@ from anople_hf.training.configuration import TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 LEARNED = {"backbone_config", "class_names", "calibration", "prompt_fingerprint", "backbone_fingerprint"}
-"""Fields that a model writes down about itself."""
+"""Fields that a model records about itself."""
 HEAD = """\
 # Settings
 
-Every choice in one line: what it does, its default, and whether that default is the paper's or ours. Written by
-`python scripts/settings_page.py` from the docstrings, so it is what the code does.
+Every setting in one line: its default, whether the default is the paper's or ours, and what it does.
+`python scripts/settings_page.py` writes this page from the docstrings, so it matches the code.
 
-Settings of the model go through `AnoPLeModel.from_backbone(..., key=value)` or `anople train --set key=value`, and are
-stored in `config.json`. Settings of training are options of `anople train` (`--max-steps`), keys of its `--config`
-file (`max_steps`) or fields of `TrainingConfig`, and are stored in `training_args.json`.
+Set the model's settings with `AnoPLeModel.from_backbone(..., key=value)` or `anople train --set key=value`; they are
+stored in `config.json`. Set the training settings with options of `anople train` (`--max-steps`), keys of its
+`--config` file (`max_steps`) or fields of `TrainingConfig`; they are stored in `training_args.json`.
 """
 
 

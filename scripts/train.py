@@ -1,6 +1,6 @@
 """Train a detector under `accelerate launch`: the options are those of `anople train`.
 
-Where in the paper: sec. 3.3 and 4.1.
+Run it in one of these ways:
 
     accelerate launch scripts/train.py DATA --output runs/line1 --shots 4     # the processes and GPUs of your config
     python -m anople_hf.cli train DATA --output runs/line1                    # the same on one process

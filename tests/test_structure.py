@@ -5,6 +5,7 @@ only, and imports go one way.
 """
 
 import ast
+import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 from transformers.dynamic_module_utils import get_imports
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "anople_hf"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "anople_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
 FLAT = sorted(path for path in SOURCE.glob("*.py") if path.name != "__init__.py")
 
@@ -74,6 +76,36 @@ def label(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
+def room(path: Path) -> str:
+    """The folder of a file, or `flat`."""
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else "flat"
+
+
+def imported_rooms() -> dict[str, set[str]]:
+    """Each room and the others that its files import from."""
+    found: dict[str, set[str]] = {room(path): set() for path in FILES}
+    for path in FILES:
+        found[room(path)] |= {room(other) for other in imported_files(path)} - {room(path)}
+    return found
+
+
+def needed_arrows(graph: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """The arrows of a graph without circles, less those that a longer path implies."""
+
+    def reached(start: str) -> set[str]:
+        return graph[start].union(*map(reached, graph[start]))
+
+    return {(a, b) for a in graph for b in graph[a] if not any(b in reached(c) for c in graph[a] - {b})}
+
+
+def drawn(page: str) -> tuple[set[str], set[tuple[str, str]]]:
+    """Rooms and arrows of the Mermaid picture on a page."""
+    picture = page.split("```mermaid\n")[1].split("```")[0]
+    arrows = {(a, b) for a, targets in re.findall(r"^ +(\w+) --> (.+)$", picture, re.M) for b in targets.split(" & ")}
+    return set(re.findall(r"^ +(\w+)\[", picture, re.M)), arrows
+
+
 def test_import_scan_sees_every_form():
     tree = ast.parse("import a.b\nfrom c.d import e\nfrom . import f\nfrom .g import h\nfrom ..i import j")
     assert imports(tree) == ({"a", "c"}, {(1, "f"), (1, "g"), (2, "i")})
@@ -107,6 +139,20 @@ def test_imports_go_one_way(path):
 
 def test_imports_make_no_circle():
     TopologicalSorter({path: imported_files(path) for path in FILES}).prepare()  # CycleError names the circle
+
+
+def test_picture_scan_sees_every_form():
+    page = '```mermaid\nflowchart TD\n    a["<b>a/</b>"]\n    b["B"]\n    a --> b & c\n    b --> c\n```\n    d["D"]'
+    assert drawn(page) == ({"a", "b"}, {("a", "b"), ("a", "c"), ("b", "c")})
+    assert needed_arrows({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {("a", "b"), ("b", "c")}
+
+
+def test_the_picture_of_the_structure_is_true():
+    """The rooms and arrows that docs/structure.md draws are those of the source files."""
+    rooms, arrows = drawn((ROOT / "docs" / "structure.md").read_text(encoding="utf-8"))
+    measured = imported_rooms()
+    assert rooms == set(measured)
+    assert arrows == needed_arrows(measured)
 
 
 @pytest.mark.parametrize("path", [SOURCE / f"{name}.py" for name in ALONE], ids=label)

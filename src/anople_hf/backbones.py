@@ -1,9 +1,9 @@
-"""A frozen CLIP by name: the embedded tiny one, a transformers CLIP or an open_clip checkpoint, on disk or on the Hub.
+"""Loads a frozen CLIP by name: the embedded one, a transformers CLIP or an open_clip checkpoint, from disk or the Hub.
 
-Where in the paper: sec. 4.1; the paper's ViT-B/16+ 240 is an open_clip checkpoint, converted in memory when loaded.
+The backbone of sec. 4.1, ViT-B/16+ 240, is an open_clip checkpoint, which is converted in memory when loaded.
 
-Training, the command line and `from_pretrained` all come here. Nothing is fetched before one of these functions is
-called; revision, cache and offline mode are those of transformers.
+Training, the command line and `from_pretrained` all load their CLIP here. Nothing is downloaded before one of these
+functions is called. Revision, cache and offline mode work as in transformers.
 """
 
 import json
@@ -71,10 +71,10 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
         hub: `cache_dir`, `token`, `local_files_only`, `force_download`, as in transformers.
 
     Returns:
-        The model; its weights are as they are on disk, gradients are up to the caller.
+        The model with the weights from disk. The caller decides which of them get gradients.
 
     Raises:
-        ValueError: The name means no CLIP, or one that cannot be used; says what was found and what is expected.
+        ValueError: The name is not that of a usable CLIP; says what was found and what is expected.
         OSError: Not on disk and not on the Hub.
 
     Example:
@@ -89,7 +89,7 @@ def load_backbone(name: str, *, revision: str | None = None, **hub: Any) -> CLIP
 
 
 def find_backbone(name: str, **hub: Any) -> str | OpenClipCheckpoint:
-    """What a name stands for: the folder or Hub id of a transformers CLIP, or an open_clip checkpoint.
+    """Resolve a name to the folder or Hub id of a transformers CLIP, or to an open_clip checkpoint.
 
     A repository that holds both is read as a transformers CLIP.
     """
@@ -155,13 +155,13 @@ def load_processor_parts(
 ) -> tuple[CLIPImageProcessorPil, Any]:
     """The image processor and tokenizer of a backbone.
 
-    The image processor squeezes the whole photo to a square: CLIP's usual center crop would cut off defects at the
-    border. It is PIL's, so scores do not depend on whether torchvision is installed.
+    The image processor resizes the whole photo to a square, because CLIP's usual center crop would cut off defects at
+    the border. It resizes with PIL, so scores do not depend on whether torchvision is installed.
 
     Args:
         name: As for `load_backbone`.
         revision: Branch, tag or commit on the Hub.
-        side: Of the square in pixels; None for the size the backbone was trained on.
+        side: Side of the square in pixels; None for the size the backbone was trained on.
         hub: As for `load_backbone`.
     """
     hub = {"revision": revision, **hub} if revision else hub
@@ -176,7 +176,7 @@ def load_processor_parts(
         except OSError:  # a bare CLIPModel folder
             stored = {}
         tokenizer = AutoTokenizer.from_pretrained(found, **hub)
-        # Some tokenizers do not know how much their tower reads.
+        # Some tokenizers do not know how many tokens their text tower reads.
         longest = config.text_config.max_position_embeddings  # type: ignore[union-attr]  # configs after loading
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     side = side or cast(int, config.vision_config.image_size)  # type: ignore[union-attr]

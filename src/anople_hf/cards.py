@@ -1,6 +1,6 @@
-"""Model cards that fill themselves: from the model, its run, its measured tables and the facts only its owner knows.
+"""Model cards that fill themselves in from the model, its run, its measured tables and the facts only its owner knows.
 
-The rule of every card: a number is ours and says how it came about, or it is not there.
+A card holds only numbers that were measured here, and says how.
 """
 
 import json
@@ -36,8 +36,8 @@ TEMPLATE = """\
 
 # {{ title }}
 
-A few-shot detector of defective parts: [AnoPLe](https://arxiv.org/abs/2408.13516) (CVPR 2026) as packaged by `anople_hf`.
-It knows {{ categories | length }} product{{ "" if categories | length == 1 else "s" }} ({{ categories.keys() | join(", ") or "none yet" }}) from {{ categories.values() | sum }} good photos and was shown no defective part.
+A few-shot detector for defective parts: [AnoPLe](https://arxiv.org/abs/2408.13516) (CVPR 2026), packaged by `anople_hf`.
+It knows {{ categories | length }} product{{ "" if categories | length == 1 else "s" }} ({{ categories.keys() | join(", ") or "none yet" }}) from {{ categories.values() | sum }} good photos. It was trained without photos of defects.
 {%- if facts.note %}
 
 {{ facts.note }}
@@ -52,15 +52,15 @@ from anople_hf import AnoPLeModel, AnoPLeProcessor
 model = AnoPLeModel.from_pretrained("{{ repo_id }}")
 processor = AnoPLeProcessor.from_pretrained("{{ repo_id }}")
 photo = Image.open("photo.png")
-outputs = model(**processor(images=photo))  # category="..." routes to one known product
+outputs = model(**processor(images=photo))  # category="..." if you know the product
 result = processor.post_process(outputs, target_sizes=[photo.size[::-1]])[0]
 score, label, regions = result["score"], result["label"], result["regions"]
 ```
 
-As a pipeline, which also learns new products from a few good photos:
+As a pipeline, which can also learn new products from a few good photos:
 
 ```python
-import anople_hf  # makes the task known
+import anople_hf  # registers the task
 from transformers import pipeline
 
 detector = pipeline("image-anomaly-detection", model="{{ repo_id }}")
@@ -68,7 +68,7 @@ result = detector("photo.png")  # score, normal_probability, label, heat_map, ma
 detector.memorize(["photo.png"], category="my product")
 ```
 
-Without `anople_hf`, from the code in this repository (read it first):
+Without `anople_hf`, with the code in this repository (read it first):
 
 ```python
 from PIL import Image
@@ -82,7 +82,7 @@ result = processor.post_process(outputs)[0]
 
 ## Measured
 {% if table %}
-{{ protocol.images }} test images, {{ seeds }} seed{{ "" if seeds == 1 else "s" }}{{ "" if seeds == 1 else " (mean ± standard deviation)" }}, category {{ "known" if protocol.category_known else "not given" }}, branch `{{ protocol.branch }}`, maps and masks at {{ protocol.mask_size }} pixels, AUPRO {{ protocol.aupro }}; in per cent.
+{{ protocol.images }} test images, {{ seeds }} seed{{ "" if seeds == 1 else "s" }}{{ "" if seeds == 1 else " (mean ± standard deviation)" }}, category {{ "given" if protocol.category_known else "not given" }}, branch `{{ protocol.branch }}`, maps and masks at {{ protocol.mask_size }} pixels, AUPRO {{ protocol.aupro }}; in percent.
 {%- if seeds > 1 and training %} The weights here are those of seed {{ training.seed }}.{% endif %}
 {% set metrics = table["mean"].keys() | list %}
 | category | {{ metrics | map("replace", "_", " ") | map("replace", "auroc", "AUROC") | map("replace", "aupr", "AUPR") | map("replace", "AUPRo", "AUPRO") | join(" | ") }} |
@@ -98,21 +98,21 @@ Nothing yet. What the paper reports was measured with other weights and is not q
 {% if facts.data -%}
 {{ facts.data }}{% if facts.data_url %} ({{ facts.data_url }}){% endif %}, license: {{ facts.data_license or "not stated" }}.
 {%- else -%}
-The owner did not say where the photos come from, nor under which license.
+The owner did not say where the photos come from or under which license.
 {%- endif %}
-{%- if shots.categories %} The photos learned from, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
+{%- if shots.categories %} The training photos, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
 
-| product | good photos remembered | threshold | asked false-alarm rate | rate promised |
+| product | good photos in memory | threshold | requested false-alarm rate | guaranteed |
 |---|---|---|---|---|
 {% for name, count in categories.items() -%}
 {% set entry = calibration.get(name, {}) -%}
-| {{ name }} | {{ count }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, an aim only") if entry.guaranteed is defined else "-" }} |
+| {{ name }} | {{ count }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, only a target") if entry.guaranteed is defined else "-" }} |
 {% endfor -%}
 {% set entry = calibration.get(shared, {}) -%}
-| any (not given) | {{ categories.values() | sum }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, an aim only") if entry.guaranteed is defined else "-" }} |
+| any (not given) | {{ categories.values() | sum }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, only a target") if entry.guaranteed is defined else "-" }} |
 
-Thresholds come from good photos alone. `normal_probability` is a conformal p-value: the share of good parts expected to
-look at least as anomalous. It is not the probability that a part is good.
+Thresholds come from good photos alone. `normal_probability` is a conformal p-value: the share of good parts that are
+expected to look at least as anomalous. It is not the probability that a part is good.
 
 ## Recipe
 
@@ -120,10 +120,10 @@ look at least as anomalous. It is not the probability that a part is good.
 |---|---|
 | backbone, frozen | {{ backbone }}{% if config.backbone_revision %} at `{{ config.backbone_revision }}`{% endif %}, license: {{ facts.backbone_license or "not stated" }} |
 | parameters | {{ "{:,}".format(learned) }} learned, {{ "{:,}".format(frozen) }} frozen |
-| prompts | {{ config.num_text_prompts }} textual and {{ config.num_visual_prompts }} visual a layer, {{ config.prompt_depth }} layers, coupling `{{ config.coupling }}` |
+| prompts | {{ config.num_text_prompts }} textual and {{ config.num_visual_prompts }} visual per layer, {{ config.prompt_depth }} layers, coupling `{{ config.coupling }}` |
 | memory layers | {{ config.memory_layers | join(", ") }} |
 {%- if training %}
-| shots, seed | {{ training.shots }} a category, seed {{ training.seed }} |
+| shots, seed | {{ training.shots }} per category, seed {{ training.seed }} |
 | steps, batch, rate | {{ training.max_steps }}, {{ training.batch_size }}, {{ training.learning_rate }} |
 | pseudo anomalies | `{{ training.anomaly_source }}`, latent deviation {{ training.latent_sigma }} |
 | versions | {% for name, version in training.versions.items() %}{{ name }} {{ version }}{{ "" if loop.last else ", " }}{% endfor %} |
@@ -140,10 +140,10 @@ look at least as anomalous. It is not the probability that a part is good.
 
 ## Limits
 
-- It compares with the good photos it has seen. Few photos do not show a product's natural variation: expect false alarms.
-- The whole photo is squeezed to {{ config.image_size }} x {{ config.image_size }} pixels; very small defects may be invisible. Crop to the part.
-- Logical faults (a right part at the wrong place, a wrong count) are not what a memory of patches sees.
-- Not for decisions where a missed defect can hurt somebody, unless measured on your own line first.
+- The detector compares parts with the good photos it has seen. A few photos do not show how much good parts vary, so expect false alarms.
+- The whole photo is resized to {{ config.image_size }} x {{ config.image_size }} pixels, so very small defects may be invisible. Crop to the part.
+- Logical defects (the right part in the wrong place, a wrong count) are beyond a memory of patches.
+- Do not use it where a missed defect can hurt somebody, unless you have measured it on your own line.
 
 ## Citation
 
@@ -160,19 +160,19 @@ look at least as anomalous. It is not the probability that a part is good.
 
 @dataclass
 class CardFacts:
-    """What a run does not know about itself; all optional, and left out of the card if not given.
+    """Facts that a run does not know about itself. All are optional; the card leaves out what is not given.
 
     Attributes:
         data: Name of the data the shots were taken from.
         data_license: Its license.
-        data_url: Where it is described.
-        data_id: Its id on the Hub; without it the card carries no `model-index`, because nothing could be linked.
-        license: Of the detector.
-        backbone_license: Of the CLIP.
-        hardware: What it was trained on.
-        minutes: How long that took.
-        co2_grams: What that emitted, as measured (for example by codecarbon).
-        note: Anything else a user has to know, in Markdown.
+        data_url: Address of its description.
+        data_id: Its id on the Hub; without it there is nothing to link, so the card has no `model-index`.
+        license: License of the detector.
+        backbone_license: License of the CLIP.
+        hardware: Hardware it was trained on.
+        minutes: Training time.
+        co2_grams: Measured emissions (for example by codecarbon).
+        note: Anything else a user should know, in Markdown.
     """
 
     data: str | None = None
@@ -188,7 +188,7 @@ class CardFacts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CardFacts":
-        """From plain values, as a YAML file holds them.
+        """Make them from plain values, such as those of a YAML file.
 
         Raises:
             ValueError: An unknown key; lists the known ones.
@@ -208,15 +208,15 @@ def fill_card(
     facts: CardFacts | None = None,
     tags: Sequence[str] = (),
 ) -> ModelCard:
-    """A card for a detector.
+    """Fill in the model card of a detector.
 
     Args:
         model: The `AnoPLeModel`.
-        repo_id: Where it will live; stands in the snippets.
-        run: Its folder, for `training_args.json` and `shots.json`.
-        evaluations: `EvaluationResult.to_dict()` of one seed or several, of one protocol.
-        facts: What only its owner knows.
-        tags: Beside the usual ones.
+        repo_id: Its id on the Hub, used in the snippets.
+        run: The run's folder, for `training_args.json` and `shots.json`.
+        evaluations: `EvaluationResult.to_dict()` of one or more seeds, all with the same protocol.
+        facts: Facts that only the owner knows.
+        tags: Added to the usual ones.
 
     Raises:
         ValueError: Evaluations of different protocols, which must not be averaged.
@@ -269,17 +269,17 @@ def bank_card(model: Any, repo_id: str) -> ModelCard:
         f"---\n{data.to_yaml()}\n---\n\n# {repo_id.split('/')[-1]}\n\n"
         "Memory bank of an [AnoPLe](https://arxiv.org/abs/2408.13516) detector: features of good parts, on the "
         f"backbone {_backbone_name(model.config.backbone)}.\nOnly the model with the fingerprint "
-        f"`{model.fingerprint()[:12]}` takes it in:\n\n"
-        f'```python\nmodel.load_memory("{repo_id}")  # merge=True adds it to what the model knows\n```\n\n'
+        f"`{model.fingerprint()[:12]}` can load it:\n\n"
+        f'```python\nmodel.load_memory("{repo_id}")  # merge=True adds to what is there\n```\n\n'
         f"| product | photos |\n|---|---|\n{counts}\n"
     )
 
 
 def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """Mean and standard deviation over seeds, in per cent, by category and for the `mean` row.
+    """Mean and standard deviation over seeds, in percent, per category and for the `mean` row.
 
     Args:
-        evaluations: `EvaluationResult.to_dict()`, one a seed, of one protocol.
+        evaluations: `EvaluationResult.to_dict()`, one per seed, all with the same protocol.
 
     Returns:
         Row name to metric to (mean, deviation or None for a single seed); metrics without a value are left out.
@@ -318,7 +318,7 @@ def eval_results_yaml(
     Args:
         evaluations: As for `fill_card`.
         facts: With `data_id`.
-        date: ISO day of the measurement.
+        date: Date of the measurement, in ISO format.
     """
     table = summarize(evaluations)
     if not table or not facts.data_id:
@@ -332,7 +332,7 @@ def eval_results_yaml(
 
 
 def snippets(card: ModelCard | str) -> list[str]:
-    """The card's Python examples, as they stand there."""
+    """The card's Python examples."""
     return re.findall(r"```python\n(.*?)```", str(card), flags=re.DOTALL)
 
 

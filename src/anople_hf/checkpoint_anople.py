@@ -1,7 +1,7 @@
-"""`AnoPLePreTrainedModel`: what an AnoPLe checkpoint is, how it is written, read and pushed.
+"""`AnoPLePreTrainedModel`: what an AnoPLe checkpoint contains, and how it is written, loaded and pushed.
 
-- Small: the frozen CLIP is named in the config by id and revision and merged when loading, unless asked otherwise.
-- The memory bank is a file of its own, `memory_bank.safetensors`, tied to the prompts by a fingerprint.
+- It is small: by default the config names the frozen CLIP by id and revision, and loading adds it.
+- The memory bank is a separate file, `memory_bank.safetensors`, tied to the prompts by a fingerprint.
 """
 
 import hashlib
@@ -59,17 +59,17 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         return list(self.config.memory_layers or ())
 
     def freeze_backbone(self) -> Self:
-        """Stop gradients into CLIP, but for LoRA; loading re-creates parameters, so this runs after it."""
+        """Stop gradients into CLIP, except for LoRA. Loading re-creates the parameters, so this runs after it."""
         set_learning(self.clip)
         return self
 
     def merge_lora(self) -> Self:
         """Add the low-rank weights to CLIP's own, for inference without PEFT; scores stay within rounding.
 
-        The backbone is then no longer the one it is named after, so `save_pretrained` writes it into the checkpoint.
+        The backbone then differs from the one that its id names, so `save_pretrained` writes it into the checkpoint.
 
         Raises:
-            ValueError: The model has none.
+            ValueError: The model has no low-rank weights.
         """
         lora = self._lora[0]
         if lora is None:
@@ -87,10 +87,10 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             module.reset_parameters(self.config.prompt_init_std)
 
     def fingerprint(self) -> str:
-        """SHA-256 of what shapes the remembered features: prompts, prefix, backbone, layers and view size.
+        """SHA-256 of everything that shapes the remembered features: prompts, prefix, backbone, layers and view size.
 
-        Taken from the float32 weights; a model loaded in, or from, half precision answers with the one it was saved
-        with.
+        It is computed on the float32 weights. A model loaded in, or from, half precision keeps the fingerprint it was
+        saved with.
         """
         if self.dtype != torch.float32 and self.config.prompt_fingerprint:
             return self.config.prompt_fingerprint
@@ -110,8 +110,8 @@ class AnoPLePreTrainedModel(PreTrainedModel):
 
         Args:
             save_directory: The folder.
-            save_backbone: Also write CLIP's weights, for a checkpoint that stands alone. None: only if the backbone
-                has no id to load it from again.
+            save_backbone: Also write CLIP's weights, for a self-contained checkpoint. None: only if the backbone has
+                no id to load it from again.
             kwargs: Passed on to `PreTrainedModel.save_pretrained`; `push_to_hub=True` pushes as `push_to_hub` does.
         """
         push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", Path(save_directory).name)
@@ -140,20 +140,20 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
             args: Passed on to `PreTrainedModel.from_pretrained`.
-            memory: False leaves the bank behind.
+            memory: False skips the memory bank.
             kwargs: As for `PreTrainedModel.from_pretrained`: `revision`, `dtype`, `device_map`, `local_files_only`,
                 ...
 
         Raises:
             ValueError: The backbone or the bank does not belong to this checkpoint.
-            OSError: Checkpoint or backbone cannot be had; names it, and for a backbone both.
+            OSError: The checkpoint or its backbone cannot be loaded; names it, and for a backbone both.
         """
         source, config = pretrained_model_name_or_path, kwargs.pop("config", None)
         if source is None:  # transformers' own way of loading from a state dict
             return super().from_pretrained(None, *args, config=config, **kwargs)
         where: dict[str, Any] = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         found = {key: value for key, value in where.items() if key != "force_download"}
-        # One commit for all files, even if somebody pushes meanwhile.
+        # All files come from one commit, even if somebody pushes at the same time.
         kwargs["revision"] = resolve_revision(source, kwargs.get("revision"), **found)
         files: dict[str, Any] = where | {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
         config = config or AnoPLeConfig.from_pretrained(source, **files)
@@ -185,7 +185,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         return model
 
     def remove(self, category: str, name: str | None = None) -> None:
-        """Take a product out of the memory and drop its threshold, or take out one of its photos by name.
+        """Remove a product from the memory, with its threshold, or one of its photos by name.
 
         Raises:
             KeyError: Unknown category or photo.
@@ -195,16 +195,16 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
 
     def load_memory(self, source: str | os.PathLike, *, merge: bool = False, **hub: Any) -> None:
-        """Take in a memory bank, with the thresholds that came with it if they were learned with the same settings.
+        """Load a memory bank. Its thresholds are used if they were learned with the same settings.
 
         Args:
             source: A `memory_bank.safetensors`, or a folder or Hub id that holds one.
-            merge: Add its photos to those already here, instead of replacing them. Where both have a threshold for
-                an unknown product, the higher one holds.
+            merge: Add its photos to those already in memory, instead of replacing them. If both have a threshold for
+                an unknown product, the higher one is kept.
             hub: `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, as in `from_pretrained`.
 
         Raises:
-            ValueError: Not a bank, or one of another model; the memory stays as it was.
+            ValueError: Not a memory bank, or that of another model; the memory is unchanged.
             OSError: There is no such file.
         """
         if Path(source).is_absolute() and not Path(source).exists():
@@ -225,7 +225,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         """Write `memory_bank.safetensors` into a folder, and the thresholds into its `config.json`, if it has one.
 
         In a folder that `save_pretrained` wrote, this updates the checkpoint after `memorize` or `remove`; the weights
-        stay as they are. An empty memory takes an earlier bank away.
+        are unchanged. If the memory is empty, an earlier bank is deleted.
 
         Args:
             folder: An existing folder.
@@ -240,7 +240,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             temporary.replace(folder / "config.json")
 
     def _write_bank(self, folder: Path, *, public: bool = False) -> None:
-        """`public` leaves the folders of this machine out of the names of photos and backbone."""
+        """`public` removes this machine's folders from the names of photos and backbone."""
         if not len(self.memory):
             (folder / BANK_FILE).unlink(missing_ok=True)
             return
@@ -260,12 +260,12 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         revision: str | None = None,
         create_pr: bool = False,
     ) -> CommitInfo:
-        """Push the memory bank alone: to the model's own repository, or to one for banks. `load_memory` takes it in.
+        """Push the memory bank alone, to the model's own repository or another one; `load_memory` loads it.
 
-        Folders of photos given by absolute path are not published, only the photos' own names.
+        Absolute paths of photos are not published, only the photos' own names.
 
         Args:
-            repo_id: Is created if it is not there, with a short card.
+            repo_id: Repository; if it does not exist, it is created with a short card.
             commit_message: First line of the commit.
             private: For a new repository.
             token: As everywhere in `huggingface_hub`.
@@ -309,12 +309,12 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         """Push model, memory bank, processor, card and code as one commit.
 
         Args:
-            repo_id: `name` or `owner/name`; is created if it is not there.
+            repo_id: `name` or `owner/name`; is created if it does not exist.
             processor: The model's `AnoPLeProcessor`. None leaves the repository's as it is.
-            card: A `ModelCard` or its text. None keeps the repository's card; only if it has none, one is filled.
+            card: A `ModelCard` or its text. None keeps the repository's card, or fills one in if there is none.
             extra_files: More files by their path in the repository: a `Path` to copy, or a text.
-            save_backbone: Also write CLIP's weights. None: only if others cannot load it by its id, that is if it is
-                a folder of this machine or the package's own.
+            save_backbone: Also write CLIP's weights. None: only if others cannot load it by its id, because it is a
+                local folder or the embedded backbone.
             with_code: Ship the files that `trust_remote_code` needs.
             commit_message: First line of the commit.
             commit_description: Its body.
@@ -323,10 +323,10 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             revision: Branch.
             create_pr: Open a pull request instead.
             max_shard_size: As in `save_pretrained`.
-            tags: Further tags for a card that is filled here.
+            tags: More tags for a card that is filled in here.
 
         Raises:
-            huggingface_hub.errors.HfHubHTTPError: As the Hub says; nothing was committed then.
+            huggingface_hub.errors.HfHubHTTPError: The Hub's error; nothing was committed.
         """
         if save_backbone is None:
             save_backbone = not is_hub_id(self.config.backbone)
@@ -364,7 +364,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
 
 
 def backbone_digest(clip: CLIPModel) -> str:
-    """SHA-256 over names, shapes and evenly spread values of all of a CLIP's weights, in float32."""
+    """SHA-256 over names, shapes and evenly spaced values of all of a CLIP's weights, in float32."""
     digest = hashlib.sha256()
     for name, weight in sorted(clip.state_dict().items()):
         values = weight.detach().flatten()[:: max(1, weight.numel() // 64)]
@@ -404,7 +404,7 @@ def _is_half(shards: list[str]) -> bool:
 
 
 def _bank_file(source: Any, files: dict[str, Any]) -> str | None:
-    """The checkpoint's memory bank, or None if it has none. Not to know which is an error."""
+    """The checkpoint's memory bank, or None if it has none. It is an error if that cannot be determined."""
     path = cached_file(source, BANK_FILE, _raise_exceptions_for_missing_entries=False, **files)
     if path is not None or os.path.isdir(source):
         return path

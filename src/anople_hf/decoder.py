@@ -1,11 +1,11 @@
-"""`PatchDecoder` D: patch tokens to a finer feature map in the text space.
+"""`PatchDecoder` D: maps patch tokens to a finer feature map in the text space.
 
-Where in the paper: sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after MaskCLIP.
+Implements sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after MaskCLIP.
 
-- Starts as MaskCLIP: CLIP's own visual projection applied to every patch. What is learned is a refinement on top.
-- The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, as
-  much as two thirds of the vision tower; this one costs 0.6 at 30 x 30.
-- The form is ours: the paper gives neither kernel nor map size.
+- It starts as MaskCLIP: CLIP's own visual projection, applied to every patch. Training adds a refinement to it.
+- The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, two
+  thirds of the vision tower; this one costs 0.6 at 30 x 30.
+- The exact form is ours: the paper gives neither kernel nor map size.
 """
 
 from typing import cast
@@ -43,7 +43,7 @@ class PatchDecoder(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Refinement starts at zero, so D starts as the plain projection."""
+        """Set the refinement to zero, so that D starts as the plain projection."""
         init.normal_(self.project.weight, std=self.project.in_features**-0.5)
         init.kaiming_uniform_(self.spatial.weight, a=5**0.5)
         init.zeros_(cast(Tensor, self.spatial.bias))

@@ -1,8 +1,8 @@
-"""Pushing to the Hub: everything of a detector in one commit, with the code that loads it where we are not installed.
+"""Pushes a detector to the Hub in one commit, with the code that loads it where this package is not installed.
 
-- One commit, whatever the client's version: a reader of the repository sees the old detector or the new one.
-- A model card that is there stays there, unless a new one is given.
-- The code shipped is these very files, flat, as `trust_remote_code` wants them.
+- One commit, whatever the client's version: readers see either the old detector or the new one.
+- An existing model card is kept unless a new one is given.
+- The code shipped is the package's flat files, in the layout that `trust_remote_code` needs.
 """
 
 import json
@@ -31,7 +31,7 @@ CARD = "README.md"
 def ship_code(folder: Path) -> list[str]:
     """Copy the model files into a checkpoint and name them in its configs, for `trust_remote_code`.
 
-    Done by hand, because `register_for_auto_class` would make every later `save_pretrained` of the process do it, too.
+    `register_for_auto_class` is not used: it would make every later `save_pretrained` of the process do the same.
 
     Args:
         folder: A folder with `config.json` and, if there is one, `processor_config.json`.
@@ -54,7 +54,7 @@ def ship_code(folder: Path) -> list[str]:
 
 
 def drop_paths(folder: Path) -> None:
-    """Take out of `config.json` where this machine had loaded things from."""
+    """Remove from `config.json` the paths this machine had loaded things from."""
 
     def without(settings: Any) -> Any:
         if isinstance(settings, dict):
@@ -69,19 +69,19 @@ def drop_paths(folder: Path) -> None:
 def open_repository(
     repo_id: str, *, private: bool | None = None, token: str | bool | None = None, revision: str | None = None
 ) -> tuple[str, set[str]]:
-    """Create a model repository, and the branch, unless they are there.
+    """Create a model repository and the branch if they do not exist.
 
     Args:
         repo_id: `name` or `owner/name`.
-        private: For a new repository; None leaves it to the owner's default.
-        token: As everywhere in `huggingface_hub`.
+        private: Visibility of a new repository; None takes the owner's default.
+        token: As in `huggingface_hub`.
         revision: Branch to push to.
 
     Returns:
-        The full id, and the files that the branch holds.
+        The full id, and the files on the branch.
 
     Raises:
-        huggingface_hub.errors.HfHubHTTPError: As the Hub says: no token, no right to write, too many requests, ...
+        huggingface_hub.errors.HfHubHTTPError: The Hub's error: no token, no write access, too many requests, ...
     """
     api = HfApi()
     repo_id = api.create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
@@ -99,16 +99,16 @@ def commit_folder(
     drop: Sequence[str] = (),
     **commit: Any,
 ) -> CommitInfo:
-    """Make the files of a folder one commit.
+    """Commit the files of a folder at once.
 
-    `upload_folder` is not used: with `hf_xet` installed it makes several commits of a large folder.
+    `upload_folder` is not used, because with `hf_xet` it splits a large folder into several commits.
 
     Args:
-        folder: What to upload, with its sub-folders.
-        repo_id: A repository that exists.
-        there: Files it holds already.
+        folder: Folder to upload, with its subfolders.
+        repo_id: An existing repository.
+        there: Files it already holds.
         message: First line of the commit.
-        drop: Endings of files that are taken out if the folder lacks them: weights of an earlier push.
+        drop: Suffixes of files, such as weights of an earlier push, that are deleted if the folder does not have them.
         commit: `token`, `revision`, `create_pr`, `commit_description`, as in `HfApi.create_commit`.
     """
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -123,10 +123,10 @@ def commit_folder(
 
 
 def public_name(name: str) -> str:
-    """A path without the folders of this machine."""
+    """A path without this machine's folders."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
 def is_hub_id(backbone: str | None) -> bool:
-    """Whether others can load a backbone by this name: an id on the Hub, no folder here and no part of the package."""
+    """Whether others can load a backbone by this name: a Hub id, not a local folder or the embedded backbone."""
     return backbone is not None and ":" not in backbone and not Path(backbone).exists()

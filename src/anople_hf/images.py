@@ -1,4 +1,4 @@
-"""Reading photos as cameras and tools write them: always 8-bit RGB, upright, or a clear refusal.
+"""Reads photos as cameras and tools write them: the result is always upright 8-bit RGB, or a clear error.
 
 The data sets mix grayscale, 16-bit, palette and rotated files.
 """
@@ -22,7 +22,7 @@ SMALLEST = 16
 TIMEOUT = 20
 """Seconds to wait for a photo from the network."""
 
-# What Pillow's decoders raise on damaged files, beside OSError: each format has its own way.
+# What Pillow's decoders raise on damaged files besides OSError; it depends on the format.
 _BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError, struct.error,
     zlib.error, Image.DecompressionBombError,
@@ -31,17 +31,17 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 class UnreadableImageError(ValueError):
-    """A photo that cannot be used; the message names it and says what to do."""
+    """A photo that cannot be used. The message names the file and says what to do."""
 
 
 def read_image(source: Any) -> Image.Image:
-    """A photo as 8-bit RGB.
+    """Read a photo as 8-bit RGB.
 
-    EXIF rotation is applied, 16-bit values are scaled (not cut), transparent pixels are laid over white.
+    EXIF rotation is applied, 16-bit values are scaled rather than clipped, and transparent pixels are placed on white.
 
     Args:
         source: Path, http(s) URL, bytes, a `datasets` image dict with `path` or `bytes`, PIL image, numpy array (H, W)
-            or (H, W, 1 | 3 | 4), or torch tensor, also (1 | 3 | 4, H, W); of uint8, uint16, or floats in 0..1.
+            or (H, W, 1 | 3 | 4), or torch tensor, also (1 | 3 | 4, H, W). Values are uint8, uint16, or floats in 0..1.
 
     Raises:
         UnreadableImageError: Missing, truncated or no image; names the file.
@@ -63,7 +63,7 @@ def read_image(source: Any) -> Image.Image:
 
 
 def read_mask(source: Any) -> np.ndarray:
-    """A ground-truth mask: (H, W) bool, True where the value is above 0 (VisA's hold class indices 1..9).
+    """Read a ground-truth mask: (H, W) bool, True where the value is above 0 (VisA's masks hold class indices 1..9).
 
     Args:
         source: As for `read_image`; arrays may hold any numbers, (H, W) or (H, W, channels).
@@ -92,13 +92,13 @@ def read_mask(source: Any) -> np.ndarray:
 
 
 def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """All files of a folder that should be photos, sorted; hidden and system files are left out.
+    """List all files of a folder that should be photos, sorted, without hidden and system files.
 
-    A file of another kind is not left out: it is reported by `check_images`, so that nothing goes missing in silence.
+    Files of another kind are listed as well. `check_images` reports them, so that nothing is skipped silently.
 
     Args:
         folder: An existing folder.
-        recursive: Look into its folders, too.
+        recursive: Search subfolders as well.
     """
     folder = Path(folder)
     found = folder.rglob("*") if recursive else folder.iterdir()
@@ -119,10 +119,10 @@ def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Pa
         skip_bad: Return the reasons instead of raising.
 
     Returns:
-        The usable paths, and one line for each other one.
+        The usable paths, and one line for each unusable one.
 
     Raises:
-        UnreadableImageError: Names the first few bad files and their number.
+        UnreadableImageError: Names the first few bad files and says how many there are.
     """
     good, bad = [], []
     for path in paths:
@@ -143,10 +143,10 @@ def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Pa
 
 
 def why_unusable(source: Any) -> str | None:
-    """The reason why a file is no photo for a model, or None.
+    """Say why a file cannot be used as a photo, or return None.
 
     Args:
-        source: As for `read_image`. Only a path has to end as image files do.
+        source: As for `read_image`. Only a path needs the suffix of an image file.
     """
     if isinstance(source, (str, Path)) and Path(source).suffix.lower() not in IMAGE_SUFFIXES:
         return f"{source} is not an image file (expected {', '.join(IMAGE_SUFFIXES)})"
@@ -251,5 +251,5 @@ def _name(source: Any) -> str:
 
 
 def image_digest(image: Any) -> str:
-    """SHA-256 of one view (3, H, W), taken from its float32 values."""
+    """SHA-256 of one view (3, H, W), computed on its float32 values."""
     return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -1,9 +1,9 @@
-"""LoRA on the attention of CLIP's towers, by PEFT: what prompts alone cannot move, a few low-rank weights can.
+"""LoRA on the attention of CLIP's towers, with PEFT: a few low-rank weights adapt CLIP where prompts alone cannot.
 
-The paper keeps CLIP frozen, which `lora_rank=0` does.
+The paper keeps CLIP frozen, as `lora_rank=0` does.
 
-- PEFT puts its layers into the `CLIPModel` in place, so the prompts' hooks, saving and Accelerate go on as before.
-- In a checkpoint the low-rank weights stand beside the prompts in `model.safetensors`.
+- PEFT adds its layers to the `CLIPModel` in place, so the prompts' hooks, saving and Accelerate work as before.
+- A checkpoint stores the low-rank weights beside the prompts in `model.safetensors`.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ MARK = "lora_"
 
 
 def add_lora(clip: CLIPModel, config: AnoPLeConfig) -> Any:
-    """Put fresh low-rank weights beside the asked attention projections; they change nothing until trained.
+    """Add new low-rank weights to the configured attention projections; they change nothing until trained.
 
     Args:
-        clip: Changed in place; all but the new weights is frozen by PEFT.
+        clip: Changed in place; PEFT freezes everything but the new weights.
         config: Its `lora_*` fields.
 
     Returns:
@@ -49,6 +49,6 @@ def is_lora(name: str) -> bool:
 
 
 def set_learning(clip: nn.Module) -> None:
-    """Freeze CLIP, and let the low-rank weights in it learn."""
+    """Freeze CLIP, except for its low-rank weights."""
     for name, parameter in clip.named_parameters():
         parameter.requires_grad_(is_lora(name))

@@ -1,10 +1,10 @@
-"""An open_clip checkpoint by name: where its files are, and which transformers CLIP it is.
+"""Finds an open_clip checkpoint by name, and describes it as a transformers CLIP.
 
-Where in the paper: sec. 4.1; the backbone ViT-B/16+ 240 is published as open_clip weights only.
+The backbone of sec. 4.1, ViT-B/16+ 240, is published as open_clip weights only.
 
-- All plain ViT CLIPs: one ViT with a class token, one causal text transformer, CLIP's byte-pair vocabulary.
-- The hidden activation stands nowhere in the weights, it is taken from the configuration or the model's name.
-- Nothing is guessed: a setting that transformers' CLIP has no place for is refused by its name.
+- Every plain ViT CLIP works: one ViT with a class token, one causal text transformer, CLIP's byte-pair vocabulary.
+- The weights do not record the hidden activation. It is taken from the configuration or from the model's name.
+- Nothing is guessed: a setting that transformers' CLIP does not have is refused by name.
 """
 
 import json
@@ -56,7 +56,7 @@ _SHAPES = {
 }
 _LAYER_SCALE = {"ViT-M-16-alt": 1e-4}
 
-# What a configuration may say beside the sizes. Anything else is another architecture.
+# What a configuration may hold besides the sizes. Anything else is a different architecture.
 _SIZES = {
     "vision_cfg": {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio", "ls_init_value"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
@@ -88,7 +88,7 @@ class OpenClipCheckpoint:
         source: Folder, Hub id or weights file.
         model: open_clip's `model_cfg`.
         preprocess: open_clip's `preprocess_cfg`.
-        config: The same model for transformers.
+        config: The same model as a transformers configuration.
     """
 
     source: str
@@ -104,14 +104,14 @@ class OpenClipCheckpoint:
 
     @property
     def is_file(self) -> bool:
-        """Whether the source is a weights file alone, without configuration and tokenizer beside it."""
+        """Whether the source is a bare weights file, without configuration and tokenizer."""
         return Path(self.source).is_file()
 
     def weights(self, **hub: Any) -> Path:
-        """The file with the weights, fetched from the Hub if it has to be.
+        """The weights file, downloaded from the Hub if necessary.
 
         Raises:
-            OSError: There is none.
+            OSError: There is no weights file.
         """
         if self.is_file:
             return Path(self.source)
@@ -122,12 +122,12 @@ class OpenClipCheckpoint:
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """A backbone's name as a source and, for a bare weights file, the model it is.
+    """Split a backbone's name into its source and, for a bare weights file, its model name.
 
     Example:
         >>> split_name("open_clip:ViT-B-16-plus-240:weights/b16plus.pt")
         ('weights/b16plus.pt', 'ViT-B-16-plus-240')
-        >>> split_name("hf-hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31")  # open_clip writes Hub ids so
+        >>> split_name("hf-hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31")  # open_clip's form of a Hub id
         ('timm/vit_base_patch16_plus_clip_240.laion400m_e31', None)
     """
     for prefix in ("hf-hub:", "local-dir:"):
@@ -142,10 +142,10 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def from_file(source: str, model: str) -> OpenClipCheckpoint:
-    """A bare weights file of a model that open_clip knows by name.
+    """Describe a bare weights file of a model that open_clip knows by name.
 
     Raises:
-        ValueError: No such file, or no plain ViT CLIP has this name.
+        ValueError: The file does not exist, or no plain ViT CLIP has this name.
     """
     if not Path(source).is_file():
         raise ValueError(
@@ -155,10 +155,10 @@ def from_file(source: str, model: str) -> OpenClipCheckpoint:
 
 
 def from_config_file(source: str, file: str | Path) -> OpenClipCheckpoint:
-    """A folder or Hub repository by its `open_clip_config.json`.
+    """Describe a folder or Hub repository by its `open_clip_config.json`.
 
     Raises:
-        ValueError: Not open_clip's format, or a model that cannot be converted; says which part.
+        ValueError: The format is not open_clip's, or the model cannot be converted; says which part.
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ def from_config_file(source: str, file: str | Path) -> OpenClipCheckpoint:
 
 
 def named_model(name: str) -> dict[str, Any]:
-    """open_clip's `model_cfg` of a plain ViT CLIP; `-quickgelu` at the end asks for OpenAI's activation.
+    """open_clip's `model_cfg` of a plain ViT CLIP; the suffix `-quickgelu` selects OpenAI's activation.
 
     Example:
         >>> named_model("ViT-B-32-quickgelu")["quick_gelu"], named_model("ViT-B/16-plus-240")["vision_cfg"]["width"]
@@ -198,13 +198,13 @@ def named_model(name: str) -> dict[str, Any]:
 
 
 def clip_config(model: Mapping[str, Any]) -> CLIPConfig:
-    """open_clip's `model_cfg` as a transformers configuration.
+    """Translate open_clip's `model_cfg` into a transformers configuration.
 
-    Absent values are open_clip's defaults. Text is pooled at its largest token id in open_clip; that is the end of
-    the text, the last of the vocabulary, which transformers looks for by `eos_token_id`.
+    Missing values take open_clip's defaults. open_clip pools the text at its largest token id. This is the end-of-text
+    token, the last of the vocabulary, which transformers finds by `eos_token_id`.
 
     Raises:
-        ValueError: Names the setting that CLIP of transformers has no place for.
+        ValueError: Names the setting that transformers' CLIP does not have.
     """
     if isinstance(model["vision_cfg"].get("layers"), list):
         raise ValueError("its vision tower is a ResNet.")

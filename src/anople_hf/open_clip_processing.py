@@ -1,9 +1,7 @@
-"""What goes into an open_clip model: its image transform as a transformers processor, and CLIP's tokenizer.
+"""The input side of an open_clip model: its image transform as a transformers processor, and CLIP's tokenizer.
 
-Where in the paper: sec. 4.1 (views), eq. 1 (class names become tokens).
-
-All CLIPs of OpenAI and all plain ones of open_clip share one byte-pair vocabulary. Its merges (MIT license, OpenAI)
-are in the package, so that a bare weights file can be used without a network.
+All of OpenAI's CLIPs and all plain open_clip models share one byte-pair vocabulary. The package includes its merges
+(MIT license, OpenAI), so that a bare weights file works without a network.
 """
 
 import gzip
@@ -22,10 +20,10 @@ _FILTERS = {"bicubic": 3, "bilinear": 2}  # PIL's numbers
 
 
 def open_clip_processor(checkpoint: OpenClipCheckpoint) -> CLIPImageProcessorPil:
-    """What open_clip does to an image for evaluation: shorter side resized and center crop, or squeezed to a square.
+    """open_clip's image transform for evaluation: resize the shorter side and crop the center, or resize to a square.
 
     Raises:
-        ValueError: The checkpoint asks for something that CLIP's processor cannot do, such as borders.
+        ValueError: The checkpoint needs something that CLIP's processor cannot do, such as padding.
     """
     side, given = cast(Any, checkpoint.config.vision_config).image_size, checkpoint.preprocess
     mode, interpolation = given.get("resize_mode") or "shortest", given.get("interpolation") or "bicubic"
@@ -46,15 +44,15 @@ def open_clip_processor(checkpoint: OpenClipCheckpoint) -> CLIPImageProcessorPil
 
 
 def open_clip_tokenizer(checkpoint: OpenClipCheckpoint, given: str | None = None, **hub: Any) -> Any:
-    """The tokenizer of an open_clip checkpoint: the one given, the one beside the weights, or CLIP's.
+    """Load the tokenizer of an open_clip checkpoint: the given one, the one beside the weights, or CLIP's.
 
     Args:
-        checkpoint: What it is for.
+        checkpoint: The checkpoint.
         given: Folder or Hub id of another tokenizer.
-        hub: Where the checkpoint comes from, as for `anople_hf.backbones.load_backbone`.
+        hub: As for `anople_hf.backbones.load_backbone`.
 
     Raises:
-        ValueError: There is none, or it does not fit the text tower.
+        ValueError: There is no tokenizer, or it does not fit the text tower.
     """
     text = cast(Any, checkpoint.config.text_config)
     if given:
@@ -83,11 +81,11 @@ def open_clip_tokenizer(checkpoint: OpenClipCheckpoint, given: str | None = None
 def clip_tokenizer() -> CLIPTokenizer:
     """The tokenizer of OpenAI's CLIP.
 
-    Equal to open_clip's `SimpleTokenizer` but for what that one's clean-up rewrites first (`ftfy`: curled quotation
+    Equals open_clip's `SimpleTokenizer`, except that open_clip first rewrites some text (`ftfy`: curly quotation
     marks, ligatures, broken encodings; HTML entities).
 
     Raises:
-        ValueError: The vocabulary is not there; this file was copied out of the package.
+        ValueError: The vocabulary is missing, because this file was copied out of the package.
 
     Example:
         >>> clip_tokenizer()("A metal nut.")["input_ids"]

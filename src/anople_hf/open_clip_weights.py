@@ -1,9 +1,8 @@
-"""The weights of an open_clip checkpoint, read safely and given the names of transformers' CLIP.
+"""Reads the weights of an open_clip checkpoint safely and renames them for transformers' CLIP.
 
-Where in the paper: sec. 4.1, the backbone.
-
-Every tensor is used exactly once. What differs beside the names: open_clip keeps query, key and value in one matrix,
-its two projections the other way round, and layer scales apart, which are multiplied into the layers before them.
+Every tensor is used exactly once. Besides the names, three things differ: open_clip keeps query, key and value in one
+matrix, stores its two projections transposed, and has separate layer scales, which are multiplied into the layers
+before them.
 """
 
 import re
@@ -51,7 +50,7 @@ _NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 
 
 def load_open_clip(checkpoint: OpenClipCheckpoint, *, progress: bool = False, **hub: Any) -> CLIPModel:
-    """The checkpoint as a transformers CLIP in float32, converted in memory.
+    """Load the checkpoint as a transformers CLIP in float32, converted in memory.
 
     Args:
         checkpoint: From `anople_hf.open_clip`.
@@ -59,20 +58,20 @@ def load_open_clip(checkpoint: OpenClipCheckpoint, *, progress: bool = False, **
         hub: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`, as in transformers.
 
     Raises:
-        ValueError: The file is not safe to load, or holds other tensors than the configuration asks for.
-        OSError: No weights.
+        ValueError: The file is not safe to load, or its tensors do not match the configuration.
+        OSError: There are no weights.
     """
     state = to_transformers(read_weights(checkpoint.weights(**hub)), checkpoint, progress=progress)
     return CLIPModel.from_pretrained(None, config=checkpoint.config, state_dict=state, dtype=torch.float32)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or a pickle that holds nothing but tensors, on the CPU.
+    """Read the tensors of a `.safetensors` file, or of a pickle that holds nothing but tensors, on the CPU.
 
-    A checkpoint of open_clip's training, with optimizer and epoch beside the `state_dict`, gives its weights.
+    From a checkpoint of open_clip's training, which also holds optimizer and epoch, only the `state_dict` is taken.
 
     Raises:
-        ValueError: Not a file of tensors. A pickle that wants to run code is never loaded.
+        ValueError: The file does not hold tensors. A pickle that would run code is never loaded.
     """
     if file.suffix == ".safetensors":
         try:
@@ -99,15 +98,15 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def to_transformers(
     state: dict[str, Tensor], checkpoint: OpenClipCheckpoint, *, progress: bool = False
 ) -> dict[str, Tensor]:
-    """Rename, split and turn open_clip's tensors; float32, and each is checked for its shape and for finite values.
+    """Rename, split and transpose open_clip's tensors in float32; check each for its shape and for finite values.
 
     Args:
-        state: open_clip's tensors; emptied on the way, so that a large model is held once.
-        checkpoint: What they have to fit.
+        state: open_clip's tensors. The dict is emptied, so that a large model is in memory only once.
+        checkpoint: The checkpoint they must fit.
         progress: Show a bar.
 
     Raises:
-        ValueError: A tensor is missing, superfluous, of another shape, or holds NaN or infinity; names it.
+        ValueError: A tensor is missing, unexpected, has a wrong shape, or holds NaN or infinity; names it.
     """
     expected = _shapes(checkpoint.config)
     for name in _NO_WEIGHTS & set(state):
@@ -139,7 +138,7 @@ def to_transformers(
 
 
 def _targets(name: str, tensor: Tensor, scales: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Where a tensor of open_clip goes; query, key and value part ways here."""
+    """The transformers names of an open_clip tensor; query, key and value are split here."""
     if name in _OUTSIDE:
         yield _OUTSIDE[name], tensor.T if name in ("text_projection", "visual.proj") else tensor
         return

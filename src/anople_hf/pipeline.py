@@ -1,6 +1,6 @@
 """`AnomalyDetectionPipeline`: `transformers.pipeline("image-anomaly-detection", model=...)`.
 
-Where in the paper: sec. 3.4 for the scores; label, probability, mask and boxes are ours.
+The scores are those of sec. 3.4; label, probability, mask and boxes are ours.
 """
 
 import os
@@ -49,15 +49,15 @@ class AnomalyDetectionPipeline(Pipeline):
 
         Args:
             images: One photo, a list, a generator or other iterator, or a `datasets.Dataset`, whose `image` column is
-                read; `category=dataset["category"]` routes it.
+                read; `category=dataset["category"]` routes its photos.
                 A photo is a path, a URL, a PIL image, an array or tensor (see `anople_hf.images.read_image`), or a
-                dict with an `image` and, if it should be routed, a `category`.
-            category: Route to this product, or to one per image.
+                dict with an `image` and optionally a `category` to route it.
+            category: Route all photos to this product, or give one product per photo.
             kwargs: `batch_size`, `num_workers`; `threshold` and `pixel_threshold` instead of the calibrated ones;
                 `branch` as for the model.
 
         Returns:
-            For one photo a dict, for a list a list, for anything else an iterable that reads as it goes:
+            A dict for one photo, a list for a list, and for anything else an iterable that reads as it goes:
 
             - `score`: raw, higher is more anomalous.
             - `normal_probability`: share of good parts that would look at least as anomalous (conformal p-value of
@@ -65,7 +65,7 @@ class AnomalyDetectionPipeline(Pipeline):
             - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
             - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
             - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.
-            - `category`: as routed, or as recognized; None if the photo was compared with all products.
+            - `category`: the given or recognized product; None if the photo was compared with all products.
 
         Raises:
             UnreadableImageError: Names the photo.
@@ -100,13 +100,13 @@ class AnomalyDetectionPipeline(Pipeline):
         views: int = 8,
         seed: int = 0,
     ) -> None:
-        """Teach a product from good photos, and set its threshold; nothing is trained.
+        """Add a product from good photos and set its threshold, without training.
 
         Args:
             images: One or a list, as for a call.
-            category: The product; a new one is added.
-            names: Where each photo came from; paths name themselves.
-            false_alarm_rate: Asked share of good parts called defective.
+            category: The product; it is added if it is new.
+            names: Where each photo came from; paths are their own names.
+            false_alarm_rate: Requested share of good parts called defective.
             views: Views scored per photo.
             seed: Fixes the views.
         """
@@ -120,7 +120,7 @@ class AnomalyDetectionPipeline(Pipeline):
         calibrate(model, {category: pixels}, false_alarm_rate=false_alarm_rate, views=views, seed=seed)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write model, memory and processor, with the code for those who have no `anople_hf`.
+        """Write model, memory and processor, with the code for users without `anople_hf`.
 
         Args:
             save_directory: The folder.
@@ -142,7 +142,7 @@ class AnomalyDetectionPipeline(Pipeline):
         return before, during, after
 
     def preprocess(self, input_: Any, category: str | None = None) -> dict[str, Any]:  # type: ignore[override]
-        """One photo to the model's view; its size and category go along."""
+        """Turn one photo into the model's input; keep its size and category."""
         if isinstance(input_, dict) and "image" in input_:
             input_, category = input_["image"], input_.get("category", category)
         photo = read_image(input_)
@@ -204,7 +204,7 @@ class AnomalyDetectionPipeline(Pipeline):
 
 
 def register_pipeline() -> None:
-    """Make the task known to `transformers.pipeline`; once is enough."""
+    """Register the task with `transformers.pipeline`; calling it once is enough."""
     if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
         PIPELINE_REGISTRY.register_pipeline(
             TASK, pipeline_class=AnomalyDetectionPipeline, pt_model=AutoModel, type="image"
@@ -212,7 +212,7 @@ def register_pipeline() -> None:
 
 
 def _streams(images: Any) -> bool:
-    """Whether this is many photos: a data set, or an iterator; an array or a PIL image is one."""
+    """Whether this is a stream of photos: a data set or an iterator. An array or a PIL image is one photo."""
     return (
         hasattr(images, "column_names") or hasattr(images, "__next__") or isinstance(images, torch.utils.data.Dataset)
     )

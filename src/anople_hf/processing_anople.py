@@ -1,6 +1,6 @@
-"""`AnoPLeProcessor`: photos to views, class names to prompts with slots, model outputs to decisions.
+"""`AnoPLeProcessor`: turns photos into views, class names into prompts with slots, and model outputs into decisions.
 
-Where in the paper: sec. 4.1 (views of 240 x 240), eq. 1-2 (class prompts). Decisions are those of `decisions.py`.
+Implements the prompts of eq. 1-2 and the 240 x 240 views of sec. 4.1. Decisions come from `decisions.py`.
 """
 
 import math
@@ -22,12 +22,12 @@ LABELS = ("normal", "defective")
 
 
 class AnoPLeProcessor(ProcessorMixin):
-    """Everything between a user's files and the model's tensors, and back.
+    """Turns a user's files into the model's tensors, and the model's outputs into decisions.
 
     Args:
         image_processor: Square resize without crop, CLIP's mean and deviation.
         tokenizer: The backbone's.
-        text_slots: Prompt tokens to reserve behind SOS, `AnoPLeConfig.text_slots`.
+        text_slots: Prompt tokens to reserve after SOS, `AnoPLeConfig.text_slots`.
         abnormal_word: The abnormality token of eq. 1.
         prompt_type: `class` or `object`, see `AnoPLeConfig.prompt_type`.
 
@@ -59,7 +59,7 @@ class AnoPLeProcessor(ProcessorMixin):
     def from_backbone(
         cls, backbone: str, config: AnoPLeConfig, *, revision: str | None = None, **hub: Any
     ) -> "AnoPLeProcessor":
-        """The processor that fits a backbone and a model configuration; `hub` as for `load_backbone`."""
+        """Make the processor for a backbone and a model configuration; `hub` as for `load_backbone`."""
         image_processor, tokenizer = load_processor_parts(backbone, revision=revision, side=config.input_size, **hub)
         return cls(
             image_processor,
@@ -71,9 +71,9 @@ class AnoPLeProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "AnoPLeProcessor":
-        """Load a processor, with PIL's resizing whether torchvision is installed or not, so that scores are the same.
+        """Load a processor. It resizes with PIL even if torchvision is installed, so that scores are the same.
 
-        `backend="torchvision"` asks for torchvision's, which differs by at most one of 255 levels a pixel.
+        `backend="torchvision"` selects torchvision's resizing, which differs by at most one of 255 levels per pixel.
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
@@ -87,15 +87,15 @@ class AnoPLeProcessor(ProcessorMixin):
         """Read and normalize photos.
 
         Args:
-            images: One or a list (or a column of a `datasets.Dataset`) of: path, URL, PIL image, numpy array or torch
-                tensor, bytes; or an array or tensor of four dimensions, a batch. Grayscale, 16-bit, alpha, palette and
-                EXIF rotation are handled, see `anople_hf.images.read_image`.
+            images: One photo, a list, or a column of a `datasets.Dataset`. A photo is a path, URL, PIL image, numpy
+                array, torch tensor, or bytes. A four-dimensional array or tensor is a batch. Grayscale, 16-bit, alpha,
+                palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             kwargs: Passed on to the image processor.
 
         Returns:
-            `pixel_values` of shape (B, 3, S, S). The photo is squeezed to a square, never cropped: defects at the
-            border stay in view.
+            `pixel_values` of shape (B, 3, S, S). Photos are resized to a square and never cropped, so defects
+            at the border stay in view.
 
         Raises:
             UnreadableImageError: Names the file.
@@ -155,24 +155,24 @@ class AnoPLeProcessor(ProcessorMixin):
         pixel_thresholds: float | Tensor | None = None,
         min_region: int = 9,
     ) -> list[dict[str, Any]]:
-        """Decide, and bring the maps to the photos' own sizes.
+        """Make decisions, and resize the maps to the photos' own sizes.
 
         Args:
-            outputs: Of the model.
+            outputs: Outputs of the model.
             target_sizes: (height, width) of each photo; None keeps the model's size.
-            thresholds: Instead of the calibrated ones.
-            pixel_thresholds: Instead of the calibrated ones.
-            min_region: Smallest region that is reported, in pixels of the model's map.
+            thresholds: Replace the calibrated ones.
+            pixel_thresholds: Replace the calibrated ones.
+            min_region: Smallest region to report, in pixels of the model's map.
 
         Raises:
-            ValueError: A score that is not finite, or another number of sizes than of images.
+            ValueError: A score is not finite, or the number of sizes differs from the number of images.
 
         Returns:
-            One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None
+            One dict per photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None
             without a threshold), `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top,
             right, bottom)` in pixels, right and bottom exclusive, with `peak` and `area`, strongest first). A normal
-            part has an empty mask; a defective one is marked where its map is above `mask_level`: the pixel threshold,
-            or less, so that at least its strangest spot is.
+            part has an empty mask. A defective part is marked where its map is above `mask_level`, which is the pixel
+            threshold, or lower if otherwise nothing would be marked.
         """
         scores = outputs.scores.float().cpu()
         limits = _per_image(thresholds, outputs.thresholds, len(scores))

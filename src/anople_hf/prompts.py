@@ -1,12 +1,12 @@
-"""Coupled prompts and the stateless hooks that carry them through transformers' own CLIP.
+"""Coupled prompts, and the stateless hooks that pass them through transformers' own CLIP.
 
-Where in the paper: sec. 3.1 (eq. 1-7) for the prompts and their coupling, sec. 3.2 for the scale-aware prefix c.
+Implements eq. 1-7 (sec. 3.1: prompts and their coupling) and the scale-aware prefix c of sec. 3.2.
 
-- Prompts travel as the keyword argument `prompts` through CLIP's forward; pre-hooks take it out and write the slots.
+- Prompts pass through CLIP's forward as the keyword argument `prompts`; pre-hooks take it out and write the slots.
 - Nothing is stored on a module between calls, so threads, deepcopy, compile, export and DDP see the right prompts.
-- Deep prompts replace the slots of the layer before (as in MaPLe), so the token count is the same in every layer.
-- Text reserves placeholder tokens behind SOS; vision appends behind the patches, so CLS stays at 0. Prompts carry no
-  position, therefore appending equals the paper's prepending.
+- Deep prompts replace the slots of the layer before (as in MaPLe), so every layer has the same number of tokens.
+- Text reserves placeholder tokens after SOS. Vision appends prompts after the patches, so CLS stays at 0. Prompts have
+  no position, so appending them equals the paper's prepending.
 """
 
 import copy
@@ -30,7 +30,7 @@ class CoupledPrompts(nn.Module):
         num_visual: C_v, vectors a layer of width `visual_width`.
         text_width: d_t.
         visual_width: d_v.
-        coupling: Which way the modalities talk, see `AnoPLeConfig.coupling`.
+        coupling: Direction of the coupling, see `AnoPLeConfig.coupling`.
         share_projections: One projection pair for all layers.
         num_views: N + 1 rows of the scale prefix, local crops first, the global view last; 0 for no prefix.
 
@@ -59,7 +59,7 @@ class CoupledPrompts(nn.Module):
         self.depth = depth
         self.text = nn.Parameter(torch.zeros(depth, num_text, text_width)) if num_text else None
         self.visual = nn.Parameter(torch.zeros(depth, num_visual, visual_width)) if num_visual else None
-        # Both f are made only where eq. 6 uses them: an unused projection would be a setting that changes nothing.
+        # Each f exists only where eq. 6 uses it: an unused projection would be a setting that changes nothing.
         pairs = 1 if share_projections else depth
         self.vision_to_text = self.text_to_vision = None
         if num_visual and coupling in ("both", "v2t"):
@@ -80,7 +80,7 @@ class CoupledPrompts(nn.Module):
                 init.zeros_(module.bias)
 
     def forward(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Both towers' prompts, `for_text()` and `for_vision()`."""
+        """The prompts of both towers: `for_text()` and `for_vision()`."""
         return self.for_text(), self.for_vision()
 
     def for_text(self) -> tuple[Tensor, ...]:
@@ -122,7 +122,7 @@ def write_slots(hidden: Tensor, prompts: Tensor, start: int) -> Tensor:
 def feed_text_encoder(
     module: nn.Module, args: tuple, kwargs: dict[str, Any], positions: nn.Embedding
 ) -> tuple[tuple, dict[str, Any]]:
-    """Pre-hook of the text encoder: write P~t_0, plus its positions, over the placeholders behind SOS (eq. 2, 7)."""
+    """Pre-hook of the text encoder: write P~t_0, plus its positions, over the placeholders after SOS (eq. 2, 7)."""
     prompts: Sequence[Tensor] | None = kwargs.get("prompts")
     if prompts:
         first = prompts[0] + positions.weight[1 : 1 + prompts[0].shape[0]]
@@ -133,9 +133,9 @@ def feed_text_encoder(
 def feed_vision_encoder(
     module: nn.Module, args: tuple, kwargs: dict[str, Any], norm: nn.LayerNorm
 ) -> tuple[tuple, dict[str, Any]]:
-    """Pre-hook of the vision encoder: append the prefix c_i and P~v_0 behind the patches (eq. 4, 7).
+    """Pre-hook of the vision encoder: append the prefix c_i and P~v_0 after the patches (eq. 4, 7).
 
-    CLIP has normalized its own tokens by then, so the new ones pass the same layer norm.
+    CLIP has already normalized its own tokens, so the new ones go through the same layer norm.
     """
     kwargs = dict(kwargs)
     prefix: Tensor | None = kwargs.pop("prefix", None)
@@ -164,9 +164,9 @@ def feed_layer(
 
 
 def first_layers(vision: CLIPVisionModel, count: int) -> CLIPVisionModel:
-    """The tower without what comes behind its first `count` layers; modules and hooks are shared, nothing is changed.
+    """The tower cut off after its first `count` layers. It shares modules and hooks with the unchanged original.
 
-    Its hidden states are those of the whole tower, its other outputs mean nothing.
+    Its hidden states equal those of the whole tower; its other outputs have no meaning.
     """
     maybe_install_capturing_hooks(vision)  # else they would be put onto the shared layers a second time
     tower, encoder = copy.copy(vision), copy.copy(vision.encoder)
@@ -178,7 +178,7 @@ def first_layers(vision: CLIPVisionModel, count: int) -> CLIPVisionModel:
 def attach_prompts(clip: CLIPModel) -> None:
     """Register the hooks on both towers of a `CLIPModel`.
 
-    Without the keyword arguments `prompts` and `prefix` CLIP runs unchanged, bit by bit.
+    Without the keyword arguments `prompts` and `prefix`, CLIP's outputs are unchanged, bit by bit.
     """
     text = cast(CLIPTextModel, clip.text_model)
     vision = cast(CLIPVisionModel, clip.vision_model)

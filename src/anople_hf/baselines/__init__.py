@@ -1,6 +1,6 @@
-"""Other methods under AnoPLe's interface: same backbone, shots, processor and metrics, so that tables compare methods.
+"""Other methods with AnoPLe's interface, so that tables compare methods on the same backbone, shots and processor.
 
-Where in the paper: the rows of Table 1 that need nothing but the same backbone - SPADE, PatchCore and WinCLIP.
+They are the rows of Table 1 that need nothing but the backbone: SPADE, PatchCore and WinCLIP.
 """
 
 from .frozen import FrozenDetector

@@ -1,7 +1,7 @@
-"""`FrozenDetector`: what all baselines share - a frozen CLIP, a gallery of good photos per category, maps like ours.
+"""`FrozenDetector`: the base of all baselines, with a frozen CLIP, a gallery of good photos per category, and maps.
 
-Where in the paper: the comparison of sec. 4.2. Without a category, the gallery of all products is searched, as in
-the multi-class setting; with one, only its own.
+Without a category, the galleries of all products are searched, as in the multi-class setting of sec. 4.2. With a
+category, only its own gallery is searched.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Gallery:
         return sorted(self._names)
 
     def add(self, category: str, features: Features, names: Sequence[str]) -> None:
-        """Take photos of a product."""
+        """Add photos of a product."""
         self._features.setdefault(category, []).append(features)
         self._names.setdefault(category, []).extend(names)
 
@@ -48,14 +48,14 @@ class Gallery:
         """Names of a product's photos.
 
         Raises:
-            KeyError: An unknown product.
+            KeyError: Unknown product.
         """
         if category not in self._names:
             raise KeyError(f"unknown category {category!r}; known: {', '.join(self.categories) or 'none'}.")
         return self._names[category]
 
     def of(self, category: str | None) -> Features:
-        """Features of a product's photos, or of all, in the order of `categories`."""
+        """Features of a product's photos, or of all photos in the order of `categories`."""
         for name in [category] if category else []:
             self.references(name)
         parts = [part for name in ([category] if category else self.categories) for part in self._features[name]]
@@ -67,8 +67,8 @@ class FrozenDetector(nn.Module):
 
     Args:
         clip: The backbone.
-        config: Gives sizes, smoothing and the layers whose tokens are compared.
-        layers: 0-based layers instead of the configured ones.
+        config: Sizes, smoothing, and the layers whose tokens are compared.
+        layers: 0-based layers to use instead of the configured ones.
     """
 
     title: ClassVar[str] = ""
@@ -87,11 +87,11 @@ class FrozenDetector(nn.Module):
 
     @classmethod
     def from_backbone(cls, backbone: str, **arguments: Any) -> "FrozenDetector":
-        """A detector around a CLIP.
+        """Make a detector around a CLIP.
 
         Args:
             backbone: As for `load_backbone`.
-            arguments: Of the method; see its class.
+            arguments: Arguments of the method; see its class.
         """
         clip = load_backbone(backbone)
         settings = recommended_settings(backbone)
@@ -100,30 +100,30 @@ class FrozenDetector(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device it runs on."""
         return self.clip.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes with."""
+        """The data type it computes in."""
         return self.clip.dtype
 
     def encode(self, pixel_values: Tensor) -> Features:
-        """Features of photos (B, 3, S, S) that are kept and compared."""
+        """Features of photos (B, 3, S, S), to be stored and compared."""
         raise NotImplementedError
 
     def compare(self, queries: Features, gallery: Features, category: str | None) -> tuple[Tensor, Tensor]:
-        """Scores (B,) and maps (B, g, g) of photos against a gallery, which is empty if nothing was memorized."""
+        """Scores (B,) and maps (B, g, g) of photos compared with a gallery, which may be empty."""
         raise NotImplementedError
 
     @torch.inference_mode()
     def memorize(self, pixel_values: Tensor, category: str, *, names: Sequence[str] = ()) -> None:
-        """Teach good photos of a product.
+        """Add good photos of a product.
 
         Args:
             pixel_values: (B, 3, S, S) views from the processor.
             category: The product.
-            names: Of the photos, optional.
+            names: Optional names of the photos.
         """
         features = self.encode(pixel_values.to(self.device, self.dtype))
         self.memory.add(category, features, list(names) or [""] * len(pixel_values))
@@ -137,11 +137,11 @@ class FrozenDetector(nn.Module):
         Args:
             pixel_values: (B, 3, S, S) views from the processor.
             category: One product, or one per photo; None searches the gallery of all.
-            branch: Only `both`: there are no parts.
+            branch: Only `both`: a baseline has no branches.
 
         Raises:
-            ValueError: Another branch, or nothing memorized by a method that needs photos.
-            KeyError: An unknown product.
+            ValueError: The branch is a different one, or the method needs photos and has none.
+            KeyError: Unknown product.
         """
         if branch != "both":
             raise ValueError(f"branch={branch!r}: {self.title} has no branches.")

@@ -1,6 +1,6 @@
 """PatchCore (Roth et al., CVPR 2022): nearest neighbors in a coreset of neighborhood-aware patch features.
 
-Where in the paper: a row of Tables 1 and 5; here with the tokens of CLIP in the place of a ResNet's.
+A row of Tables 1 and 5, here with CLIP's tokens in place of a ResNet's.
 """
 
 from typing import Any, ClassVar
@@ -13,14 +13,14 @@ from .frozen import Features, FrozenDetector
 
 
 class PatchCore(FrozenDetector):
-    """Map: distance of each patch to the coreset. Score: the largest one, weighted by how usual its neighbor is.
+    """Map: distance of each patch to the coreset. Score: the largest distance, weighted by how common its match is.
 
     Args:
-        coreset: Share of the patches that is kept; 0.1 is the paper's.
-        neighborhood: Side of the neighborhood that is averaged, odd, in patches; 3 is the paper's.
-        reweigh: b, neighbors of the matched patch that weigh the score; 9 is the paper's.
-        seed: Of the random projection and the first patch.
-        others: As of `FrozenDetector`.
+        coreset: Share of the patches to keep; 0.1 is the paper's.
+        neighborhood: Side of the averaged neighborhood in patches, odd; 3 is the paper's.
+        reweigh: b, number of the matched patch's neighbors that weigh the score; 9 is the paper's.
+        seed: Seed of the random projection and the first patch.
+        others: As for `FrozenDetector`.
     """
 
     title: ClassVar[str] = "PatchCore"
@@ -38,7 +38,7 @@ class PatchCore(FrozenDetector):
         self._cores: dict[tuple[str | None, int], Tensor] = {}
 
     def encode(self, pixel_values: Tensor) -> Features:
-        """`patches` (B, n, L d): tokens averaged over their neighborhood, layers joined."""
+        """`patches` (B, n, L d): tokens averaged over their neighborhood, layers concatenated."""
         grid, pooled = self.config.grid_size, []
         for tokens in self.tokens(pixel_values, self.layers):
             cells = tokens.transpose(1, 2).unflatten(2, (grid, grid))
@@ -47,7 +47,7 @@ class PatchCore(FrozenDetector):
         return {"patches": torch.cat(pooled, dim=-1)}
 
     def compare(self, queries: Features, gallery: Features, category: str | None) -> tuple[Tensor, Tensor]:
-        """As the class says."""
+        """See the class."""
         rows = gallery["patches"].flatten(0, 1)
         key = (category, len(rows))  # a gallery only grows
         if key not in self._cores:
@@ -68,13 +68,13 @@ class PatchCore(FrozenDetector):
 
 
 def greedy_coreset(rows: Tensor, count: int, seed: int = 0, width: int = 128) -> Tensor:
-    """Indices of rows that cover all others well: each next one is the farthest from those chosen (k-center, greedy).
+    """Choose rows that cover all others: each next row is the one farthest from those chosen (greedy k-center).
 
     Args:
         rows: (R, d).
-        count: How many, 1..R.
-        seed: Of the projection and the first row.
-        width: Rows are projected at random to so few dimensions first, if they have more.
+        count: Number of rows, 1..R.
+        seed: Seed of the projection and the first row.
+        width: Rows with more dimensions than this are first projected at random to this many.
 
     Example:
         >>> sorted(greedy_coreset(torch.tensor([[0.0], [0.1], [5.0], [9.0]]), 3).tolist())[-2:]

@@ -1,6 +1,6 @@
-"""SPADE (Cohen and Hoshen, 2020): distance to the nearest photos, then to the patches of just these photos.
+"""SPADE (Cohen and Hoshen, 2020): distance to the nearest photos, then to the patches of these photos alone.
 
-Where in the paper: a row of Table 1; here with the tokens of CLIP in the place of a ResNet's pyramid.
+A row of Table 1, here with CLIP's tokens in place of a ResNet's pyramid.
 """
 
 from typing import Any, ClassVar
@@ -16,8 +16,8 @@ class Spade(FrozenDetector):
     """Image score: mean distance of the image feature to its K nearest photos. Map: distance to their nearest patch.
 
     Args:
-        neighbors: K; None takes as many as one product has photos: the original's K = 50 is for whole data sets.
-        others: As of `FrozenDetector`.
+        neighbors: K; None takes the number of photos per product, because the original K = 50 is for whole data sets.
+        others: As for `FrozenDetector`.
     """
 
     title: ClassVar[str] = "SPADE"
@@ -29,13 +29,13 @@ class Spade(FrozenDetector):
         self.neighbors = neighbors
 
     def encode(self, pixel_values: Tensor) -> Features:
-        """`image` (B, d) of unit length, `patches` (B, n, L d): tokens of all layers, each of unit length, joined."""
+        """`image` (B, d) of unit length, `patches` (B, n, L d): unit-length tokens of all layers, concatenated."""
         tokens = [F.normalize(found, dim=-1) for found in self.tokens(pixel_values, self.layers)]
         image = self.clip.get_image_features(pixel_values=pixel_values).pooler_output.float()
         return {"image": F.normalize(image, dim=-1), "patches": torch.cat(tokens, dim=-1)}
 
     def compare(self, queries: Features, gallery: Features, category: str | None) -> tuple[Tensor, Tensor]:
-        """As the class says."""
+        """See the class."""
         far = torch.cdist(queries["image"], gallery["image"], compute_mode="donot_use_mm_for_euclid_dist")
         counts = [len(self.memory.references(name)) for name in self.memory.categories]
         nearest = far.topk(min(self.neighbors or max(counts), far.shape[1]), dim=1, largest=False)

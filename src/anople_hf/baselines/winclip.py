@@ -1,7 +1,7 @@
 """WinCLIP (Jeong et al., CVPR 2023): text prompts against windows of the image, with or without good photos.
 
-Where in the paper: a row of Tables 1 and 5. Windows of 2 x 2 and 3 x 3 patches pass through the tower by themselves,
-which is why it is slow (Figure 1b).
+A row of Tables 1 and 5. Windows of 2 x 2 and 3 x 3 patches each pass through the tower separately, which is why it is
+slow (Figure 1b).
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ EPSILON = 1e-6
 
 
 class WinCLIP(FrozenDetector):
-    """Language maps over windows; with photos, the mean with how far windows and patches are from theirs.
+    """Language maps over windows. With photos, averaged with the distances of windows and patches to theirs.
 
-    Text vectors are averaged over the ensemble within each label. If the category is not told, they are those of all
-    known products averaged; if none is known, of "object".
+    Text vectors are averaged over the ensemble for each label. If the category is not given, the vectors of all known
+    products are averaged; if no product is known, the word is "object".
 
     Args:
         temperature: tau; 0.07 as in the public reimplementations.
-        others: As of `FrozenDetector`; `layers` may not be given, WinCLIP takes the penultimate one.
+        others: As for `FrozenDetector`, except `layers`: WinCLIP uses the penultimate layer.
     """
 
     title: ClassVar[str] = "WinCLIP"
@@ -65,7 +65,7 @@ class WinCLIP(FrozenDetector):
     # -- text ---------------------------------------------------------------------------------------------------
 
     def texts_for(self, category: str | None) -> Tensor:
-        """(2, d) unit vectors of normal and abnormal."""
+        """Unit vectors (2, d) of normal and abnormal."""
         known = [category] if category else self.memory.categories
         words = class_names_for(known).values() if known else ["object"]
         vectors = torch.stack([self._ensemble(word) for word in words]).mean(dim=0)
@@ -100,14 +100,14 @@ class WinCLIP(FrozenDetector):
         return features
 
     def _read(self, hidden: Tensor) -> Tensor:
-        """Unit image features (S, d) of token sequences (S, t, d_v) whose first token is CLS."""
+        """Image features (S, d) of unit length, from token sequences (S, t, d_v) that start with CLS."""
         vision = self.clip.vision_model
         for layer in vision.encoder.layers:
             hidden = layer(hidden, None)
         return F.normalize(self.clip.visual_projection(vision.post_layernorm(hidden[:, 0])).float(), dim=-1)
 
     def compare(self, queries: Features, gallery: Features, category: str | None) -> tuple[Tensor, Tensor]:
-        """Scores and maps; with a gallery the few-shot ones."""
+        """Scores and maps; few-shot if the gallery holds photos."""
         texts = self.texts_for(category)
         score = abnormal_probability(queries["image"], texts, self.temperature)
         grid = self.config.grid_size
@@ -126,13 +126,13 @@ class WinCLIP(FrozenDetector):
 
 
 class WinCLIPZeroShot(WinCLIP):
-    """Text alone: photos only tell which products there are."""
+    """WinCLIP from text alone: photos only say which products exist."""
 
     title: ClassVar[str] = "WinCLIP, zero-shot"
     needs_photos: ClassVar[bool] = False
 
     def memorize(self, pixel_values: Tensor, category: str, *, names: Sequence[str] = ()) -> None:
-        """Learn the product's name; its photos are not looked at."""
+        """Learn the product's name; its photos are not used."""
         self.memory.add(category, {}, list(names) or [""] * len(pixel_values))
 
 
@@ -148,7 +148,7 @@ def window_cells(grid: int, side: int) -> Tensor:
 
 
 def spread(values: Tensor, cells: Tensor, grid: int) -> Tensor:
-    """Each patch's value (B, grid, grid): the harmonic mean over the windows (B, W) that cover it."""
+    """The value of each patch (B, grid, grid): the harmonic mean over the windows (B, W) that cover it."""
     cells = cells.to(values.device)
     inverse = values.new_zeros(len(values), grid * grid)
     count = values.new_zeros(grid * grid).index_add_(0, cells.flatten(), values.new_ones(cells.numel()))
@@ -157,7 +157,7 @@ def spread(values: Tensor, cells: Tensor, grid: int) -> Tensor:
 
 
 def harmonic_mean(values: Tensor) -> Tensor:
-    """Over the first axis.
+    """Harmonic mean over the first axis.
 
     Example:
         >>> harmonic_mean(torch.tensor([0.5, 0.25])).item()

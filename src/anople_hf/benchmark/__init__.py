@@ -1,6 +1,6 @@
-"""The benchmark harness: the paper's tables as plans of cells, run once each, resumed, spread, gathered and rendered.
+"""The benchmark harness: plans of cells for the paper's tables, which are run once, resumed, distributed and rendered.
 
-Where in the paper: sec. 4, Tables 1 to 5 and Figure 1b.
+Implements Tables 1 to 5 and Figure 1b (sec. 4).
 """
 
 from .cells import Cell, CellResult, measure

@@ -1,7 +1,7 @@
-"""`Cell`: the smallest piece of a table that is computed at once - one method, one data set, k shots, one seed.
+"""`Cell`: the smallest unit of a table: one method, one data set, k shots, one seed.
 
-Where in the paper: sec. 4.1. A cell knows everything its numbers depend on, and its key is made of that: the same key
-means the same numbers, so a table that was interrupted goes on where it stopped.
+A cell holds everything that its numbers depend on, and its key is computed from that. The same key means the same
+numbers, so an interrupted table continues where it stopped.
 """
 
 import hashlib
@@ -28,23 +28,23 @@ PACKAGES = ("anople-hf", "torch", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work.
+    """One unit of work.
 
     Attributes:
         dataset: Name of the data set.
-        root: Where it lies; not part of the key.
+        root: Its folder; not part of the key.
         method: `anople` or a name of `baselines.METHODS`.
         shots: k.
-        seed: Of shots and training.
+        seed: Seed of shots and training.
         backbone: As for `load_backbone`.
         row: The table's row, such as one of Table 4.
-        held_out: A category that is not trained on and has no memory, but is tested.
+        held_out: A category that is tested, but has neither training photos nor memory.
         categories: Only these; empty for all.
-        branches: For `anople`, which parts are measured: keys of `BRANCHES`.
-        training: Fields of `TrainingConfig` that differ.
-        settings: Fields of `AnoPLeConfig`, or arguments of a baseline, that differ.
+        branches: For `anople`, the branches to measure: keys of `BRANCHES`.
+        training: Fields of `TrainingConfig` that differ from the defaults.
+        settings: Fields of `AnoPLeConfig`, or arguments of a baseline, that differ from the defaults.
         shot_mode: As for `choose_shots`.
-        route: Tell each image's category.
+        route: Give each image's category.
     """
 
     dataset: str
@@ -64,12 +64,12 @@ class Cell:
 
     @property
     def settings_in_use(self) -> dict[str, Any]:
-        """`settings`, and for `anople` those recommended for the backbone where nothing else is said."""
+        """`settings`, completed for `anople` with those recommended for the backbone."""
         return (recommended_settings(self.backbone) if self.method == "anople" else {}) | self.settings
 
     @property
     def key(self) -> str:
-        """File name of the result: readable, and different for every setting."""
+        """File name of the result, readable and unique to these settings."""
         content = asdict(self) | {"root": "", "row": "", "photos": _fingerprint(self.root)}
         content["settings"] = self.settings_in_use
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -78,15 +78,15 @@ class Cell:
 
 @dataclass
 class CellResult:
-    """What a cell gave.
+    """The result of a cell.
 
     Attributes:
-        cell: The work, as plain values.
-        rows: One per method or branch and category, with all metrics.
-        images: One per method or branch and test image: path, category, defect, label, score.
-        shots: Paths of the photos learned from, by category.
-        protocol: How the numbers came about, versions included.
-        images_per_second: By method or branch; differs from run to run, so it stands apart from the numbers.
+        cell: The cell as plain values.
+        rows: One row per method or branch and category, with all metrics.
+        images: One row per method or branch and test image: path, category, defect, label, score.
+        shots: Paths of the training photos, by category.
+        protocol: How the numbers were measured, including versions.
+        images_per_second: Speed by method or branch; kept apart because it differs between runs.
     """
 
     cell: dict[str, Any]
@@ -99,10 +99,10 @@ class CellResult:
 
 @lru_cache(maxsize=4)
 def load(root: str) -> datasets.DatasetDict:
-    """A data set, read once for all its cells.
+    """Load a data set, once for all its cells.
 
     Raises:
-        ValueError: It has no test split.
+        ValueError: The data set has no test split.
     """
     splits = load_inspection_data(root)
     if "test" not in splits:
@@ -112,7 +112,7 @@ def load(root: str) -> datasets.DatasetDict:
 
 @lru_cache(maxsize=16)
 def _fingerprint(root: str) -> str:
-    """Names and labels of all photos: another data set under the same name is other work."""
+    """Digest of the names and labels of all photos, so that a different data set of the same name is new work."""
     digest = hashlib.sha256()
     for _, table in sorted(load(root).items()):
         for row in zip(table["path"], table["category"], table["label"], strict=True):
@@ -124,10 +124,10 @@ def measure(cell: Cell) -> CellResult:
     """Train or teach, then evaluate.
 
     Args:
-        cell: The work.
+        cell: The cell.
 
     Raises:
-        ValueError, KeyError: Too few photos, unknown names, or a category that is not there.
+        ValueError, KeyError: There are too few photos, or a name or category is unknown.
     """
     splits = load(cell.root)
     wanted = set(cell.categories or splits["train"]["category"])

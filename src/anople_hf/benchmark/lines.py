@@ -1,6 +1,6 @@
-"""`make_lines()`: from the results of all cells to the lines of a table, the paper's figures beside ours.
+"""`make_lines()`: turns the results of all cells into the lines of a table, with the paper's figures beside ours.
 
-Where in the paper: how its tables average - over categories within a seed, then mean and deviation over seeds.
+Averages as the paper's tables do: over categories within a seed, then mean and deviation over seeds.
 """
 
 from collections.abc import Iterable
@@ -31,12 +31,12 @@ class Line:
     """One line of a table.
 
     Attributes:
-        dataset: Its data set.
-        group: What stands before the method: shots, or a category.
+        dataset: The data set.
+        group: The column before the method: shots, or a category.
         label: Method, or row of Table 4.
-        values: Per metric one value a seed, in per cent (or images per second).
+        values: One value per seed for each metric, in percent (or images per second).
         paper: The paper's figures, or None.
-        differs: What in the protocol is known to differ from the paper's; empty for a quoted line.
+        differs: Known differences from the paper's protocol; empty for a quoted line.
     """
 
     dataset: str
@@ -48,16 +48,16 @@ class Line:
 
     @property
     def quoted(self) -> bool:
-        """Whether nothing of it was measured here."""
+        """Whether the line is only quoted."""
         return not self.values
 
 
 def make_lines(plan: Plan, results: Iterable[CellResult]) -> list[Line]:
-    """Lines in the table's order; methods that are only quoted come after ours.
+    """Make the lines in the table's order; methods that are only quoted come after ours.
 
     Args:
         plan: The table.
-        results: Of its cells, in its order.
+        results: Results of its cells, in its order.
     """
     pairs = list(zip(plan.cells, results, strict=True))
     kind = {"table2": _held_out, "table3": _by_category, "table5": _by_category, "figure1b": _speed}
@@ -84,7 +84,7 @@ def _means(plan: Plan, pairs: Pairs) -> list[Line]:
 
 
 def _held_out(plan: Plan, pairs: Pairs) -> list[Line]:
-    """Table 2: trained categories and the held-out one, averaged over what was held out, and each alone."""
+    """Table 2: trained categories and the held-out category, averaged over what is held out, and for each alone."""
     lines: dict[tuple[str, ...], Line] = {}
     collected: dict[tuple[str, str], dict[tuple[int, str], Rows]] = {}
     for cell, result in pairs:
@@ -109,12 +109,12 @@ def _held_out(plan: Plan, pairs: Pairs) -> list[Line]:
 
 
 def id_of(line: Line) -> str:
-    """What tells lines apart."""
+    """What identifies a line."""
     return f"{line.dataset}|{line.group}|{line.label}"
 
 
 def _by_category(plan: Plan, pairs: Pairs) -> list[Line]:
-    """Tables 3 and 5: each category by itself."""
+    """Tables 3 and 5: each category separately."""
     lines: dict[tuple[str, ...], Line] = {}
     for cell, result in pairs:
         names = list(dict.fromkeys(row["category"] for row in result.rows))
@@ -143,7 +143,7 @@ def _speed(plan: Plan, pairs: Pairs) -> list[Line]:
 
 
 def _only_quoted(plan: Plan) -> list[Line]:
-    """Lines of the paper for methods that were not run."""
+    """The paper's lines for methods that were not run."""
     found: list[Line] = []
     for dataset in plan.counts:
         shots = sorted({cell.shots for cell in plan.cells if cell.dataset == dataset})
@@ -179,7 +179,7 @@ def _line(lines: dict[tuple[str, ...], Line], plan: Plan, cell: Cell, group: str
 
 
 def _add(line: Line, rows: Rows, metrics: Iterable[str]) -> None:
-    """One seed's mean over its rows."""
+    """Add one seed's mean over its rows."""
     means = mean_of(rows)
     for metric in metrics:
         values = line.values.setdefault(metric, [])

@@ -1,7 +1,7 @@
-"""Which cells a table of the paper is made of, and which lines are drawn from them.
+"""Plans the cells of each of the paper's tables.
 
-Where in the paper: Table 1 (methods x shots), 2 (a category held out), 3 (unseen anomaly types), 4 (ablations),
-5 (medical), Figure 1b (speed).
+Implements Table 1 (methods x shots), 2 (a category held out), 3 (unseen anomaly types), 4 (ablations), 5 (medical),
+and Figure 1b (speed).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,13 +37,13 @@ UNSEEN = ("screw", "bottle", "macaroni2", "pcb4")
 
 @dataclass
 class Plan:
-    """A table's work.
+    """The work of a table.
 
     Attributes:
         table: `table1` ... `table5`, `figure1b`, or `compare`.
-        cells: The work, in the table's order.
-        counts: Photos per data set and category: good to train, good and defective to test.
-        notes: What the paper leaves open about this table, and how it is settled here.
+        cells: The cells, in the table's order.
+        counts: Photos per data set and category: good for training, good and defective for testing.
+        notes: What the paper leaves open about this table, and what we chose.
     """
 
     table: str
@@ -119,10 +119,10 @@ TABLES: dict[str, tuple[Callable[..., list[Cell]], tuple[int, ...], tuple[str, .
 
 
 def name_source(given: str) -> tuple[str, str]:
-    """`NAME=FOLDER`, or a folder whose name in the paper is found by its categories, else by its own.
+    """Split `NAME=FOLDER`; for a bare folder, find its name in the paper by its categories, or else take its own name.
 
     Raises:
-        FileNotFoundError, ValueError: No data set there, or one without test photos.
+        FileNotFoundError, ValueError: There is no data set, or it has no test photos.
     """
     name, equals, root = given.partition("=")
     if not equals:
@@ -143,22 +143,22 @@ def make_plan(
     settings: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Plan:
-    """The cells of a table.
+    """Plan the cells of a table.
 
     Args:
         table: A key of `TABLES`.
         data: Folders, or `NAME=FOLDER`.
         backbone: As for `load_backbone`.
-        seeds: Of shots and training.
-        shots: Instead of the table's.
-        methods: Instead of the table's.
+        seeds: Seeds of shots and training.
+        shots: Replace the table's.
+        methods: Replace the table's.
         training: Fields of `TrainingConfig`, for every cell.
         settings: Fields of `AnoPLeConfig`, for AnoPLe's cells.
         more: `held_out` (categories, Table 2), `rows` (Table 4), and fields of `Cell` for all: `branches`, `route`,
             `shot_mode`.
 
     Raises:
-        ValueError: Unknown table, method, row or category, data without test photos, or fewer good photos than shots.
+        ValueError: A table, method, row or category is unknown, or there are no test photos or too few good photos.
     """
     from ..baselines import METHODS
 
@@ -188,7 +188,7 @@ def make_plan(
 
 
 def count_photos(root: str) -> dict[str, tuple[int, int, int]]:
-    """Good photos to train, good and defective ones to test, by category."""
+    """Counts by category: good photos for training, good and defective photos for testing."""
     splits = load(root)
     found: dict[str, list[int]] = {}
     for split, table in splits.items():
@@ -199,7 +199,7 @@ def count_photos(root: str) -> dict[str, tuple[int, int, int]]:
 
 
 def _for_method(cell: Cell) -> Cell:
-    """Baselines are not trained; what only AnoPLe knows is no part of their key."""
+    """Remove AnoPLe's settings from the cells of baselines, which are not trained."""
     if cell.method == "anople":
         return cell
     return Cell(**{**vars(cell), "training": {}, "settings": {}, "branches": ()})

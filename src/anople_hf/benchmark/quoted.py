@@ -1,6 +1,6 @@
-"""The paper's published figures, marked as quoted, and how a protocol of ours differs from the paper's.
+"""The paper's published figures, marked as quoted, and the differences between its protocol and ours.
 
-Where in the paper: Tables 1 to 5, Figure 1b. Nothing here was measured with this package.
+The figures are those of Tables 1 to 5 and Figure 1b. Nothing here was measured with this package.
 """
 
 import json
@@ -21,12 +21,12 @@ BMAD = ("Brain", "Liver", "Retina")
 
 @cache
 def figures() -> dict[str, Any]:
-    """All figures in per cent, by table, then as the tables nest."""
+    """All figures in percent, by table, then nested as in the table."""
     return json.loads((files("anople_hf") / "assets" / "paper_figures.json").read_text(encoding="utf-8"))
 
 
 def find(table: str, *path: str) -> dict[str, float] | None:
-    """The paper's figures under a path, or None.
+    """Look up the paper's figures, or return None.
 
     Example:
         >>> find("table1", "MVTec-AD", "4", "AnoPLe")["aupro"]
@@ -39,19 +39,19 @@ def find(table: str, *path: str) -> dict[str, float] | None:
 
 
 def recognize(categories: list[str]) -> str | None:
-    """The data set's name in the paper, by its categories; BMAD's three included."""
+    """The data set's name in the paper, found by its categories, including BMAD's three."""
     if categories and all(any(name.lower().startswith(task.lower()) for task in BMAD) for name in categories):
         return "BMAD"
     return published.recognize(categories)
 
 
 def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]]) -> list[str]:
-    """What in a cell's protocol is known to differ from the paper's; what the paper leaves open cannot be in it.
+    """List the known differences between a cell's protocol and the paper's, as far as the paper states its own.
 
     Args:
-        table: Such as `table1`.
-        cell: The work.
-        counts: Good photos to train, good and defective ones to test, by category, as they are in the data set.
+        table: The table, such as `table1`.
+        cell: The cell.
+        counts: Counts of the data set by category: good photos for training, good and defective photos for testing.
     """
     found, backbone = [], full_name(cell.backbone)
     if not any(mark in backbone.replace("_", "-").lower().replace("plus-clip", "plus_clip").replace(

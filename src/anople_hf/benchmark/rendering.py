@@ -1,6 +1,6 @@
-"""`render()`: a table as Markdown and as a plot, ours beside the paper's, with the protocol in the footer.
+"""`render()`: writes a table as Markdown and as a plot, our figures beside the paper's and the protocol below.
 
-Where in the paper: Tables 1 to 5 and Figure 1b; what is quoted from it is marked.
+For Tables 1 to 5 and Figure 1b. Quoted figures are marked.
 """
 
 import io
@@ -28,8 +28,8 @@ def render(plan: Plan, results: Sequence[CellResult], folder: Path) -> str:
 
     Args:
         plan: The table.
-        results: Of its cells, in its order.
-        folder: Where to write.
+        results: Results of its cells, in its order.
+        folder: Output folder.
 
     Returns:
         The Markdown.
@@ -57,7 +57,7 @@ def _table(plan: Plan, lines: list[Line]) -> list[str]:
 
 
 def _cell(values: list[float], paper: float | None) -> str:
-    """Such as `60.2 ± 0.2 (96.4, -36.2)`; `(96.4)` where nothing was measured."""
+    """A table cell such as `60.2 ± 0.2 (96.4, -36.2)`, or `(96.4)` if nothing was measured."""
     if not values:
         return "-" if paper is None else f"({paper:.1f})"
     mean = statistics.mean(values)
@@ -66,7 +66,7 @@ def _cell(values: list[float], paper: float | None) -> str:
 
 
 def _categories(plan: Plan, results: Sequence[CellResult]) -> list[str]:
-    """Every category, mean over seeds, where the table itself has only means."""
+    """Every category, averaged over seeds, if the table itself has only means."""
     if plan.table not in ("table1", "compare"):
         return []
     metrics = SHOWN[plan.table]
@@ -104,7 +104,7 @@ def _footer(plan: Plan, results: Sequence[CellResult]) -> list[str]:
 
 
 def _plot(plan: Plan, lines: list[Line]) -> bytes:
-    """Bars of the first metric, one panel a data set; the paper's figures as open diamonds."""
+    """Bars of the first metric, one panel per data set, with the paper's figures as open diamonds."""
     import matplotlib
 
     matplotlib.use("Agg")

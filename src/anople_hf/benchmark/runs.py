@@ -1,6 +1,6 @@
-"""`run_plan()`: computes the cells of a table that are not there yet, on one process or several, and gathers them.
+"""`run_plan()`: computes the missing cells of a table, on one process or several, and gathers all of them.
 
-Where in the paper: sec. 4. Each finished cell is one file, written whole; two Parquet files hold all of them.
+Each finished cell is one complete file. Two Parquet files hold the results of all cells.
 """
 
 import json
@@ -33,15 +33,15 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 
 
 def run_plan(plan: Plan, folder: Path, *, progress: bool = True) -> list[CellResult]:
-    """Compute what is missing and gather everything. Under `accelerate launch` or `torchrun` every process calls it.
+    """Compute the missing cells and gather all. Under `accelerate launch` or `torchrun`, every process calls this.
 
-    Cells are dealt out over the processes; each is computed by one process alone, as if there were no other, so the
-    numbers do not depend on how many there are (nor on interruptions). They do depend on `torch.set_num_threads`.
+    The cells are distributed over the processes. Each cell is computed by one process as if it were alone, so the
+    numbers depend neither on the number of processes nor on interruptions. They do depend on `torch.set_num_threads`.
 
     Args:
         plan: The table's cells.
-        folder: Gets `cells/<key>.json`, and on the main process `images.parquet`, `categories.parquet` and
-            `shots.json`: the photos of each cell, and those that seeds 0-4 choose, run or not.
+        folder: Output folder for `cells/<key>.json`. The main process also writes `images.parquet`,
+            `categories.parquet` and `shots.json`: the photos of each cell, and those of seeds 0-4, run or not.
         progress: Show a bar on the main process.
 
     Returns:
@@ -83,10 +83,10 @@ def run_plan(plan: Plan, folder: Path, *, progress: bool = True) -> list[CellRes
 
 
 def list_shots(plan: Plan) -> dict[str, dict[str, dict[str, dict[str, list[str]]]]]:
-    """The photos that seeds 0-4 choose, by data set, shots and seed: so that others can take the same ones.
+    """List the photos that seeds 0-4 choose, by data set, shots and seed, so that others can use the same ones.
 
     Args:
-        plan: Its data sets, numbers of shots and way of choosing are listed.
+        plan: Gives the data sets, the numbers of shots, and how shots are chosen.
     """
     lists: dict[str, dict[str, dict[str, dict[str, list[str]]]]] = {}
     for cell in plan.cells:
@@ -111,16 +111,16 @@ def list_shots(plan: Plan) -> dict[str, dict[str, dict[str, dict[str, list[str]]
 
 
 def _in_row(result: CellResult, row: str) -> CellResult:
-    """One computation can stand in several rows of a table."""
+    """Put a result into its row: one computation may appear in several rows of a table."""
     rows, images = ([{**entry, "row": row} for entry in part] for part in (result.rows, result.images))
     return replace(result, rows=rows, images=images)
 
 
 def read_result(file: Path) -> CellResult:
-    """A finished cell.
+    """Read a finished cell.
 
     Raises:
-        ValueError: The file is none.
+        ValueError: The file does not hold a cell.
     """
     try:
         return CellResult(**json.loads(file.read_text(encoding="utf-8")))
@@ -130,7 +130,7 @@ def read_result(file: Path) -> CellResult:
 
 @contextmanager
 def alone(state: PartialState) -> Iterator[None]:
-    """Let one process train by itself, on its own device, while others do other cells."""
+    """Let a process train alone, on its own device, while others compute other cells."""
     if not on_cpu() and torch.cuda.is_available():
         torch.cuda.set_device(state.local_process_index)
     shared = dict(PartialState._shared_state)

@@ -1,4 +1,4 @@
-"""The `anople` command: `command` puts it together, the other files hold its verbs, a family each."""
+"""The `anople` command. `command` assembles it; each of the other files holds one family of verbs."""
 
 from .command import app, main
 

@@ -1,6 +1,6 @@
 """The verbs `anople compare`, `reproduce` and `figures`: methods side by side, the paper's tables and figures.
 
-Where in the paper: sec. 4, Tables 1 to 5, Figures 1, 3, 4 and 5.
+They reproduce Tables 1 to 5 and Figures 1, 3, 4 and 5.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,21 @@ import typer
 
 from .options import Json, Quiet, Run, SkipBad, load_run, quieten, tell
 
-Data = Annotated[list[str], typer.Argument(help="Data sets: folders, or NAME=FOLDER. With test photos.")]
-Folder = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder of results; what stands there is not done again.")
-]
+Data = Annotated[list[str], typer.Argument(help="Data sets with test photos: folders, or NAME=FOLDER.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Results folder; finished work in it is not repeated.")]
 Shots = Annotated[list[int] | None, typer.Option(min=1, help="Good photos per category. Repeatable.")]
 Seeds = Annotated[str, typer.Option(help="Seeds of shots and training, separated by commas.")]
 Method = Annotated[
     list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
 ]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
-Precision = Annotated[str, typer.Option(help="fp16 or bf16 for AnoPLe's training.")]
+Precision = Annotated[str, typer.Option(help="Precision of AnoPLe's training: no, fp16 or bf16.")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of AnoPLe's training.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig. Repeatable.")]
-Parts = Annotated[bool, typer.Option("--parts", help="AnoPLe's two branches alone, too.")]
-Route = Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Field of AnoPLeConfig as KEY=VALUE. Repeatable.")]
+Parts = Annotated[bool, typer.Option("--parts", help="Also measure AnoPLe's two branches alone.")]
+Route = Annotated[bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")]
 Mode = Annotated[str, typer.Option(help="How shots are chosen: seeded, or first_k.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of each process; other numbers round differently.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads per process; other numbers round differently.")]
 
 
 def compare(
@@ -49,10 +47,10 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure AnoPLe against other methods on your data: same backbone, same shots, same metrics.
+    """Compare AnoPLe with other methods on your data: same backbone, same shots, same metrics.
 
-    Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Goes on where it was interrupted;
-    `torchrun` or `accelerate launch` spread it over processes.
+    Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Continues where it was interrupted.
+    `torchrun` or `accelerate launch` run it on several processes.
     """
     _run("compare", context.params)
 
@@ -77,9 +75,9 @@ def reproduce(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run one of the paper's tables on your data, the paper's figures beside; what differs is said in the row.
+    """Reproduce one of the paper's tables on your data, with the paper's figures beside and the differences named.
 
-    Goes on where it was interrupted; `torchrun` or `accelerate launch` spread it over processes.
+    Continues where it was interrupted. `torchrun` or `accelerate launch` run it on several processes.
     """
     _run(table, context.params, **({"held_out": held_out} if held_out else {}), **({"rows": row} if row else {}))
 
@@ -88,7 +86,7 @@ def figures(
     run: Run,
     data: Annotated[Path, typer.Argument(help="Data set with a test split.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
-    tsne: Annotated[bool, typer.Option(help="t-SNE beside PCA; needs scikit-learn.")] = True,
+    tsne: Annotated[bool, typer.Option(help="Add t-SNE to PCA; needs scikit-learn.")] = True,
     route: Route = False,
     skip_bad: SkipBad = False,
     as_json: Json = False,
@@ -110,7 +108,7 @@ def figures(
 
 
 def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
-    """Plan, measure and tell; `given` are the options by name, `special` those of one table."""
+    """Plan, measure and print. `given` are the options by name, `special` those of a single table."""
     quieten(given["quiet"])
     import torch
     from accelerate import PartialState

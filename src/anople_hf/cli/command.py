@@ -1,10 +1,7 @@
-"""The `anople` command: verbs for what a quality engineer does, each a thin face on the package.
+"""The `anople` command: one verb for each task of a quality engineer, each a thin layer over the package.
 
-Where in the paper: `train` is sec. 3.3, `memorize` and `predict` sec. 3.4, `evaluate` sec. 4.1.
-
-Exit codes, like those of grep and diff: 0 done; 1 an anomaly was found, only from `predict --fail-on-anomaly`;
-2 trouble: wrong usage, input that cannot be used (the message says what to do), or a defect of this program;
-130 stopped by Ctrl-C.
+Exit codes are like those of grep and diff. 0: done. 1: an anomaly was found, only from `predict --fail-on-anomaly`.
+2: an error, which is wrong usage, unusable input (the message says what to do), or a bug. 130: stopped by Ctrl-C.
 """
 
 import gc
@@ -64,24 +61,24 @@ app.add_typer(data_app, name="data")
 @app.callback()
 def anople(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say the version, and end.")
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Few-shot multi-class visual anomaly detection: teach products with a few good photos, find defective parts."""
+    """Few-shot multi-class visual anomaly detection: show a few good photos of each product, find defective parts."""
 
 
 def main() -> None:
-    """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
-    gc.set_threshold(100_000)  # a million objects of the libraries stay; looking through them takes a second
+    """Entry point. Errors in the input end with one clear line and exit code 2, not with a traceback."""
+    gc.set_threshold(100_000)  # the libraries' million objects stay alive; scanning them takes a second
     try:
-        app(prog_name="anople")  # also under python -m and the scripts: help and completion name it
+        app(prog_name="anople")  # also under python -m and the scripts, so that help and completion show this name
     except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:  # ImportError: an extra
         if os.environ.get("ANOPLE_DEBUG"):
             traceback.print_exc()
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"anople: {message}", err=True)
         sys.exit(TROUBLE)
-    except Exception:  # Python would end with 1, and that means a defective part here
+    except Exception:  # Python would exit with 1, which means a defective part here
         traceback.print_exc()
         sys.exit(TROUBLE)
     except SystemExit as done:
@@ -89,4 +86,4 @@ def main() -> None:
             typer.echo("anople: stopped.", err=True)
         raise
     finally:
-        gc.freeze()  # nor are they looked through at the end: another second
+        gc.freeze()  # skip the scan at exit, which takes another second

@@ -1,7 +1,4 @@
-"""The verbs `anople data check`, `data push` and `demo-data`: look at a data set, share it with its masks, draw one.
-
-Where in the paper: sec. 4.1 names the data sets; what they trip over is in `data/checking.py`.
-"""
+"""The verbs `anople data check`, `data push` and `demo-data`: check a data set, share it, draw one."""
 
 import json
 from pathlib import Path
@@ -11,7 +8,7 @@ import typer
 
 from .options import Json, Overwrite, Quiet, Seed, quieten, tell
 
-data_app = typer.Typer(help="Look at data sets, and share them.", no_args_is_help=True)
+data_app = typer.Typer(help="Check data sets, and share them.", no_args_is_help=True)
 
 Root = Annotated[str, typer.Argument(help="Folder in a known layout, or hub:OWNER/NAME.")]
 
@@ -20,11 +17,11 @@ Root = Annotated[str, typer.Argument(help="Folder in a known layout, or hub:OWNE
 def check(
     root: Root,
     as_json: Json = False,
-    most: Annotated[int, typer.Option(min=1, help="Problems shown; JSON has them all.")] = 20,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of problems to show; --json has them all.")] = 20,
 ) -> None:
-    """Count what a data set holds, compare it with the published counts, name every problem by its file.
+    """Compare the photo counts of a data set with the published ones, and list every problem by file.
 
-    Exit code 1 if there are problems.
+    The exit code is 1 if there are problems.
     """
     quieten(True)
     from ..data.checking import check_data
@@ -47,16 +44,16 @@ def check(
 @data_app.command("push")
 def push(
     root: Root,
-    repo: Annotated[str, typer.Argument(help="OWNER/NAME of the data set on the Hub; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private", help="Only for you and your organization.")] = False,
-    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME of the data set on the Hub. Created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Visible only to you and your organization.")] = False,
+    products: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
     message: Annotated[str, typer.Option(help="Commit message.")] = "Photos and masks in one schema",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Send a data set to the Hub as Parquet, photos and masks inside. Loads back as hub:OWNER/NAME.
+    """Push a data set to the Hub as Parquet, photos and masks included. Load it as hub:OWNER/NAME.
 
-    Check first that its license lets you: most published sets may not be passed on.
+    First check that its license permits it: most published data sets may not be redistributed.
     """
     quieten(quiet)
     from ..data import load_inspection_data
@@ -72,11 +69,11 @@ def push(
 
 def demo_data(
     output: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
-    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    products: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
     size: Annotated[int, typer.Option(min=64, help="Side of a photo in pixels.")] = 320,
-    train: Annotated[int, typer.Option(min=1, help="Good photos of a product to learn from.")] = 12,
-    test_good: Annotated[int, typer.Option(min=0, help="Good ones to test on.")] = 8,
-    test_defective: Annotated[int, typer.Option(min=0, help="Defective ones, spread over the kinds of defects.")] = 12,
+    train: Annotated[int, typer.Option(min=1, help="Good training photos per product.")] = 12,
+    test_good: Annotated[int, typer.Option(min=0, help="Good test photos per product.")] = 8,
+    test_defective: Annotated[int, typer.Option(min=0, help="Defective test photos per product.")] = 12,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,

@@ -1,6 +1,6 @@
 """The verb `anople evaluate`: the table of metrics, contact sheet and plots.
 
-Where in the paper: sec. 4.1.
+The metrics are those of sec. 4.1.
 """
 
 import json
@@ -19,20 +19,23 @@ def evaluate(
     run: Run,
     data: Annotated[Path, typer.Argument(help="Data set in the MVTec-AD layout, with a test split.")],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the table here, too; - prints it alone.")
+        Path | None, typer.Option("--json", help="Also write the table to this file; - prints only the JSON.")
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) here.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this PNG.")] = None,
     plots: Annotated[
-        Path | None, typer.Option(help="Write histograms, ROC and precision-recall curves, and bars (PNG) here.")
+        Path | None,
+        typer.Option(help="Also write histograms, ROC, precision-recall curves and bars to this folder."),
     ] = None,
-    branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
-    route: Annotated[bool, typer.Option("--route", help="Tell each image's category: another protocol.")] = False,
-    more: Annotated[bool, typer.Option("--more", help="Show F1-max, pixel AUPR, AUPRO variants, too.")] = False,
+    branch: Annotated[Branch, typer.Option(help="The full model, or one of its branches alone.")] = "both",
+    route: Annotated[
+        bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")
+    ] = False,
+    more: Annotated[bool, typer.Option("--more", help="Also show F1-max, pixel AUPR and AUPRO variants.")] = False,
     batch_size: Batch = 16,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and mean."""
+    """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and on average."""
     quieten(quiet)
     from ..data import load_inspection_data
     from ..evaluation.measurement import evaluate as measure
@@ -78,7 +81,7 @@ def evaluate(
 
 
 def _said(result: "EvaluationResult") -> list[str]:
-    """Recognition and decisions, as far as there are any."""
+    """Lines on recognition and decisions, if there are any."""
     lines = [] if result.recognized is None else [f"product recognized on {result.recognized:.1%} of the images"]
     called = zip(result.errors(), ("good parts called defective", "defective parts called good"), strict=True)
     if errors := [f"{share:.1%} of the {what}" for share, what in called if share is not None]:

@@ -1,7 +1,4 @@
-"""The verbs that write other formats: `anople export` (a detector as ONNX, OpenVINO, torch.export), `anople convert`.
-
-Where in the paper: sec. 4.1, the backbone that `convert` converts.
-"""
+"""The verbs that write other formats: `anople export` (ONNX, OpenVINO, torch.export) and `anople convert`."""
 
 from typing import Annotated, Literal
 
@@ -13,14 +10,16 @@ from .options import Branch, Json, Output, Overwrite, Quiet, Run, list_photos, l
 def export(
     run: Run,
     output: Output,
-    kind: Annotated[Literal["onnx", "openvino", "torch"], typer.Option(help="What is to run it.")] = "onnx",
+    kind: Annotated[
+        Literal["onnx", "openvino", "torch"], typer.Option(help="Format, and so the runtime that will run it.")
+    ] = "onnx",
     category: Annotated[
-        str | None, typer.Option("--product", help="Product of all photos to come: its memory and thresholds only.")
+        str | None, typer.Option("--product", help="Export only this product's memory and thresholds.")
     ] = None,
-    branch: Annotated[Branch, typer.Option(help="The model, or one of its parts alone.")] = "both",
+    branch: Annotated[Branch, typer.Option(help="The full model, or one of its branches alone.")] = "both",
     photos: Annotated[
         list[str] | None,
-        typer.Option(help="More photos to check with: a file, folder or pattern; may be repeated."),
+        typer.Option(help="More photos for the check: a file, folder or pattern. Repeatable."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -28,8 +27,8 @@ def export(
 ) -> None:
     """Write a detector as ONNX, OpenVINO or torch.export, checked photo by photo against torch.
 
-    The folder holds the graph with the memory inside, thresholds and preprocessing in detector.json, and a reader that
-    needs no torch. If the results differ from the detector's, nothing is written.
+    The folder holds the graph with the memory inside, detector.json with thresholds and preprocessing, and a reader
+    that needs no torch. If the results differ from the detector's, nothing is written.
     """
     quieten(quiet)
     from ..export.graph import export as write
@@ -65,22 +64,22 @@ def convert(
     model: Annotated[
         str | None,
         typer.Option(
-            help="What a weights file holds, by open_clip's name: ViT-B-16-plus-240. Add -quickgelu for weights of "
-            "OpenAI, MetaCLIP and DFN: ViT-B-32-quickgelu."
+            help="open_clip's name for the model of a bare weights file, such as ViT-B-16-plus-240. For weights of "
+            "OpenAI, MetaCLIP and DFN add -quickgelu: ViT-B-32-quickgelu."
         ),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or Hub id, for a checkpoint with a vocabulary of its own.")
+        str | None, typer.Option(help="Tokenizer, a folder or Hub id, for a checkpoint with its own vocabulary.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weights file.")] = "5GB",
+    max_shard_size: Annotated[str, typer.Option(help="Maximum size of a weights file.")] = "5GB",
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert an open_clip checkpoint to a folder that every transformers program can load, and check it.
 
-    The other commands load open_clip checkpoints as they are; a converted folder starts faster and can be shared.
+    The other commands also load open_clip checkpoints directly, but a converted folder loads faster and can be shared.
     """
     quieten(quiet)
     from huggingface_hub.utils import enable_progress_bars

@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from ..cards import CardFacts
 
 Tables = Annotated[
-    list[Path] | None, typer.Option("--evaluation", help="Table of `anople evaluate --json`; repeat for seeds.")
+    list[Path] | None,
+    typer.Option("--evaluation", help="Table of `anople evaluate --json`. Repeat for more seeds."),
 ]
 Facts = Annotated[
-    Path | None, typer.Option("--facts", help="YAML of what the run does not know: data, data_license, hardware, ...")
+    Path | None,
+    typer.Option("--facts", help="YAML of facts that only you know: data, data_license, hardware, ..."),
 ]
 ALONG = ("shots.json", "training_args.json")
 
 
 def push(
     run: OwnRun,
-    repo_id: Annotated[str, typer.Argument(help="Hub id: name or owner/name. Is created if it is not there.")],
+    repo_id: Annotated[str, typer.Argument(help="Hub id: name or owner/name. Created if it does not exist.")],
     evaluation: Tables = None,
     facts: Facts = None,
-    keep_card: Annotated[
-        bool, typer.Option("--keep-card", help="Leave the repository's card as it is, if it has one.")
-    ] = False,
+    keep_card: Annotated[bool, typer.Option("--keep-card", help="Keep the repository's card, if it has one.")] = False,
     memory_only: Annotated[bool, typer.Option("--memory-only", help="Push the memory bank alone.")] = False,
     self_contained: Annotated[
-        bool | None, typer.Option(help="Write the backbone, too. Default: only if others cannot load it by its id.")
+        bool | None, typer.Option(help="Include the backbone. Default: only if others cannot load it by its id.")
     ] = None,
-    code: Annotated[bool, typer.Option(help="Ship the code for trust_remote_code.")] = True,
-    private: Annotated[bool | None, typer.Option("--private/--public", help="For a new repository.")] = None,
+    code: Annotated[bool, typer.Option(help="Include the code for trust_remote_code.")] = True,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Visibility of a new repository.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to push to.")] = None,
     pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead.")] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
@@ -46,8 +46,8 @@ def push(
 ) -> None:
     """Push a detector to the Hub in one commit: model, memory, processor, card, code.
 
-    The token is that of `hf auth login`, or HF_TOKEN. A README.md in RUN is the card; without one, it is filled from
-    the run.
+    The token is that of `hf auth login`, or HF_TOKEN. RUN/README.md becomes the card; if it does not exist, the card
+    is filled in from the run.
     """
     quieten(quiet)
     model, processor = load_run(run, own=True)
@@ -80,12 +80,12 @@ def push(
 
 def card(
     run: OwnRun,
-    repo_id: Annotated[str, typer.Argument(help="Hub id it will have; stands in the snippets.")],
+    repo_id: Annotated[str, typer.Argument(help="Hub id of the detector, used in the card's snippets.")],
     evaluation: Tables = None,
     facts: Facts = None,
     as_json: Json = False,
 ) -> None:
-    """Write the model card of a detector to RUN/README.md, to be read, completed by hand, and pushed."""
+    """Write the model card of a detector to RUN/README.md. Read it, complete it by hand, and push."""
     quieten(True)
     model, _ = load_run(run, own=True)
     filled = _fill(model, repo_id, run, _read_tables(evaluation), _read_facts(facts))
@@ -100,7 +100,7 @@ def _fill(model: Any, repo_id: str, run: Path, tables: list[dict[str, Any]], fac
 
 
 def _public(path: Path) -> str:
-    """A JSON file of a run without the folders of this machine: its backbone may be one."""
+    """A JSON file of a run, without local paths: the backbone may be one."""
     from ..hub import public_name
 
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What the verbs of `anople` share: options that mean the same everywhere, messages, how runs and photos load."""
+"""Shared by the verbs of `anople`: options with one meaning everywhere, messages, and loading of runs and photos."""
 
 import glob
 import json
@@ -21,19 +21,19 @@ OwnRun = Annotated[Path, typer.Argument(help="Folder of a trained detector, as w
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable photos and count them.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no notes; results and errors stay.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
-Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors only, no progress bars or notes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else on stdout.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
 
 
 def quieten(quiet: bool) -> None:
-    """What every verb that works begins with: our own messages and bars stay, the libraries' chatter goes."""
+    """Every working verb starts with this: keep our own messages and bars, and silence the libraries."""
     import transformers
 
     from .. import register
 
-    register()  # the command itself starts without
+    register()  # the command itself starts without it
 
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
@@ -48,18 +48,18 @@ def quieten(quiet: bool) -> None:
 
 
 def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
-    """Print what a verb found: for programs as one JSON object, for people as lines."""
+    """Print the result of a verb, as one JSON object for programs or as lines for people."""
     typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
 
 
 def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
-    """Model and processor of a trained detector; a clear error if there is none.
+    """Load model and processor of a trained detector, or raise a clear error.
 
     Args:
         run: Folder of `anople train`, or a Hub id.
-        quiet: False shows the bars of what comes after the loading; `quieten` took them all away.
-        own: It is going to be changed, so only a folder will do.
-        how: Further arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
+        quiet: False shows the bars of the steps after loading, which `quieten` turned off.
+        own: The detector will be changed, so it must be a local folder.
+        how: More arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
     """
     from transformers.utils.logging import enable_progress_bar
 
@@ -94,16 +94,16 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) ->
 
 
 def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[Path]:
-    """All files under files, folders and patterns, each once; - stands for a list of paths on stdin.
+    """List all files in files, folders and patterns, each once; - reads a list of paths from stdin.
 
     Args:
-        sources: A path that exists is that path, whatever signs are in it; else *, ? and [ make it a pattern, in which
-            ** stands for any number of folders.
-        empty: A folder or pattern may hold nothing yet.
+        sources: A path that exists is taken literally. Otherwise *, ? and [ make it a pattern, and ** matches any
+            number of folders.
+        empty: A folder or pattern may be empty.
 
     Raises:
-        FileNotFoundError: Nothing is there.
-        ValueError: A folder, or stdin, without a photo.
+        FileNotFoundError: Nothing matches.
+        ValueError: A folder, or stdin, has no photo.
     """
     from ..images import find_images
 
@@ -133,7 +133,7 @@ def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[P
 
 
 def keep_readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
-    """The photos that can be read, checked before any work starts, and a line for each that cannot; they are told."""
+    """Check the photos before any work starts: the readable ones, and a line for each unreadable one, also printed."""
     from ..images import check_images
 
     good, bad = check_images(paths, skip_bad=skip_bad)

@@ -1,6 +1,6 @@
-"""The verb `anople predict`: judge photos once, go on after an interruption, or wait for a camera's next ones.
+"""The verb `anople predict`: judge photos once, continue after an interruption, or wait for a camera's next photos.
 
-Where in the paper: sec. 3.4.
+The scores are those of sec. 3.4.
 """
 
 import time
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ..inspection.predict import Prediction
 
 ANOMALY_FOUND = 1
-"""Exit code of `--fail-on-anomaly`; like grep's and diff's, trouble is 2."""
+"""Exit code of `--fail-on-anomaly`; as for grep and diff, an error is 2."""
 
 OneFormat = Annotated[
-    list[Format] | None, typer.Option("--format", help="Of the table; repeat for several. Default: csv.")
+    list[Format] | None, typer.Option("--format", help="Format of the table. Repeatable. Default: csv.")
 ]
 
 
@@ -42,37 +42,41 @@ def predict(
         list[str],
         typer.Argument(
             help="Photos to judge: files, folders (searched recursively), quoted patterns ('line/**/*.png'), "
-            "or - for a list of paths on stdin, one a line."
+            "or - for a list of paths on stdin, one per line."
         ),
     ],
     output: Output,
-    category: Annotated[str | None, typer.Option("--product", help="If known: better and faster.")] = None,
+    category: Annotated[
+        str | None, typer.Option("--product", help="Product, if you know it: results are better and faster.")
+    ] = None,
     batch_size: Batch = 16,
     formats: OneFormat = None,
-    report: Annotated[bool, typer.Option("--report", help="Write report.html, too: one page, to be mailed.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html, a single self-contained page.")
+    ] = False,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="End with exit code 1 if any photo is defective.")
+        bool, typer.Option("--fail-on-anomaly", help="Exit with code 1 if any photo is defective.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with this output: photos that have a row are not judged again.")
+        bool, typer.Option("--resume", help="Continue this output; photos that have a row are not judged again.")
     ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Wait for new photos in these folders, until Ctrl-C.")
     ] = False,
-    every: Annotated[float, typer.Option(min=0.01, help="--watch: seconds between two looks.")] = 1.0,
-    max_photos: Annotated[int | None, typer.Option(min=1, help="--watch: end after so many photos.")] = None,
+    every: Annotated[float, typer.Option(min=0.01, help="--watch: seconds between two checks.")] = 1.0,
+    max_photos: Annotated[int | None, typer.Option(min=1, help="--watch: stop after this many photos.")] = None,
     stop_after_idle: Annotated[
-        float | None, typer.Option(min=0, help="--watch: end after so many seconds without a new photo.")
+        float | None, typer.Option(min=0, help="--watch: stop after this many seconds without a new photo.")
     ] = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge photos: a table of scores and decisions, heat maps and masks.
+    """Judge photos: write a table of scores and decisions, heat maps and masks.
 
-    Stopped with Ctrl-C, what was judged stays in OUTPUT.partial; the same command with --resume goes on.
-    In --watch mode Ctrl-C is the end: the output is finished. A file that is still being written is not judged yet.
+    After Ctrl-C the results so far stay in OUTPUT.partial; run the same command with --resume to continue.
+    With --watch, Ctrl-C finishes the output. A file that is still being written is judged when it is complete.
 
     Exit codes: 0 done, 1 with --fail-on-anomaly if a photo is defective, 2 input that cannot be used, 130 stopped.
     """
@@ -92,7 +96,7 @@ def predict(
     check_results(output, resume=resume, overwrite=overwrite)
     model, processor = load_run(run, quiet=quiet)
     if category is not None:
-        model.memory.references(category)  # an unknown one ends here, before any work
+        model.memory.references(category)  # an unknown product ends here, before any work
     recognizes = category is None and model.config.memory_search == "product"
     asked = model.memory.categories if recognizes else [category]
     entries = [model.config.calibration_of(name, recognized=recognizes) for name in asked]
@@ -163,7 +167,7 @@ def predict(
 def _watched(
     model: Any, processor: Any, sources: list[str], category: str | None, note: Callable[[str], None], **options: Any
 ) -> "Iterator[Prediction]":
-    """Predictions of photos as they come; `options` as for `watch`."""
+    """Judge photos as they arrive; `options` as for `watch`."""
     from ..inspection.predict import judge
     from ..inspection.watching import watch
 

@@ -1,6 +1,6 @@
-"""The verbs that learn: `anople train`, also under `accelerate launch`, and `anople preview-anomalies`.
+"""The verbs of training: `anople train`, also under `accelerate launch`, and `anople preview-anomalies`.
 
-Where in the paper: sec. 3.3 and Table 4; `scripts/train.py` is a face on the first.
+Training is that of sec. 3.3. `scripts/train.py` runs the first verb.
 """
 
 import json
@@ -14,13 +14,15 @@ import yaml
 
 from .options import Json, Output, Overwrite, Quiet, Seed, SkipBad, quieten, tell
 
-Source = Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")]
-Kinds = Annotated[str, typer.Option(help="Out of texture, cutpaste, scar; separated by commas.")]
+Source = Annotated[
+    str, typer.Option(help="Texture of the pseudo anomalies: mixed, procedural, shots, or a folder of textures.")
+]
+Kinds = Annotated[str, typer.Option(help="Kinds of pseudo anomalies: texture, cutpaste, scar; separated by commas.")]
 OnProduct = Annotated[bool, typer.Option(help="Keep pseudo anomalies off the background.")]
 
 
 def _read_config(context: typer.Context, file: Path | None) -> Path | None:
-    """Take the options' defaults from a YAML file, so that the command line has the last word."""
+    """Take the options' defaults from a YAML file, so that the command line overrides it."""
     if file is None:
         return None
     try:
@@ -43,10 +45,10 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` into fields of `AnoPLeConfig`; values are JSON, or else words.
+    """Parse `key=value` into fields of `AnoPLeConfig`. Values are JSON, or otherwise plain text.
 
     Raises:
-        ValueError: No such field.
+        ValueError: There is no such field.
     """
     from ..configuration_anople import AnoPLeConfig
 
@@ -72,7 +74,9 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="YAML with any of these options; the command line wins.", callback=_read_config, is_eager=True
+            help="YAML file with any of these options; the command line overrides it.",
+            callback=_read_config,
+            is_eager=True,
         ),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
@@ -80,46 +84,55 @@ def train(
     nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
     seed: Seed = 0,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Good photos per step; each becomes ten views.")] = 2,
     accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 5e-3,
+    learning_rate: Annotated[float, typer.Option(help="AdamW's peak learning rate.")] = 5e-3,
     backbone: Annotated[
         str, typer.Option(help="CLIP: tiny, small, base or paper; folder or Hub id, also of open_clip.")
     ] = "tiny",
     backbone_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    init_from: Annotated[Path | None, typer.Option(help="Start from this trained detector, not from anew.")] = None,
+    init_from: Annotated[Path | None, typer.Option(help="Start from this trained detector.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig, such as coupling=t2v. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="AnoPLeConfig field as KEY=VALUE, such as coupling=t2v. Repeatable."),
     ] = None,
-    alignment: Annotated[str, typer.Option(help="weighted, mean or none (Table 4b).")] = "weighted",
-    align_channel: Annotated[str, typer.Option(help="abnormal or label: what weighs a normal view.")] = "abnormal",
-    multi_scale: Annotated[bool, typer.Option(help="Learn from crops, too (Table 4c).")] = True,
+    alignment: Annotated[str, typer.Option(help="Alignment loss: weighted, mean or none (Table 4b).")] = "weighted",
+    align_channel: Annotated[
+        str, typer.Option(help="Probability that weighs a normal view: abnormal or label.")
+    ] = "abnormal",
+    multi_scale: Annotated[bool, typer.Option(help="Also train on crops (Table 4c).")] = True,
     anomaly_source: Source = "mixed",
     anomaly_kinds: Kinds = "texture",
     anomalies_on_product: OnProduct = False,
     latent_sigma: Annotated[float, typer.Option(help="Noise of the latent anomalies.")] = 0.015,
-    mixed_precision: Annotated[str, typer.Option(help="fp16 or bf16; no leaves it to accelerate.")] = "no",
+    mixed_precision: Annotated[str, typer.Option(help="fp16, bf16, or no to leave it to accelerate.")] = "no",
     gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
-    compile: Annotated[str, typer.Option(help="torch.compile the towers with this backend: inductor.")] = "",
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits every time, slower.")] = False,
+    compile: Annotated[
+        str, typer.Option(help="Run the towers through torch.compile with this backend, such as inductor.")
+    ] = "",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Give the same bits every time; slower.")
+    ] = False,
     num_workers: Annotated[int, typer.Option(help="Processes that prepare samples.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 50,
-    keep_checkpoints: Annotated[int, typer.Option(min=1, help="Saved states kept.")] = 2,
-    report_to: Annotated[str, typer.Option(help="tensorboard, trackio, wandb; separated by commas.")] = "",
-    products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    keep_checkpoints: Annotated[int, typer.Option(min=1, help="Number of saved states to keep.")] = 2,
+    report_to: Annotated[str, typer.Option(help="Trackers: tensorboard, trackio, wandb; separated by commas.")] = "",
+    products: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
     shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
-    class_names: Annotated[Path | None, typer.Option(help="JSON of words for the prompts, by category.")] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="JSON file with the prompts' word for each category.")
+    ] = None,
     false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn a detector for all categories from a few good photos each, build its memory, set its thresholds.
+    """Train a detector for all categories on a few good photos each, build its memory, set its thresholds.
 
-    Until it is done, states to --resume from and logs stand beside the output, in OUTPUT.training; logs stay there.
-    Stopped by Ctrl-C or otherwise, the same command with --resume goes on.
+    During training, OUTPUT.training beside the output holds states and logs; the logs stay there.
+    If training is stopped, by Ctrl-C or otherwise, run the same command with --resume to continue.
     """
     quieten(quiet)
     from accelerate import PartialState
@@ -178,9 +191,9 @@ def train(
 
 
 def preview_anomalies(
-    data: Annotated[Path, typer.Argument(help="Good photos, laid out as for train.")],
+    data: Annotated[Path, typer.Argument(help="Good photos, in the same layout as for train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
-    count: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="Number of pairs to show.")] = 8,
     shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
     seed: Seed = 0,
     anomaly_source: Source = "mixed",
@@ -190,7 +203,7 @@ def preview_anomalies(
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
-    """Show what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
+    """Draw what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
     quieten(True)
     from ..data import load_inspection_data
     from ..data.few_shot import choose_shots

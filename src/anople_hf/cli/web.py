@@ -14,15 +14,18 @@ def app(
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Trained detectors to choose from: folders or Hub ids."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
-    share: Annotated[bool, typer.Option("--share", help="A public link through Gradio's servers.")] = False,
-    browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines connect.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 7860,
+    share: Annotated[bool, typer.Option("--share", help="Create a public link through Gradio's servers.")] = False,
+    browse: Annotated[bool, typer.Option("--open", help="Open the app in the browser.")] = False,
 ) -> None:
-    """Start the web app: teach products, check photos, move thresholds, in the browser.
+    """Start the web app: teach products, check photos and move thresholds in the browser.
 
-    Without RUN it shows the embedded backbone with drawn samples. Where only this machine reaches the app, any folder
-    and any Hub id can be loaded in it; where others do (--host, --share), only the given ones.
+    Without RUN it shows the embedded backbone with drawn samples.
+    If only this machine can reach the app, you can load any folder and any Hub id in it.
+    If others can (--host, --share), only the given detectors can be loaded.
     """
     quieten(True)
     from ..app import build, launch

@@ -1,7 +1,4 @@
-"""Data sets of good and defective photos, in one schema whatever their layout.
-
-Where in the paper: sec. 4.1.
-"""
+"""Data sets of good and defective photos, read from their layouts into one schema."""
 
 import logging
 from collections.abc import Sequence
@@ -35,12 +32,12 @@ def load_inspection_data(
 ) -> DatasetDict:
     """Read a data set from disk; photos are decoded when a row is read.
 
-    Test photos and their masks are decoded once beforehand, so a bad file is found before an hour of work, not after.
+    Test photos and their masks are decoded once beforehand, so that a bad file is found before hours of work.
 
     Args:
-        root: A folder, also of a single category; or `hub:OWNER/NAME`, see `anople_hf.data.hub`.
+        root: A folder, which may be that of a single category; or `hub:OWNER/NAME`, see `anople_hf.data.hub`.
         categories: Only these.
-        skip_bad: Leave unreadable test photos out (counted in the log) instead of refusing.
+        skip_bad: Skip unreadable test photos (counted in the log) instead of raising an error.
         layout: auto, or one of visa (raw), real_iad, bmad, mvtec (also BTAD, MPDD, reorganized VisA), folder, table
             (Parquet, or `imagefolder` with metadata).
         check: Decode test photos and masks beforehand.
@@ -50,8 +47,8 @@ def load_inspection_data(
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: An unknown layout, an empty folder, no photos in a category, or an unknown category.
-        UnreadableImageError: A bad test photo; names it.
+        ValueError: The layout or a category is unknown, the folder is empty, or a category has no photos.
+        UnreadableImageError: A test photo cannot be read; names it.
     """
     if str(root).startswith(PREFIX):
         return cast(DatasetDict, load_hub_data(str(root), categories=categories))

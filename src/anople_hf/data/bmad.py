@@ -1,6 +1,6 @@
-"""BMAD's three tasks with masks (Brain MRI, Liver CT, Retinal OCT), in the layouts in which they are passed around.
+"""Reads BMAD's three tasks with masks (brain MRI, liver CT, retinal OCT) in the layouts in circulation.
 
-Where in the paper: sec. 4.2 and Table 5 (BMAD [2]). `valid/` is for tuning and is never read.
+The data of Table 5. `valid/` is for tuning and is never read.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ MASKS = ("anomaly_mask", "label", "ground_truth")
 
 
 def find_categories(root: Path) -> dict[str, Path]:
-    """Folders that look like BMAD, by name (`Brain_AD` is Brain), sorted; `root` may itself be one; else empty.
+    """Find folders that look like BMAD by name (`Brain_AD` is Brain), sorted; `root` may itself be one. Empty if none.
 
-    Recognized by a folder `test/Ungood`, or photos in `train/good/img`. What is arranged like MVTec-AD is left to that
-    reader.
+    A folder `test/Ungood`, or photos in `train/good/img`, identify the layout. Folders in the MVTec-AD layout are left
+    to that reader.
 
     Args:
         root: An existing folder.
@@ -30,9 +30,9 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
     """Rows of one category, train before test, every listing sorted; masks are paired by stem.
 
     Args:
-        root: Paths in the table are relative to it.
-        category: Its name.
-        folder: Its folder.
+        root: Folder that the table's paths are relative to.
+        category: Name of the category.
+        folder: Folder of the category.
     """
     for photo in _photos(folder / "train" / "good"):
         yield _row(root, category, photo, None, good=True, split="train")

@@ -1,4 +1,4 @@
-"""`Canvas`: the height and color maps that drawn products paint, and the defects that many of them share."""
+"""`Canvas`: the height and color maps of a drawn product, and the defects that many products share."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ class Canvas:
         height: Height in units of half the picture; light follows its slope.
         color: (size, size, 3) in 0..1.
         gloss: Strength of the highlight.
-        covered: Where the part lies, 0..1; around it its shadow falls.
+        covered: Area covered by the part, 0..1; its shadow falls around it.
         frame: The part's own coordinates u, v, after its shift and turn.
     """
 
@@ -88,7 +88,7 @@ class Canvas:
 
 
 def scratch(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A bent groove with bright burrs."""
+    """Draw a bent groove with bright burrs."""
     along, off = stroke(canvas, rng, length=rng.uniform(0.16, 0.4), bend=rng.uniform(-0.8, 0.8))
     width = rng.uniform(0.008, 0.014)
     groove = np.exp(-((off / width) ** 2)) * along * canvas.covered
@@ -97,7 +97,7 @@ def scratch(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def crack(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A dark jagged line."""
+    """Draw a dark jagged line."""
     along, off = stroke(canvas, rng, length=rng.uniform(0.18, 0.36), bend=rng.uniform(-0.5, 0.5))
     off = off + 0.02 * canvas.noise(rng, 30) + 0.006 * canvas.noise(rng, 8)
     line = np.exp(-((off / 0.008) ** 2)) * along * canvas.covered
@@ -106,7 +106,7 @@ def crack(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def stain(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A spill with a darker rim."""
+    """Draw a spill with a darker rim."""
     depth = blob(canvas, rng, rng.uniform(0.07, 0.14))
     inside = np.clip(depth * 9, 0, 1) * canvas.covered
     rim = np.exp(-((depth / 0.05) ** 2)) * inside
@@ -114,7 +114,7 @@ def stain(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def contamination(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Foreign crumbs that lie on the part."""
+    """Draw foreign crumbs on the part."""
     x, y = canvas.spot_on_part(rng)
     for _ in range(rng.integers(3, 7)):
         dx, dy = rng.normal(0, 0.045, 2)

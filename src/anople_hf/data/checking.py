@@ -1,6 +1,6 @@
-"""`check_data()`: what a data set holds, category by category, and every problem by its file, before hours are spent.
+"""`check_data()`: counts a data set by category and lists every problem by file, before anyone spends hours on it.
 
-The traps are those of the data sets of sec. 4.1.
+It looks for the problems that the data sets of sec. 4.1 have.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ COLUMNS = ("category", "train", "good", "defective", "masks", "kinds", "sizes", 
 
 @dataclass
 class DataReport:
-    """What was found.
+    """The result of `check_data()`.
 
     Attributes:
-        dataset: The published data set it seems to be, or None.
-        categories: One row per category: photos to train, good and defective ones to test, masks, kinds of defects,
-            sizes, and the published counts ("as published", how they differ, or "").
-        problems: Files that will not do or will spoil numbers, each with the reason.
-        remarks: What is only worth knowing, such as counts that differ from the published ones.
+        dataset: The published data set that it seems to be, or None.
+        categories: One row per category: training photos, good and defective test photos, masks, kinds of defects,
+            sizes, and a comparison with the published counts ("as published", the differences, or "").
+        problems: Files that cannot be used or would distort results, each with the reason.
+        remarks: Notes, such as counts that differ from the published ones.
     """
 
     dataset: str | None
@@ -53,10 +53,10 @@ def check_data(data: str | Path | DatasetDict) -> DataReport:
     """Look at every photo and mask of a data set.
 
     Args:
-        data: What `load_inspection_data` takes, or what it gave.
+        data: An argument of `load_inspection_data`, or its result.
 
     Raises:
-        FileNotFoundError, ValueError: Nothing there that could be read as a data set.
+        FileNotFoundError, ValueError: There is no data set.
     """
     if isinstance(data, DatasetDict):
         splits = data
@@ -130,7 +130,7 @@ def _summary(name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(report: DataReport) -> None:
-    """Fill in the column `published`, and say what differs."""
+    """Fill in the column `published`, and note the differences."""
     if report.dataset is None:
         return
     counts = published.PUBLISHED.get(report.dataset, {})

@@ -1,7 +1,6 @@
 """The word for each category in the text prompts.
 
-Where in the paper: [class] of eq. 1. The words for MVTec-AD and VisA are PromptAD's, whose conventions the authors
-use.
+These words are [class] in eq. 1. For MVTec-AD and VisA they are PromptAD's, whose conventions the authors follow.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,14 +18,14 @@ PUBLISHED_NAMES = {
 
 
 def class_names_for(categories: Iterable[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The word for each category: the given one, the published one, or the folder's name with spaces.
+    """The word for each category: the given one, else the published one, else the folder's name with spaces.
 
     Args:
         categories: Folder names.
         given: The user's own words, by category.
 
     Raises:
-        ValueError: `given` names a category that is not there.
+        ValueError: `given` names an unknown category.
 
     Example:
         >>> class_names_for(["metal_nut", "pcb1", "x17"], {"x17": "gear wheel"})

@@ -1,10 +1,9 @@
-"""A sample data set that draws itself: products on a line, defects with exact masks, in the MVTec-AD layout.
+"""Draws a sample data set: products on a line and defects with exact masks, in the MVTec-AD layout.
 
-They let everything run with no download. The drawings are ours and free.
+With it, everything runs without a download. The drawings are ours and free to use.
 
-A product is a height map and a color map (`drawn_products.py`). One lamp lights the heights, so scratches catch light
-and dents throw shade. A defective photo is taken twice of the same part, with and without the defect; the
-mask is where the two differ.
+A product is a height map and a color map (`drawn_products.py`). One lamp lights the height map, so scratches shine and
+dents cast shadows. A defective part is rendered twice, with and without the defect; the mask is the difference.
 """
 
 import copy
@@ -39,13 +38,13 @@ def draw_dataset(
     """Draw and write a data set.
 
     Args:
-        root: Folder to fill; made if missing.
-        categories: Names out of `PRODUCTS`; None for all.
-        train: Good photos per category to learn from.
-        test_good: Good photos per category to test on.
-        test_defective: Defective photos per category, spread evenly over the kinds of defects.
+        root: Folder to fill; created if needed.
+        categories: Names from `PRODUCTS`; None for all.
+        train: Good training photos per category.
+        test_good: Good test photos per category.
+        test_defective: Defective test photos per category, spread evenly over the kinds of defects.
         size: Side of a photo in pixels.
-        seed: Same seed, same photos.
+        seed: The same seed gives the same photos.
 
     Returns:
         The categories.
@@ -73,7 +72,7 @@ def draw_dataset(
 
 
 def _draw(job: _Job, size: int) -> None:
-    """One photo into its file, and its mask beside it."""
+    """Write one photo and its mask."""
     name, defect, seed, path = job
     if defect is None:
         _save(render(PRODUCTS[name], seed, size), path)
@@ -85,14 +84,14 @@ def _draw(job: _Job, size: int) -> None:
 
 
 def render(product: Product, seed: list[int], size: int, defect: str | None = None, attempt: int = 0) -> NDArray:
-    """One photo.
+    """Render one photo.
 
     Args:
         product: What to draw.
-        seed: Fixes the part, its place, the light and the camera's noise.
+        seed: Fixes the part, its position, the light and the camera noise.
         size: Side in pixels.
         defect: One of `product.defects`, or None for a good part.
-        attempt: Another place for the defect on the same part.
+        attempt: Each number puts the defect at a different place on the same part.
 
     Returns:
         uint8 (size, size, 3).
@@ -120,7 +119,7 @@ def _photograph(canvas: Canvas, lamp: NDArray, seed: list[int]) -> NDArray:
 
 
 def render_defective(product: Product, defect: str, seed: list[int], size: int) -> tuple[NDArray, NDArray]:
-    """A defective photo and its mask.
+    """Render a defective photo and its mask.
 
     Returns:
         uint8 (size, size, 3) and bool (size, size); outside the mask the photo equals the good part's.
@@ -142,7 +141,7 @@ def render_defective(product: Product, defect: str, seed: list[int], size: int) 
 
 
 def _light(canvas: Canvas, lamp: NDArray) -> NDArray:
-    """Lambert and highlight on the height map, a soft shadow on the belt, a lamp that falls off."""
+    """Light the height map: Lambert shading and highlight, a soft shadow on the belt, and a lamp with falloff."""
     dy, dx = np.gradient(canvas.height * canvas.size * 0.5)
     normal_z = 1 / np.sqrt(1 + dx**2 + dy**2)
     light = np.array([-0.45 + 0.05 * lamp[0], -0.55 + 0.05 * lamp[1], 0.72])

@@ -17,7 +17,7 @@ Draw = Callable[[Canvas, np.random.Generator], None]
 
 @dataclass
 class Product:
-    """How to draw a good part, and what may be wrong with it."""
+    """How to draw a good part and its defects."""
 
     draw: Draw
     defects: dict[str, Draw]

@@ -1,6 +1,7 @@
-"""Few-shot choice: which good photos a detector learns from, fixed by a seed or a list, and written down.
+"""Chooses the shots: the good photos that a detector learns from, by a seed or a list, and records them.
 
-Where in the paper: sec. 4.1 (k = 1, 2, 4 per category). The paper does not say which photos; the rule here is ours.
+Implements the few-shot setting of sec. 4.1 (k = 1, 2, 4 per category). The paper does not say which photos it takes;
+the rule here is ours.
 """
 
 import hashlib
@@ -33,25 +34,25 @@ def choose_shots(
 ) -> dict[str, list[int]]:
     """Choose k good photos of each category.
 
-    A seed gives each category its own order of the sorted photos, and the first k are taken: the 1-shot choice is part
-    of the 2-shot choice, and does not change when other categories come or go.
+    The seed shuffles the sorted photos of each category by itself, and the first k are taken. The 1-shot choice is
+    part of the 2-shot choice, and does not depend on the other categories.
 
     Args:
         train: Good photos in the package's schema.
         shots: k.
-        seed: Which order; `first_k` has none.
-        mode: `seeded`; or `first_k`: the first k photos by name, as some published code takes them.
-        nested: Whether the 1-shot choice is part of the 2-shot choice. If not, each k has an order of its own, as in
+        seed: Seed of the order; not used by `first_k`.
+        mode: `seeded`, or `first_k`: the first k photos by name, as in some published code.
+        nested: Whether the 1-shot choice is part of the 2-shot choice. If not, each k has its own order, as in
             PromptAD's lists.
         listed: Take exactly these photos instead (`path` values by category), and only of these categories.
-        skip_bad: Take the next photo of the order for one that cannot be read; of listed photos, leave it out.
+        skip_bad: Replace an unreadable photo by the next in the order; skip it if it is a listed one.
 
     Returns:
         Row numbers of `train` by category, categories sorted.
 
     Raises:
-        ValueError: Fewer than one shot asked for, an unknown mode, too few photos, or a listed one is not there or
-            there twice.
+        ValueError: `shots` is less than 1, the mode is unknown, there are too few photos, or a listed photo is missing
+            or ambiguous.
         UnreadableImageError: A chosen photo cannot be read.
     """
     if shots < 1:
@@ -100,10 +101,10 @@ def write_shots(path: str | Path, chosen: Mapping[str, list[str]], *, shots: int
 
 
 def read_shots(path: str | Path) -> dict[str, list[str]]:
-    """The photos of a `shots.json`, by category.
+    """Read the photos of a `shots.json`, by category.
 
     Raises:
-        ValueError: Not such a file.
+        ValueError: The file is not a `shots.json`.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -113,14 +114,13 @@ def read_shots(path: str | Path) -> dict[str, list[str]]:
 
 
 def read_index_files(folder: str | Path, train: Dataset, shots: int) -> dict[str, list[str]]:
-    """Photos named by index files as PromptAD publishes them: `<category>/selected_samples_per_run.txt`.
+    """Read the photos of index files as PromptAD publishes them: `<category>/selected_samples_per_run.txt`.
 
-    Their lines read `#k: i j ...`. The indices count the files of a folder in the order in which its file system lists
-    them, which nobody else can know; here they count the photos sorted by name, so the same lists give the same photos
-    everywhere.
+    Their lines have the form `#k: i j ...`. The original indices follow the order of the authors' file system, which
+    nobody else can know. Here they count the photos sorted by name, so the same lists give the same photos everywhere.
 
     Args:
-        folder: Holds one folder per category.
+        folder: Folder with one subfolder per category.
         train: Good photos in the package's schema.
         shots: k.
 
@@ -128,8 +128,8 @@ def read_index_files(folder: str | Path, train: Dataset, shots: int) -> dict[str
         `path` values by category, for `choose_shots(listed=...)`.
 
     Raises:
-        FileNotFoundError: No file for a category.
-        ValueError: No line for k, or an index that no photo has.
+        FileNotFoundError: A category has no file.
+        ValueError: A file has no line for k, or an index is out of range.
     """
     chosen = {}
     for category in sorted(set(train["category"])):
@@ -165,7 +165,7 @@ def _readable(train: Dataset, order: list[int], shots: int, skip_bad: bool) -> l
         if len(taken) == shots:
             break
         source = files[index]["image"]
-        # A row that carries its photo's bytes (parquet, the Hub) has a path that need not exist here.
+        # If a row holds its photo's bytes (Parquet, the Hub), its path need not exist on this machine.
         reason = why_unusable(source if source["bytes"] is not None else source["path"])
         if reason is None:
             taken.append(index)

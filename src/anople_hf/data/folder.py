@@ -1,6 +1,6 @@
-"""A plain folder of good photos per category, or one folder of good photos.
+"""Reads one plain folder of good photos per category, or a single folder of good photos.
 
-It is what a factory has on the first day.
+This is what a factory has on the first day.
 """
 
 import logging
@@ -14,14 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 def find_categories(root: Path) -> dict[str, Path]:
-    """Folders of photos, sorted; `root` itself if it holds photos and no such folders.
+    """Find folders of photos, sorted; `root` itself if it holds photos and no such folders.
 
     Args:
         root: An existing folder.
 
     Raises:
-        ValueError: A folder `good` beside others, which then hold no good photos: learning from them would be silent
-            damage.
+        ValueError: There is a folder `good` beside others, which probably hold defects and must not be trained on.
     """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = {path.name: path for path in folders if _holds_photos(path)}
@@ -44,9 +43,9 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
     """Rows of one category, sorted; all of them good.
 
     Args:
-        root: Paths in the table are relative to it.
-        category: Its name.
-        folder: Its folder.
+        root: Folder that the table's paths are relative to.
+        category: Name of the category.
+        folder: Folder of the category.
     """
     for photo in find_images(folder):
         yield {

@@ -1,8 +1,8 @@
-"""Any data set that the `datasets` library reads, columns mapped by name: on the Hub, Parquet, `imagefolder`.
+"""Reads any data set of the `datasets` library (the Hub, Parquet, `imagefolder`), with its columns mapped by name.
 
-hub:owner/name                                      a data set of ours, as `anople data push` writes it
-hub:owner/name@v1.0?image=photo&mask=ground_truth   a revision of another's, its columns named
-hub:owner/name?label=state&good=fine&config=small   what counts as good, and a configuration
+hub:owner/name                                      a data set written by `anople data push`
+hub:owner/name@v1.0?image=photo&mask=ground_truth   a revision of another data set, with its column names
+hub:owner/name?label=state&good=fine&config=small   the value that means good, and a configuration
 """
 
 import logging
@@ -28,11 +28,11 @@ class HubSource:
     """A data set by its address.
 
     Attributes:
-        repo: `owner/name` on the Hub, or what `load_dataset` takes: a folder, `parquet`, `imagefolder`.
+        repo: `owner/name` on the Hub, or another argument of `load_dataset`: a folder, `parquet`, `imagefolder`.
         revision: Branch, tag or commit.
         config: Configuration of the data set.
-        columns: Our column names to theirs, out of `COLUMNS`; a column that is not named is taken if it is there.
-        good: Values of the label (else of the defect) column that mean good; compared as lower-case text.
+        columns: Our column names, from `COLUMNS`, to theirs. Columns that are not listed keep our names, if present.
+        good: Values of the label column, or else of the defect column, that mean good; compared as lower-case text.
         folders: For `imagefolder`: the folder of each split.
     """
 
@@ -45,10 +45,10 @@ class HubSource:
 
     @classmethod
     def parse(cls, address: str) -> "HubSource":
-        """Read an address such as `hub:owner/name@v1?mask=ground_truth&good=ok,fine`.
+        """Parse an address such as `hub:owner/name@v1?mask=ground_truth&good=ok,fine`.
 
         Raises:
-            ValueError: Not such an address, or an unknown key.
+            ValueError: The address is malformed or has an unknown key.
 
         Example:
             >>> HubSource.parse("hub:me/parts@v1?image=photo").columns
@@ -73,21 +73,21 @@ def load_hub_data(
 ) -> DatasetDict | dict[str, IterableDataset]:
     """Load a data set into the package's schema; photos are decoded when a row is read.
 
-    Without a category column, the data set's name is the category. Split `train` gives the good photos; every other
-    split (`test`, `validation`) is test, unless there is a split named `test`: then only that.
+    Without a category column, the data set's name is the category. The split `train` gives the good photos. The test
+    split is `test` if it exists, and otherwise all other splits, such as `validation`.
 
     Args:
-        source: Or its address.
+        source: The source, or its address.
         categories: Only these.
-        streaming: Read rows as they are needed; gives `IterableDataset`s.
+        streaming: Read rows on demand; returns `IterableDataset`s.
         options: Passed to `load_dataset`: `cache_dir`, `token`, ...
 
     Returns:
-        `train` and, where there is one, `test`.
+        `train` and, if there is one, `test`.
 
     Raises:
-        ValueError: No image column, no label and no defect column, or a category that is not there.
-        FileNotFoundError, datasets.exceptions.DatasetNotFoundError: As of `load_dataset`.
+        ValueError: The image column is missing, label and defect columns are both missing, or a category is unknown.
+        FileNotFoundError, datasets.exceptions.DatasetNotFoundError: As for `load_dataset`.
     """
     source = HubSource.parse(source) if isinstance(source, str) else source
     given = {"revision": source.revision, "streaming": streaming, **options}
@@ -108,7 +108,7 @@ def load_hub_data(
 
 
 def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str] | None) -> Any:
-    """One split into the package's schema."""
+    """Bring one split into the package's schema."""
     theirs = {name: source.columns.get(name, name) for name in COLUMNS}
     if unknown := sorted(set(source.columns.values()) - set(table.column_names)):
         raise ValueError(
@@ -124,7 +124,7 @@ def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str
     words = {ours: getattr(table.features[name], "int2str", None) for ours, name in present.items()}
 
     def values_of(row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        """The row without its pictures, in our words."""
+        """The row without its images, with our column names."""
         word = {ours: row[present[ours]] for ours in ("label", "defect", "category", "path") if ours in present}
         word = {k: words[k](v) if words[k] and v is not None else v for k, v in word.items()}  # type: ignore[misc]
         good = str(word["label" if word.get("label") is not None else "defect"]).lower() in source.good
@@ -153,7 +153,7 @@ def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str
                     yield {"mask": None} | {ours: row[name] for ours, name in pictures.items()} | values
 
         return IterableDataset.from_generator(generate, features=FEATURES)
-    # Names of photos are read from the photos only where no column has them: that touches every byte.
+    # Photo names come from the photos only if no column has them, because this reads every byte.
     others = [name for name in plain.column_names if name not in pictures.values()]
     others += [] if "path" in present else [pictures["image"]]
     rows = [
@@ -179,7 +179,7 @@ def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str
 
 
 def find_table(root: Path) -> HubSource | None:
-    """A folder on disk that `datasets` reads: Parquet, or `imagefolder` with metadata; else None.
+    """Find a folder that `datasets` reads: Parquet, or `imagefolder` with metadata; otherwise None.
 
     Args:
         root: An existing folder.

@@ -1,6 +1,6 @@
 """The MVTec-AD layout: `<category>/train/good`, `test/<defect or good>`, `ground_truth/<defect>/<stem>_mask.png`.
 
-Where in the paper: sec. 4.1 (MVTec-AD [3]). MPDD looks the same; BTAD calls good parts `ok`.
+One of the data sets of sec. 4.1. MPDD has the same layout; BTAD calls good parts `ok`.
 """
 
 import logging
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_categories(root: Path) -> dict[str, Path]:
-    """Categories of a tree in this layout, sorted; `root` may itself be one. Empty if it is another layout.
+    """Find the categories of a folder in this layout, sorted; `root` may itself be one. Empty if the layout differs.
 
-    In a tree of this layout, folders without `train/good` are left out and named in the log.
+    Folders without `train/good` are skipped and named in the log.
 
     Args:
         root: An existing folder.
@@ -33,13 +33,13 @@ def find_categories(root: Path) -> dict[str, Path]:
 def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of one category, train before test, every listing sorted.
 
-    Masks are paired by stem (`<stem>_mask.*` or `<stem>.*`), never by order. A defective image without one stays, with
-    mask None: it counts for image metrics.
+    A mask belongs to the photo with the same stem (`<stem>_mask.*` or `<stem>.*`), whatever the order. A defective
+    photo without a mask is kept with mask None, because it counts for image metrics.
 
     Args:
-        root: Paths in the table are relative to it.
-        category: Its name.
-        folder: Its folder.
+        root: Folder that the table's paths are relative to.
+        category: Name of the category.
+        folder: Folder of the category.
     """
     for photo in find_images(_good_folder(folder)):
         yield _row(root, category, photo, defect="good", split="train")

@@ -1,6 +1,6 @@
-"""How many photos the published data sets have, per category: what a complete download is checked against.
+"""Photo counts of the published data sets, per category, to check a download against.
 
-Where in the paper: sec. 4.1 and 4.2 name the data sets. Counted in the split files published with them.
+They were counted in the split files published with the data sets.
 """
 
 Counts = tuple[int, int, int]
@@ -88,7 +88,7 @@ TOTALS: dict[str, tuple[Counts, ...]] = {
 
 
 def recognize(categories: list[str]) -> str | None:
-    """Which published data set these categories belong to: the one that has them all; None if there is none.
+    """The published data set that has all these categories, or None.
 
     Example:
         >>> recognize(["bottle", "zipper"]), recognize(["bottle", "mug"])

@@ -1,6 +1,7 @@
-"""Real-IAD: one JSON per category says what is normal, what is a test photo and where its mask lies.
+"""Reads Real-IAD: one JSON file per category lists normal photos, test photos and their masks.
 
-Where in the paper: sec. 4.1 (Real-IAD [43]). The JSON decides: thousands of photos under `NG/` are labeled OK.
+One of the data sets of sec. 4.1. Labels come from the JSON, not from folders: it labels thousands of photos under
+`NG/` as OK.
 """
 
 import json
@@ -13,10 +14,10 @@ PHOTOS = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 
 
 def find_categories(root: Path) -> dict[str, Path]:
-    """The JSON of each category, sorted, in a flat or nested folder; empty if there is none.
+    """Find the JSON file of each category, sorted, in a flat or nested folder. Empty if there is none.
 
     Args:
-        root: Holds `realiad_jsons` (or, for single view, only `realiad_jsons_sv`) and the photos' folder.
+        root: Folder with `realiad_jsons` (or, for single view, only `realiad_jsons_sv`) and the folder of photos.
     """
     for name in LISTS:
         for folder in (root / name / name, root / name):
@@ -29,9 +30,9 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
     """Rows of one category, train before test, each sorted by path.
 
     Args:
-        root: Paths in the table are relative to it.
-        category: Its name.
-        folder: Its JSON.
+        root: Folder that the table's paths are relative to.
+        category: Name of the category.
+        folder: JSON file of the category.
     """
     content = json.loads(folder.read_text(encoding="utf-8"))
     normal, prefix = content["meta"]["normal_class"], content["meta"].get("prefix", category)

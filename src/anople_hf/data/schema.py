@@ -1,7 +1,4 @@
-"""One table for every data set: what a row of the package's data holds.
-
-Where in the paper: sec. 4.1 names the data sets; the layouts are in the modules beside this one.
-"""
+"""The schema of all data sets: the columns of a row. The modules beside this one read the layouts into it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +21,7 @@ FEATURES = Features(
 
 
 def make_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
-    """Rows with file paths as `image` and `mask` to a lazily decoded `datasets.Dataset`.
+    """Make a lazily decoded `datasets.Dataset` from rows with file paths as `image` and `mask`.
 
     Example:
         >>> make_dataset([]).column_names

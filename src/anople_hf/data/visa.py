@@ -1,6 +1,6 @@
-"""VisA as it is downloaded: `split_csv/1cls.csv` names every photo, its label and its mask.
+"""Reads VisA as downloaded: `split_csv/1cls.csv` lists every photo, its label and its mask.
 
-Where in the paper: sec. 4.1 (VisA [52]). The reorganized tree `1cls/<category>/train/good` is read by `mvtec.py`.
+One of the data sets of sec. 4.1. The reorganized tree `1cls/<category>/train/good` is read by `mvtec.py`.
 """
 
 import csv
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def find_categories(root: Path) -> dict[str, Path]:
-    """Categories named by the split file, sorted; empty if there is no such file.
+    """Find the categories in the split file, sorted. Empty if there is no such file.
 
     Args:
-        root: The folder that holds `split_csv`.
+        root: Folder with `split_csv`.
     """
     return {name: root / name for name in sorted({line["object"] for line in _lines(root)})}
 
@@ -22,9 +22,9 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
     """Rows of one category, sorted by path; masks hold class indices 1..9, so anything above 0 is defective.
 
     Args:
-        root: The csv's paths are relative to it.
-        category: Its name.
-        folder: Its folder; not needed, the csv decides.
+        root: Folder that the CSV file's paths are relative to.
+        category: Name of the category.
+        folder: Not used: the CSV file has all paths.
     """
     for line in sorted(_lines(root), key=lambda line: line["image"]):
         if line["object"] != category:

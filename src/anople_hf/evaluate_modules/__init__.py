@@ -1,7 +1,4 @@
-"""Modules for the `evaluate` library: image- and pixel-level scores, usable offline by path and pushable to the Hub.
-
-Where in the paper: the metrics of sec. 4.1.
-"""
+"""Modules for the `evaluate` library: image- and pixel-level scores. They load offline by path and can be pushed."""
 
 from pathlib import Path
 
@@ -9,13 +6,13 @@ MODULES = ("anomaly_image_scores", "anomaly_pixel_scores")
 
 
 def module_path(name: str) -> str:
-    """Where a module lies, for `evaluate.load`; the folder is also what is uploaded to a Space of the Hub.
+    """The path of a module, for `evaluate.load`; its folder is also what is uploaded to a Space.
 
     Args:
         name: One of `MODULES`.
 
     Raises:
-        ValueError: Another name.
+        ValueError: There is no such module.
 
     Example:
         >>> import evaluate

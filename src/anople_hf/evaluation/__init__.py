@@ -1,4 +1,4 @@
-"""How good a detector is: the metrics, and `evaluate()`, which measures a detector on a test set."""
+"""Metrics, and `evaluate()`, which measures a detector on a test set."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["EvaluationResult", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
-    """On demand: `metrics` are wanted where `datasets` is not installed, too."""
+    """Import on demand, so that `metrics` can be used without `datasets`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import measurement

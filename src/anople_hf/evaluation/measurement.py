@@ -1,6 +1,6 @@
-"""`evaluate()`: the table of a detector over a test set, per category and mean, with its protocol.
+"""`evaluate()`: measures a detector on a test set, per category and on average, and records the protocol.
 
-Where in the paper: sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO; per category, then the unweighted mean).
+Implements the evaluation of sec. 4.1: image AUROC and AUPR, pixel AUROC and PRO, and their unweighted mean.
 """
 
 import time
@@ -25,18 +25,18 @@ FPR_LIMIT = 0.3
 
 
 class Detector(Protocol):
-    """What `evaluate()` asks of a detector: `AnoPLeModel`, or one of `anople_hf.baselines`."""
+    """What `evaluate()` needs from a detector: `AnoPLeModel`, or one of `anople_hf.baselines`."""
 
     config: Any
     memory: Any
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device it runs on."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes with."""
+        """The data type it computes in."""
 
     def __call__(self, pixel_values: torch.Tensor, category: Any = None, branch: Any = "both") -> Any:
         """Scores and maps, as in `AnoPLeOutput`."""
@@ -47,12 +47,12 @@ class EvaluationResult:
     """What `evaluate()` found.
 
     Attributes:
-        categories: Metric values in 0..1 by category; None where the data cannot define them.
+        categories: Metric values in 0..1 by category; None where the data do not define them.
         mean: Unweighted mean over the categories that have a value.
-        protocol: How the numbers came about: branch, route, sizes, rules.
-        images: One row per image: path, category, defect, label, score, its decision threshold, and the product that
-            it was recognized as; None where there is none.
-        images_per_second: Scoring speed, reading the files included.
+        protocol: How the numbers were measured: branch, route, sizes, rules.
+        images: One row per image: path, category, defect, label, score, decision threshold and recognized product,
+            or None where there is none.
+        images_per_second: Scoring speed, including reading the files.
     """
 
     categories: dict[str, dict[str, float | None]]
@@ -67,12 +67,12 @@ class EvaluationResult:
 
     @property
     def recognized(self) -> float | None:
-        """Share of the images whose product was recognized rightly; None if that was not asked."""
+        """Share of the images whose product was recognized correctly; None if recognition was not used."""
         asked = [row["recognized"] == row["category"] for row in self.images if row["recognized"] is not None]
         return sum(asked) / len(asked) if asked else None
 
     def errors(self) -> tuple[float | None, float | None]:
-        """Shares of good images called defective, and of defective ones called good; None without any to judge."""
+        """Shares of good images called defective, and of defective images called good; None without such images."""
         shares: list[float | None] = []
         for label in (0, 1):
             judged = [row for row in self.images if row["label"] == label and row["threshold"] is not None]
@@ -81,7 +81,7 @@ class EvaluationResult:
         return shares[0], shares[1]
 
     def table(self, *, more: bool = False) -> str:
-        """The paper's metrics in per cent, as text; `more` gives those that other tables hold."""
+        """The paper's metrics in percent, as text; `more` gives the additional metrics."""
         width = max(len(name) for name in [*self.categories, "category"])
         shown = MORE_METRICS if more else METRICS
         columns = {name: max(13, len(name) + 2) for name in shown}
@@ -106,11 +106,12 @@ def evaluate(
     """Score a test set and measure.
 
     Args:
-        model: Trained, with memory; or a baseline.
+        model: A trained detector with memory, or a baseline.
         processor: Its processor.
-        test: Images in the package's schema, the test split.
-        branch: `both` is the paper's; `prompt` and `memory` are its parts alone.
-        route: Tell the model each image's product: better, faster, another protocol. Never mix both in a table.
+        test: The test split, in the package's schema.
+        branch: `both` is the paper's; `prompt` and `memory` are its two parts.
+        route: Give the model each image's product. Results are better, but it is a different protocol: never mix the
+            two in one table.
         batch_size: Images per pass.
         progress: Show a bar.
 
@@ -169,7 +170,7 @@ def _listed(values: torch.Tensor | None, count: int) -> list[Any]:
 
 
 def mean_of(tables: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """Unweighted mean of each metric over the tables that have it, or None."""
+    """Unweighted mean of each metric over the categories that have a value, or None."""
     columns = {m: [float(t[m]) for t in tables if t[m] is not None] for m in ALL_METRICS}  # type: ignore[arg-type]
     return {m: float(np.mean(values)) if values else None for m, values in columns.items()}
 

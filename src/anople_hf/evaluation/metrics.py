@@ -1,6 +1,6 @@
-"""Ranking metrics of anomaly detection, exact and fast: plain functions on arrays, and an accumulator per category.
+"""Exact metrics of anomaly detection: plain functions on arrays, and an accumulator per category.
 
-Where in the paper: sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO). How they are computed is in `ranking.py`.
+Implements the metrics of sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO); `ranking.py` computes them.
 """
 
 import math
@@ -33,7 +33,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
         labels: Same shape, non-zero where anomalous.
 
     Returns:
-        0..1, or NaN if only one class is there.
+        0..1, or NaN if only one class is present.
 
     Raises:
         ValueError: Shapes differ, or a score is NaN.
@@ -63,7 +63,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def trapezoid_aupr(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under precision over recall by the trapezoidal rule, as some tables have it; a little too hopeful.
+    """Area under precision over recall by the trapezoidal rule, as in some tables; slightly optimistic.
 
     Equal to `auc(recall, precision)` of scikit-learn's `precision_recall_curve`.
 
@@ -82,7 +82,7 @@ def trapezoid_aupr(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The best F1 any threshold reaches; NaN without positives.
+    """The best F1 over all thresholds; NaN without positives.
 
     Example:
         >>> f1_max([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
@@ -94,8 +94,8 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
 def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> float:
     """Area under the per-region overlap, exact: every distinct value is a threshold.
 
-    Each 8-connected defect counts alike, however large. The curve is interpolated at the limit, and its
-    area divided by the limit.
+    Each 8-connected defect has the same weight, however large. The curve is interpolated at the limit, and the
+    area is divided by the limit.
 
     Args:
         anomaly_maps: (N, H, W), higher is more anomalous; good images included.
@@ -106,7 +106,7 @@ def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> 
         0..1, or NaN without a defect or without a normal pixel.
 
     Raises:
-        ValueError: Shapes that do not fit, NaN, or a limit outside 0..1.
+        ValueError: Shapes do not match, a value is NaN, or the limit is outside 0..1.
 
     Example:
         >>> masks = np.zeros((1, 10, 10)); masks[0, 2:4, 2:4] = 1
@@ -117,9 +117,9 @@ def aupro(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> 
 
 
 def aupro_200(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3) -> float:
-    """The variant many published tables use: 200 equally spaced thresholds, rates below the limit rescaled to 0..1.
+    """The variant in many published tables: 200 equally spaced thresholds, rates below the limit rescaled to 0..1.
 
-    Only for comparison with them: it depends on the largest and smallest value and is NaN on a perfect map.
+    Use it only to compare with such tables: it depends on the largest and smallest value, and is NaN on a perfect map.
 
     Args:
         anomaly_maps: (N, H, W).
@@ -131,13 +131,13 @@ def aupro_200(anomaly_maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3)
 
 @dataclass
 class ScoreAccumulator:
-    """Collects the scores of a test set image by image and gives the table per category.
+    """Collects the scores of a test set image by image and computes the table per category.
 
-    Maps are kept in float32 (float16 stays float16) and masks as booleans until the category's row is computed. Who
-    knows that a category is complete calls `finish`, and its maps are let go: memory stays that of one category.
+    Maps are kept in float32 (float16 stays float16) and masks as booleans until the category's row is computed. Call
+    `finish` when a category is complete: its maps are then released, so memory holds one category at a time.
 
     Args:
-        fpr_limit: Of `aupro` and `aupro_200`.
+        fpr_limit: Limit of `aupro` and `aupro_200`.
 
     Example:
         >>> table = ScoreAccumulator()
@@ -162,19 +162,19 @@ class ScoreAccumulator:
         anomaly_map: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> None:
-        """Take one image.
+        """Add one image.
 
         Args:
             category: Its product.
             score: Raw image score.
             label: 0 good, 1 defective.
             anomaly_map: (H, W), or None.
-            mask: (H, W), non-zero on defects; not needed for a good image. A defective one without leaves the category
-                without pixel metrics.
+            mask: (H, W), non-zero on defects; not needed for a good image. If a defective image has no mask, the
+                category gets no pixel metrics.
 
         Raises:
-            ValueError: NaN, a label that is neither 0 nor 1, a map and a mask that do not fit, or a category that was
-                finished.
+            ValueError: A value is NaN, the label is neither 0 nor 1, map and mask do not match, or the category is
+                already finished.
         """
         if category in self._finished:
             raise ValueError(f"{category} was finished; add all its images before.")
@@ -195,10 +195,10 @@ class ScoreAccumulator:
         self._maps.setdefault(category, []).append(pixels)
 
     def finish(self, category: str) -> dict[str, float | None]:
-        """Compute a category's row and let its maps go.
+        """Compute a category's row and release its maps.
 
         Raises:
-            KeyError: No image of it was added.
+            KeyError: The category has no images.
         """
         if category not in self._finished:
             self._finished[category] = self._of(category)

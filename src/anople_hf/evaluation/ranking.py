@@ -1,9 +1,9 @@
-"""`Ranking`: scores of normals and defects in order, made once; every ranking metric is read off it, exactly.
+"""`Ranking`: the sorted scores of normals and defects, from which every ranking metric follows exactly.
 
-Where in the paper: sec. 4.1. PRO is MVTec-AD's: 8-connected regions, integrated up to a false-positive rate.
+Implements the metrics of sec. 4.1. PRO is MVTec-AD's: 8-connected regions, integrated up to a false-positive rate.
 
-Only at a value that some defect has can recall or overlap change, so these values are the only corners of all curves:
-one sort of the normal scores and a search for the few defect scores replace a sort of everything for each metric.
+Recall and overlap change only at the values of defects, so all curves have their corners there. One sort of the normal
+scores and a search for the few defect scores replace sorting everything for each metric.
 """
 
 import math
@@ -17,13 +17,13 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores in order.
+    """Sorted scores.
 
     Attributes:
-        normal: Scores of all negatives, rising.
-        levels: Distinct scores of the positives, falling.
-        hits: How many positives have each of them.
-        overlaps: Mean overlap over all regions that is won at each level (they add up to 1); None for plain scores.
+        normal: Scores of all negatives, ascending.
+        levels: Distinct scores of the positives, descending.
+        hits: Number of positives at each level.
+        overlaps: Mean overlap over all regions that each level adds (they sum to 1); None for plain scores.
     """
 
     normal: NDArray
@@ -33,10 +33,10 @@ class Ranking:
 
     @classmethod
     def of_scores(cls, scores: ArrayLike, labels: ArrayLike) -> "Ranking":
-        """Scores and labels (non-zero where anomalous), of the same shape.
+        """Rank scores with labels (non-zero where anomalous) of the same shape.
 
         Raises:
-            ValueError: Shapes differ, nothing there, or a score is NaN.
+            ValueError: The shapes differ, there are no scores, or a score is NaN.
         """
         values, truth = _numbers(scores), np.asarray(labels) != 0
         if values.shape != truth.shape or not values.size:
@@ -52,10 +52,10 @@ class Ranking:
 
     @classmethod
     def of_maps(cls, anomaly_maps: ArrayLike, masks: ArrayLike) -> "Ranking":
-        """Anomaly maps and masks (non-zero on defects), both (N, H, W).
+        """Rank the pixels of anomaly maps with masks (non-zero on defects), both (N, H, W).
 
         Raises:
-            ValueError: Other shapes, or NaN.
+            ValueError: The shapes differ, or a value is NaN.
         """
         maps, truth = _numbers(anomaly_maps), np.asarray(masks) != 0
         if maps.ndim != 3 or maps.shape != truth.shape:
@@ -80,26 +80,26 @@ class Ranking:
 
     @cached_property
     def positives(self) -> int:
-        """How many anomalous scores there are."""
+        """Number of positives."""
         return int(self.hits.sum())
 
     @cached_property
     def above(self) -> NDArray:
-        """Negatives above each level."""
+        """Number of negatives above each level."""
         return len(self.normal) - np.searchsorted(self.normal, self.levels, side="right")
 
     @cached_property
     def at_least(self) -> NDArray:
-        """Negatives at or above each level."""
+        """Number of negatives at or above each level."""
         return len(self.normal) - np.searchsorted(self.normal, self.levels, side="left")
 
     @cached_property
     def found(self) -> NDArray:
-        """Positives at or above each level."""
+        """Number of positives at or above each level."""
         return np.cumsum(self.hits)
 
     def auroc(self) -> float:
-        """Share of (positive, negative) pairs in order, ties half; NaN if there is none."""
+        """Share of (positive, negative) pairs in the right order, ties count half; NaN without such pairs."""
         if not self.positives or not len(self.normal):
             return math.nan
         twice = int((self.hits * (2 * len(self.normal) - self.above - self.at_least)).sum())
@@ -122,7 +122,7 @@ class Ranking:
         return float(np.sum(self.hits / self.positives * (before + at) / 2))
 
     def f1_max(self) -> float:
-        """The best F1 of any threshold; NaN without positives."""
+        """The best F1 over all thresholds; NaN without positives."""
         if not self.positives:
             return math.nan
         return float(np.max(2 * self.found / (self.found + self.at_least + self.positives)))
@@ -147,7 +147,7 @@ class Ranking:
         return float(np.clip(np.trapezoid(overlap, rate) / fpr_limit, 0.0, 1.0))
 
     def aupro_200(self, fpr_limit: float = 0.3) -> float:
-        """200 equally spaced thresholds, the rates below the limit stretched to 0..1; NaN on a perfect map."""
+        """AUPRO from 200 equally spaced thresholds, rates below the limit rescaled to 0..1; NaN on a perfect map."""
         overlaps = self._overlaps(fpr_limit)
         if overlaps is None:
             return math.nan
@@ -173,7 +173,7 @@ class Ranking:
 
 
 def _numbers(values: ArrayLike) -> NDArray:
-    """An array; float16 as float32, which numpy sorts many times faster."""
+    """Convert to an array, and float16 to float32, which numpy sorts many times faster."""
     array = np.asarray(values)
     return array.astype(np.float32) if array.dtype == np.float16 else array
 

@@ -1,4 +1,4 @@
-"""Other formats: a detector as ONNX, OpenVINO or torch.export, an open_clip checkpoint as a transformers folder."""
+"""Other formats: exports detectors to ONNX, OpenVINO or torch.export, and open_clip checkpoints to transformers."""
 
 from .detector import ExportedDetector
 from .graph import Kind, export

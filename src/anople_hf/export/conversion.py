@@ -1,6 +1,6 @@
-"""An open_clip checkpoint written as a transformers CLIP folder, with a report of what was checked.
+"""Converts an open_clip checkpoint to a transformers CLIP folder, with a report of what was checked.
 
-Where in the paper: sec. 4.1, the backbone.
+The paper's backbone (sec. 4.1) is such a checkpoint.
 """
 
 import json
@@ -39,23 +39,23 @@ def convert_open_clip(
 ) -> dict[str, Any]:
     """Write model, image processor, tokenizer and `conversion.json` into a folder.
 
-    Without `open_clip_torch` installed the report says that every tensor was used once, fits and is finite, and that
-    the files hold the same bits. With it, open_clip's own model is run beside the converted one.
+    Without `open_clip_torch`, the report says that every tensor was used once, has the right shape and is finite, and
+    that the files hold the same bits. If it is installed, open_clip's own model is also run and compared.
 
     Args:
         source: An open_clip checkpoint, named as for `anople_hf.backbones.load_backbone`.
-        folder: Exists and is empty.
-        tokenizer: Folder or Hub id of a tokenizer, for a checkpoint that has none of its own.
-        max_shard_size: Largest weights file, as in `save_pretrained`.
-        progress: Show a bar and say what is done.
+        folder: An existing, empty folder.
+        tokenizer: Folder or Hub id of a tokenizer, for a checkpoint without its own.
+        max_shard_size: Maximum size of a weights file, as in `save_pretrained`.
+        progress: Show a bar and log each step.
         hub: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: Not an open_clip checkpoint, one that cannot be converted, or one that gave other results.
-        OSError: Not on disk and not on the Hub.
+        ValueError: The source is not an open_clip checkpoint, cannot be converted, or gives different results.
+        OSError: The source is neither on disk nor on the Hub.
     """
     checkpoint = find_backbone(source, **hub)
     if not isinstance(checkpoint, OpenClipCheckpoint):
@@ -91,7 +91,7 @@ def convert_open_clip(
 
 
 def _compare_files(folder: Path, weights: dict[str, Tensor]) -> int:
-    """The number of tensors in the written files, after holding each against the one in memory."""
+    """Compare each tensor in the written files with the one in memory, and return their number."""
     left = set(weights)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as shard:
@@ -127,14 +127,14 @@ def _compare(clip: CLIPModel, checkpoint: OpenClipCheckpoint, file: Path) -> dic
 
 @torch.no_grad()
 def compare_towers(clip: CLIPModel, original: Any, *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Largest absolute difference to open_clip's own model, and its largest value: embeddings, every layer.
+    """Largest absolute difference from open_clip's own model, and its largest value, for embeddings and every layer.
 
-    Texts are of different lengths; open_clip gets them padded with 0, transformers with the end of the text.
+    The texts have different lengths. open_clip gets them padded with 0, transformers with the end-of-text token.
 
     Args:
         clip: The converted model.
         original: An `open_clip.model.CLIP` with the same weights.
-        seed: Draws two images and three texts.
+        seed: Seed of the two random images and three random texts.
     """
     vision, text = cast(Any, clip.config.vision_config), cast(Any, clip.config.text_config)
     generator = torch.Generator().manual_seed(seed)
@@ -162,13 +162,13 @@ def compare_towers(clip: CLIPModel, original: Any, *, seed: int = 0) -> dict[str
         original.transformer.resblocks, lambda: original.encode_text(ids.masked_fill(beyond, 0))
     )
     for number, (a, b) in enumerate(zip(ours_layers, theirs_layers, strict=True)):
-        # What stands behind a text's end differs, as the padding does; the causal mask keeps it out of the text.
+        # The tokens after a text's end differ, because the padding does; the causal mask keeps them out of the text.
         ours[f"text_layer_{number}"], theirs[f"text_layer_{number}"] = a[~beyond], b[~beyond]
     return {name: (float((ours[name] - theirs[name]).abs().max()), float(theirs[name].abs().max())) for name in ours}
 
 
 def record_layers(layers: Iterable[nn.Module], run: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """What `run` gives, and what each of the layers gave meanwhile."""
+    """Return the result of `run`, and the outputs of the layers during it."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -1,9 +1,9 @@
-"""`ExportedDetector`: judges photos with the folder that `anople export` wrote, without the model it came from.
+"""`ExportedDetector`: judges photos with a folder written by `anople export`, without the original model.
 
-The numbers are those of sec. 3.4, the decision that of `AnoPLeProcessor`.
+Scores are those of sec. 3.4, and decisions those of `AnoPLeProcessor`.
 
-This file, `images.py` and `decisions.py` need numpy, pillow, scipy and the runtime of the graph, nothing else. They
-are copied into the folder as the package `anople_reader`, for machines that have neither torch nor `anople_hf`.
+This file, `images.py` and `decisions.py` need only numpy, pillow, scipy and the runtime of the graph. The export
+copies them into the folder as the package `anople_reader`, for machines with neither torch nor `anople_hf`.
 """
 
 import hashlib
@@ -28,18 +28,17 @@ Run = Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
 
 
 class ExportedDetector:
-    """A detector as a file: photos in, decisions out.
+    """An exported detector: photos in, decisions out.
 
     Args:
-        about: What `detector.json` says.
+        about: The contents of `detector.json`.
         run: The graph: (B, 3, S, S) to scores (B,), anomaly maps (B, S, S) and, if it recognizes products, their
-            places (B,) in the list `products` of `about`.
+            indices (B,) in the list `products` of `about`.
 
     Attributes:
         about: As given: preprocessing, category, products, calibration, parity, versions.
-        threshold: Score above which a part is defective. None: that of the product that is recognized, if any. May be
-            set.
-        pixel_threshold: Value above which a pixel is marked, likewise.
+        threshold: Score above which a part is defective. None takes that of the recognized product. Can be set.
+        pixel_threshold: Map value above which a pixel is marked; works like `threshold`.
 
     Example:
         >>> about = {
@@ -62,16 +61,16 @@ class ExportedDetector:
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike, *, threads: int | None = None) -> "ExportedDetector":
-        """Open a folder that `anople export` wrote.
+        """Open a folder written by `anople export`.
 
         Args:
             folder: The folder.
-            threads: Of the runtime; None leaves it to the runtime, which takes all cores. With `kind="torch"` it
-                holds for the whole process.
+            threads: Number of threads of the runtime; None lets it use all cores. With `kind="torch"` the number
+                applies to the whole process.
 
         Raises:
-            FileNotFoundError: No exported detector.
-            ValueError: A file is not as it was exported; names it.
+            FileNotFoundError: The folder has no exported detector.
+            ValueError: A file was changed after the export; names it.
             ImportError: The runtime is not installed; says which.
         """
         folder = Path(folder)
@@ -96,7 +95,7 @@ class ExportedDetector:
         return cls(about, OPENERS[about["kind"]](folder / about["graph"], list(about["outputs"]), threads))
 
     def prepare(self, photos: Sequence[Any]) -> NDArray[np.float32]:
-        """What the graph takes, the same bits as `AnoPLeProcessor` makes of the photos.
+        """Make the graph's input from photos; the bits equal those of `AnoPLeProcessor`.
 
         Args:
             photos: As `anople_hf.images.read_image` takes them: paths, bytes, PIL images, arrays, ...
@@ -118,11 +117,11 @@ class ExportedDetector:
             pixel_values: (B, 3, S, S) from `prepare`, any B of at least 1.
 
         Returns:
-            Raw scores (B,), anomaly maps (B, S, S), and places (B,) in the list of products, or None if the graph does
-            not recognize them.
+            Raw scores (B,), anomaly maps (B, S, S), and indices (B,) in the list of products, or None if the graph
+            does not recognize products.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The shape is wrong.
         """
         side = self.about["preprocessing"]["size"]
         if pixel_values.ndim != 4 or not len(pixel_values) or pixel_values.shape[1:] != (3, side, side):
@@ -134,7 +133,7 @@ class ExportedDetector:
         return scores, maps, rest[0] if rest else None
 
     def limits(self, product: int | None) -> tuple[float | None, float | None]:
-        """Threshold and pixel threshold for a place in the list of products; as float32, as scores are compared."""
+        """Threshold and pixel threshold for an index in the list of products, in float32, like the scores."""
         own = {} if product is None else self.about["products"][product]["calibration"] or {}
         image, pixel = (
             own.get(name) if getattr(self, name) is None else getattr(self, name)
@@ -147,12 +146,12 @@ class ExportedDetector:
 
         Args:
             photos: One photo, or a list of them, as for `prepare`.
-            min_region: Smallest region that is reported, in pixels of the graph's map.
+            min_region: Smallest region to report, in pixels of the graph's map.
 
         Returns:
             A dict as from `AnoPLeProcessor.post_process`, at the size of the photo, or a list of them: `score`,
             `threshold`, `pixel_threshold`, `label`, `heat_map` (H, W), `mask` (H, W), `mask_level`, `regions`, and
-            beside them `category`: the product that was told at the export, or is recognized, or None.
+            also `category`: the product given at the export, or the recognized one, or None.
         """
         many = isinstance(photos, (list, tuple))
         images = [read_image(photo) for photo in (photos if many else [photos])]
@@ -207,7 +206,7 @@ def file_digest(path: Path) -> str:
 
 
 def resize_bilinear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map (h, w) at `size`, as torch's bilinear interpolation without `align_corners` gives it, up to rounding.
+    """Resize a map (h, w) to `size` like torch's bilinear interpolation without `align_corners`, up to rounding.
 
     Example:
         >>> resize_bilinear(np.array([[0.0, 1.0]], np.float32), (1, 4)).tolist()
@@ -243,7 +242,7 @@ def _open_openvino(path: Path, outputs: list[str], threads: int | None) -> Run:
         import openvino
     except ImportError as error:
         raise ImportError("this detector runs on OpenVINO: pip install openvino") from error
-    # The hint stands in the graph, too; without it, processors that multiply bfloat16 would do so.
+    # The graph has this hint as well; without it, processors that support bfloat16 would use it.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads

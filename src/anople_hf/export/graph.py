@@ -1,12 +1,12 @@
-"""`export`: a detector as one graph, ONNX, OpenVINO or torch.export, checked against torch before it is written.
+"""`export`: writes a detector as one graph (ONNX, OpenVINO or torch.export) after checking it against torch.
 
-The graph is all of sec. 3.4: tower, decoder, memory, fusion, score.
+The graph holds all of sec. 3.4: tower, decoder, memory, fusion, score.
 
-- transformers' own exporters trace and convert; `transformers.exporters.ExportedModel` opens the folder, too.
-- The memory is in the graph, searched exactly in float32: that of one `category`, or of all. Where the model
-  recognizes the product (`memory_search="product"`), the graph does, and says which.
-- Thresholds, preprocessing and the figures of the check stand beside it in `detector.json`; `detector.py` reads it.
-- The check judges photos with the files themselves. If they differ from torch, nothing is written.
+- transformers' own exporters trace and convert; `transformers.exporters.ExportedModel` also opens the folder.
+- The graph includes the memory of one `category` or of all, and searches it exactly in float32. If the model
+  recognizes the product (`memory_search="product"`), so does the graph, and returns it.
+- `detector.json` holds thresholds, preprocessing and the results of the check; `detector.py` reads it.
+- The check judges photos with the exported files. If the results differ from torch's, nothing is written.
 """
 
 import contextlib
@@ -63,8 +63,8 @@ class ScoringGraph(nn.Module):
     """A model as a function of photos alone.
 
     Args:
-        model: Its weights are shared. The text tower, whose two vectors are stored, is left out; the memory is
-            searched exactly, as the graph does on every machine.
+        model: Its weights are shared. The text tower is left out, because its two vectors are stored. The memory is
+            searched exactly, so that the graph gives the same result on every machine.
         category: Route to one product; None searches all.
         branch: As in `AnoPLeModel.forward`.
     """
@@ -82,7 +82,7 @@ class ScoringGraph(nn.Module):
         self.category, self.branch = category, branch
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """(B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
+        """Map (B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
         found = cast(AnoPLeOutput, self.model(pixel_values, category=self.category, branch=self.branch))
         outputs = {"scores": found.scores, "anomaly_maps": found.anomaly_maps}
         return outputs if found.products is None else outputs | {"products": found.products}
@@ -99,27 +99,28 @@ def export(
     photos: Sequence[Any] = (),
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a folder that judges photos without this model, after checking that it judges them as the model does.
+    """Write a folder that judges photos without this model, after checking that it gives the same results.
 
     Args:
-        model: In float32 on the CPU, with class names and memory as far as `branch` needs them.
+        model: A model in float32 on the CPU, with the class names and memory that `branch` needs.
         processor: Its processor.
         output: Folder to write: the graph, `detector.json`, and the package `anople_reader`.
         kind: `onnx`, `openvino`, or `torch` (`torch.export`, a .pt2 file).
-        category: Search this product's memory only, and decide by its thresholds; None: as the model does with
-            photos of any product.
-        branch: `memory` for a model without class names, `prompt` for one without memory; these have no thresholds.
-        photos: More photos to check with, as the processor takes them; drawn textures and noise are always used.
+        category: Search only this product's memory and use its thresholds; None takes photos of any product, as the
+            model does.
+        branch: `memory` for a model without class names, `prompt` for one without memory; a single branch has no
+            thresholds.
+        photos: More photos for the check, in any form the processor accepts; drawn textures and noise are always used.
         overwrite: Replace an earlier export.
 
     Returns:
-        What `detector.json` holds, and `seconds`.
+        The contents of `detector.json`, and `seconds`.
 
     Raises:
         ImportError: A package is missing; says what to install.
-        ValueError: A model that cannot be exported, or a graph that gives other results.
+        ValueError: The model cannot be exported, or the graph gives different results.
         KeyError: Unknown category.
-        FileExistsError: The output is in the way.
+        FileExistsError: The output exists.
 
     Example:
         >>> import tempfile
@@ -177,7 +178,7 @@ def _require(kind: Kind) -> None:
 def _describe(
     model: AnoPLeModel, processor: AnoPLeProcessor, kind: Kind, category: str | None, branch: Branch
 ) -> dict[str, Any]:
-    """What a reader and a person have to know beside the graph."""
+    """What the reader and a person need besides the graph."""
     config, memory, products = model.config, None, None
 
     def calibration(name: str | None, recognized: bool = False) -> dict[str, Any] | None:
@@ -214,7 +215,7 @@ def _describe(
 
 
 def _preprocessing(processor: AnoPLeProcessor, side: int) -> dict[str, Any]:
-    """What `detector.py` does to a photo, read off the image processor."""
+    """The preprocessing of `detector.py`, taken from the image processor."""
     how = processor.image_processor
     size = (how.size["height"], how.size["width"])
     if size != (side, side) or how.do_center_crop or not (how.do_resize and how.do_rescale and how.do_normalize):
@@ -235,11 +236,11 @@ def _preprocessing(processor: AnoPLeProcessor, side: int) -> dict[str, Any]:
 
 
 def _write_graph(graph: ScoringGraph, kind: Kind, folder: Path) -> list[str]:
-    """Trace, convert and write; the names of the files, the graph's own first."""
+    """Trace, convert and write; return the file names, the graph's own first."""
     from transformers.exporters import DynamoExporter, OnnxExporter, OpenVINOExporter
 
     exporter: Any = {"onnx": OnnxExporter, "openvino": OpenVINOExporter, "torch": DynamoExporter}[kind]
-    # Two photos, because torch.export takes a batch of one for a constant.
+    # Two photos, because torch.export would treat a batch of one as a constant.
     side = graph.model.config.image_size
     example = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -253,7 +254,7 @@ def _write_graph(graph: ScoringGraph, kind: Kind, folder: Path) -> list[str]:
 
 
 def _drop_sources(program: Any, kind: Kind) -> None:
-    """Where in which file each node came from: of no use to a reader, and it names the folders of this machine."""
+    """Remove the source locations of the nodes: they are of no use to a reader, and name this machine's folders."""
     if kind == "onnx":
         for node in program.graph:
             node.metadata_props.clear()
@@ -265,7 +266,7 @@ def _drop_sources(program: Any, kind: Kind) -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Exporters print, log and warn of versions they were not tested with; what would be wrong, the check finds."""
+    """Silence the exporters' prints, logs and version warnings; the check finds real errors."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "transformers")]
     levels = [found.level for found in loggers]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

@@ -1,7 +1,7 @@
-"""Whether an exported detector judges photos as the model does: the same photos through both, all the way.
+"""Checks that an exported detector judges photos as the model does, from the photo to the score.
 
-Exports go wrong in preprocessing, in batch sizes other than the traced one,
-and in bfloat16; so photos are compared, in several batches, not noise alone.
+Exports go wrong in preprocessing, in batch sizes other than the traced one, and in bfloat16. The check therefore uses
+photos in several batch sizes, not just noise.
 """
 
 import logging
@@ -42,15 +42,15 @@ def check_parity(
             products, `products` (B,).
         processor: The model's.
         detector: What was exported.
-        photos: Photos to compare on, in addition to drawn textures, noise and a plain one.
+        photos: Photos to compare, in addition to drawn textures, noise and a plain gray photo.
 
     Returns:
-        For `scores` and `maps` the largest absolute error, its share of the range, and the range; the largest error of
-        the `pixels`; how many `decisions` and recognized `products` differ; numbers of photos and sizes of batches.
+        For `scores` and `maps`, the largest absolute error, its share of the range, and the range; the largest error
+        of the `pixels`; how many `decisions` and recognized `products` differ; the number of photos; the batch sizes.
 
     Raises:
-        ValueError: An error is larger than `SHARE` of the range and than `ROUNDING`, or another product is recognized;
-            says which.
+        ValueError: An error exceeds both `SHARE` of the range and `ROUNDING`, or a recognized product differs; says
+            which.
     """
     photos = [*drawn_photos(), *photos]
     logger.info("comparing with torch on %d photos", len(photos))
@@ -71,7 +71,7 @@ def check_parity(
         scores, maps, products = detector.score(views)
         for name, theirs in (("pixels", views), ("scores", scores), ("maps", maps)):
             values = ours[name].numpy()
-            # A value that is not a number differs from everything.
+            # NaN differs from everything.
             error = np.nan_to_num(np.abs(theirs - values), nan=np.inf).max()
             errors[name] = max(errors[name], float(error))
             if name in ranges:
@@ -111,7 +111,7 @@ def check_parity(
 
 
 def drawn_photos(side: int = 200) -> list[NDArray[np.uint8]]:
-    """Five drawn textures, noise and a plain gray, (side, side * 3 // 2, 3); the same ones every time."""
+    """Five drawn textures, noise and a plain gray photo, (side, side * 3 // 2, 3), the same every time."""
     rng = np.random.default_rng(0)
     shape = (side, side * 3 // 2)
     drawn = [np.clip(draw(shape, rng), 0, 255).astype(np.uint8) for draw in PROCEDURES]

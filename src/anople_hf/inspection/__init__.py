@@ -1,1 +1,1 @@
-"""Judging photos: one batch or a folder that grows, as tables, heat maps and a report."""
+"""Judges photos, one batch at a time or in a growing folder, and writes tables, heat maps and a report."""

@@ -1,6 +1,6 @@
-"""Score photos from disk, batch by batch: decisions and maps.
+"""Judges photos batch by batch: scores, decisions and maps.
 
-Where in the paper: sec. 3.4 for the scores; the decision is ours.
+The scores are those of sec. 3.4; the decision is ours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ from ..processing_anople import AnoPLeProcessor
 
 @dataclass
 class Prediction:
-    """One photo judged.
+    """One judged photo.
 
     Attributes:
         path: The file.
-        photo: What was read from it.
-        category: The product that was told, or that it was recognized as; None if it was compared with all.
-        result: As from `AnoPLeProcessor.post_process`.
+        photo: The photo that was read from it.
+        category: The given or recognized product; None if the photo was compared with all products.
+        result: The result of `AnoPLeProcessor.post_process`.
     """
 
     path: Path
@@ -45,9 +45,9 @@ def judge(
     """Judge one batch of photos in one pass.
 
     Args:
-        model: Trained, with memory.
+        model: A trained model with memory.
         processor: Its processor.
-        photos: At least one: its path, and what `read_image` made of it.
+        photos: At least one photo: its path, and what `read_image` returned.
         category: Route to a known product.
 
     Raises:
@@ -74,15 +74,15 @@ def predict(
     batch_size: int = 16,
     progress: bool = True,
 ) -> Iterator[Prediction]:
-    """Judge photos one batch at a time; memory does not grow with their number.
+    """Judge photos one batch at a time, so that memory does not grow with their number.
 
     Args:
-        model: Trained, with memory.
+        model: A trained model with memory.
         processor: Its processor.
         paths: Readable photos, see `anople_hf.images.check_images`.
         category: Route to a known product.
         batch_size: Photos per pass.
-        progress: Show a bar, with the time that is left.
+        progress: Show a bar with the time left.
 
     Raises:
         KeyError: Unknown category; lists the known ones.

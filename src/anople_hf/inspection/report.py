@@ -1,7 +1,7 @@
-"""A page that shows what was judged: the worst photos, histograms against the thresholds, and the whole table.
+"""Writes the report of a run: the worst photos, histograms against the thresholds, and the whole table.
 
-One HTML file that needs nothing else: pictures are in it, there is no script and nothing from a network, so it can be
-mailed, archived, and opened behind any wall.
+The report is one self-contained HTML file with its pictures inside, without scripts or network access, so it can be
+mailed, archived, and opened behind a firewall.
 """
 
 import base64
@@ -57,18 +57,18 @@ def write_report(
     """Write `report.html` into a folder of results.
 
     Args:
-        rows: What was judged, see `anople_hf.inspection.tables`; at least one.
-        folder: Holds the rows' heat maps.
-        title: Headline, such as the detector's name.
-        scale: Of the heat maps' colors; the pixel threshold lies in its middle. None if each product has its own.
-        worst: Photos shown, those farthest above (or least below) their threshold.
-        most_rows: Rows of the table, highest scores first; the tables beside the page hold them all.
+        rows: At least one row of results, see `anople_hf.inspection.tables`.
+        folder: Folder with the rows' heat maps.
+        title: Title, such as the detector's name.
+        scale: Color scale of the heat maps, with the pixel threshold in the middle. None if each product has its own.
+        worst: Number of photos to show: those farthest above (or least below) their threshold.
+        most_rows: Number of table rows, highest scores first; the tables beside the page hold all rows.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: No rows.
+        ValueError: There are no rows.
     """
     if not rows:
         raise ValueError("a report needs at least one judged photo, got none.")
@@ -104,7 +104,7 @@ _COUNTED = {"defective": "defective", "normal": "normal", "without a threshold":
 
 
 def _excess(row: Row) -> float:
-    """How far a score lies above its threshold; relative to it, because products differ in what is much."""
+    """How far a score lies above its threshold, relative to the threshold, because products have different ranges."""
     limit = row["threshold"]
     return float(row["score"] if not limit else row["score"] / limit)
 
@@ -156,7 +156,7 @@ def _legend(scale: tuple[float, float] | None, *, decided: bool) -> str:
 
 
 def _thumbnail(path: str | Path) -> str:
-    """A small JPEG as a data URI, or "" for a photo that is no longer there."""
+    """A small JPEG as a data URI, or "" if the photo no longer exists."""
     try:
         photo = read_image(Path(path))
     except UnreadableImageError:

@@ -1,7 +1,7 @@
-"""A folder of results that grows photo by photo, survives an interruption, and can be gone on with.
+"""A results folder that grows photo by photo, survives an interruption, and can be continued.
 
-While it grows it is called `OUTPUT.partial`. Each photo's row is written after its pictures, so a row that is there is
-whole, whether the run ended by Ctrl-C or was killed. Finished, the folder gets its tables and its own name.
+While it grows, its name is `OUTPUT.partial`. Each photo's row is written after its pictures, so every row is complete,
+even if the run was stopped by Ctrl-C or killed. When the run is finished, the folder gets its tables and final name.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ ROWS, JOB = ".rows.jsonl", ".job.json"
 
 
 class Results:
-    """What was judged so far, in memory and on disk. Made by `growing_results`.
+    """The results so far, in memory and on disk. Made by `growing_results`.
 
     Args:
-        folder: Existing folder to write to; rows in it are read.
+        folder: Existing folder to write to; its rows are read.
 
     Attributes:
-        folder: Where the files are now.
+        folder: Current folder of the files.
         rows: All rows, those of earlier runs first.
-        taken_over: How many rows were there at the start.
+        taken_over: Number of rows from earlier runs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Results:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many photos are `normal`, `defective`, and `without_threshold`."""
+        """Number of photos that are `normal`, `defective`, and `without_threshold`."""
         labels = [row["label"] for row in self.rows]
         return {name: labels.count(label) for name, label in _COUNTED.items()}
 
@@ -59,8 +59,9 @@ class Results:
         """Write a photo's heat map (an overlay) and mask, then its row.
 
         Args:
-            prediction: The photo, judged.
-            scale: Lowest and highest map value of the colors, one for each product: a good part stays dark.
+            prediction: The judged photo.
+            scale: Lowest and highest map value of the color scale, the same for a whole product, so that good parts
+                stay dark.
 
         Returns:
             The row.
@@ -92,7 +93,7 @@ class Results:
         write_legend(self.folder / "heat_maps.png", scale, threshold)
 
     def _free_name(self, path: Path) -> str:
-        """A PNG name for a photo; photos of the same name from different folders do not overwrite each other."""
+        """A free PNG name for a photo, so that photos of the same name from different folders are both kept."""
         name, number = f"{path.stem}.png", 2
         if name in self._names:
             name = f"{path.parent.name}_{path.stem}.png"
@@ -109,18 +110,18 @@ _COUNTED = {"normal": "normal", "defective": "defective", "without_threshold": "
 def growing_results(
     output: Path, job: dict[str, Any], *, resume: bool = False, overwrite: bool = False
 ) -> Iterator[Results]:
-    """Give `OUTPUT.partial` to write to; on success it takes the place of `output`, else it stays if it holds a row.
+    """Provide `OUTPUT.partial` to write to. On success it replaces `output`; otherwise it stays if it holds a row.
 
     Args:
-        output: The folder to be.
-        job: What the rows depend on, JSON; rows of another job are not gone on with.
-        resume: Go on with `OUTPUT.partial`, or else with `output` itself, if there is one.
-        overwrite: Start over, and replace an earlier output once the new one is whole.
+        output: The final folder.
+        job: Everything the rows depend on, as JSON; results of a different job are not continued.
+        resume: Continue `OUTPUT.partial` or, if there is none, `output` itself.
+        overwrite: Start over, and replace an earlier output when the new one is complete.
 
     Raises:
-        FileExistsError: `output` is in the way, see `check_output`; or `OUTPUT.partial` is, and nobody said whether to
-            resume or to start over.
-        ValueError: `resume`, and the job was another one.
+        FileExistsError: `output` exists, see `check_output`; or `OUTPUT.partial` exists, and neither `resume` nor
+            `overwrite` is set.
+        ValueError: With `resume`, the earlier job was a different one.
     """
     output = Path(output)
     work, continued = _prepare(output, job, resume=resume, overwrite=overwrite)
@@ -139,12 +140,12 @@ def growing_results(
 
 
 def partial_of(output: Path) -> Path:
-    """Where the results stand until they are whole."""
+    """The folder of the results until they are complete."""
     return output.with_name(f"{output.name}.partial")
 
 
 def check_results(output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Refuse what `growing_results` would refuse, before any work; the job aside."""
+    """Refuse what `growing_results` would refuse, except for a different job, before any work is done."""
     output, work = Path(output), partial_of(Path(output))
     if work.exists() and not (work / JOB).exists():
         raise FileExistsError(f"{work} was not written by anople and is in the way; choose another --output.")
@@ -156,7 +157,7 @@ def check_results(output: Path, *, resume: bool = False, overwrite: bool = False
 
 
 def fingerprint(run: Path) -> str:
-    """SHA-256 of a detector's files: scores of one detector are not mixed with those of another."""
+    """SHA-256 of a detector's files, so that scores of different detectors are not mixed."""
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors", "memory_bank.safetensors"):
         if (run / name).exists():
@@ -166,7 +167,7 @@ def fingerprint(run: Path) -> str:
 
 
 def _prepare(output: Path, job: dict[str, Any], *, resume: bool, overwrite: bool) -> tuple[Path, bool]:
-    """The folder to write to, and whether it was a whole output before."""
+    """The folder to write to, and whether it was a complete output before."""
     check_results(output, resume=resume, overwrite=overwrite)
     work = partial_of(output)
     begun = work if work.exists() else output

@@ -1,6 +1,6 @@
-"""Tables of results: one row a judged photo, as CSV, Parquet or JSON lines.
+"""Tables of results: one row per judged photo, as CSV, Parquet or JSON lines.
 
-Every format holds the same columns and every digit of the scores: read back, the numbers are the same.
+Every format holds the same columns and all digits of the scores.
 """
 
 import csv
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Format(StrEnum):
-    """What a table can be written as; its value is the file's ending."""
+    """A file format for tables; its value is the file's suffix."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -31,7 +31,7 @@ def check_formats(formats: Iterable[str]) -> None:
     """Refuse formats that cannot be written, before any work is done.
 
     Raises:
-        ValueError: An unknown one, or Parquet without pyarrow.
+        ValueError: A format is unknown, or Parquet is wanted without pyarrow.
     """
     for name in formats:
         if name not in list(Format):
@@ -46,13 +46,13 @@ def check_formats(formats: Iterable[str]) -> None:
 
 
 def write_table(rows: Sequence[Row], path: Path) -> Path:
-    """Write rows in the format that the file's ending names.
+    """Write rows in the format that the file's suffix names.
 
-    In CSV, missing values are empty and `regions` is JSON; in Parquet and JSON lines both are what they are.
+    In CSV, missing values are empty and `regions` is JSON text; Parquet and JSON lines keep null and lists.
 
     Args:
-        rows: With all `COLUMNS`.
-        path: .csv, .parquet or .jsonl.
+        rows: Rows with all `COLUMNS`.
+        path: File with suffix .csv, .parquet or .jsonl.
 
     Returns:
         The path.
@@ -86,10 +86,10 @@ def json_line(row: Row) -> str:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """Rows of a JSON-lines file. A last line that was cut off, by a kill or a full disk, is left out.
+    """Read the rows of a JSON-lines file. A last line that was cut off, by a kill or a full disk, is skipped.
 
     Raises:
-        ValueError: A broken line before the last; names it.
+        ValueError: A line before the last is broken; names it.
     """
     rows: list[Row] = []
     lines = path.read_bytes().split(b"\n")

@@ -1,7 +1,7 @@
-"""Watching a folder that a camera writes to: photos are read once they are whole.
+"""Watches a folder that a camera writes to, and reads each photo when it is complete.
 
-A file counts as whole when its size and time of change are the same in two looks, one after the other, and it can be
-read. One that cannot is looked at again, in case the camera is slow, and then left out until it changes. Each path is
+A file is complete when its size and modification time are the same in two successive checks, and it can be read. If it
+cannot be read, it is checked once more, in case the camera is slow, and then skipped until it changes. Each path is
 judged once.
 """
 
@@ -31,21 +31,21 @@ def watch(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[list[tuple[Path, Image.Image]]]:
-    """Wait for photos, and give them as they come, in small batches.
+    """Wait for photos, and yield them in small batches as they arrive.
 
     Args:
-        find: Lists the files that are there now; files that do not end as photos do are passed over.
-        every: Seconds between two looks.
-        batch_size: Photos given at once, at most.
+        find: Lists the current files; files without the suffix of a photo are ignored.
+        every: Seconds between two checks.
+        batch_size: Maximum number of photos per batch.
         known: Paths that are not judged again.
-        most: End after so many photos; None for no limit.
-        idle: End after so many seconds in which nothing came and nothing changed; None waits for ever.
-        report: Takes a line for each file that cannot be read.
-        sleep: Waits; for tests.
-        clock: Seconds that only grow; for tests.
+        most: Stop after this many photos; None for no limit.
+        idle: Stop after this many seconds without a new or changed file; None waits forever.
+        report: Called with one line for each file that cannot be read.
+        sleep: Sleep function; for tests.
+        clock: Monotonic clock in seconds; for tests.
 
     Yields:
-        (path, photo) of the next ones, never an empty list.
+        (path, photo) of the next photos, never an empty list.
     """
     known, given = set(known), 0
     looks: dict[Path, State] = {}
@@ -95,7 +95,7 @@ def watch(
 
 
 def _state(path: Path) -> State | None:
-    """Size and time of change, or None for a file that is gone."""
+    """Size and modification time, or None if the file is gone."""
     try:
         found = path.stat()
     except OSError:

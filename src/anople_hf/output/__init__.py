@@ -1,1 +1,1 @@
-"""How results come out: whole files and folders or none, and progress bars."""
+"""Output: files and folders that appear complete or not at all, and progress bars."""

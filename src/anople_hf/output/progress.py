@@ -1,4 +1,4 @@
-"""How often a progress bar is drawn: always fresh for a person, now and then in a log."""
+"""How often a progress bar is drawn: often for a person, rarely in a log."""
 
 import sys
 

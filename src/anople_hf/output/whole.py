@@ -1,7 +1,4 @@
-"""Output folders that appear whole or not at all.
-
-A run that fails must not leave half a model behind.
-"""
+"""Output files and folders that appear complete or not at all: a failed run must not leave half a model behind."""
 
 import os
 import shutil
@@ -14,11 +11,11 @@ MARK = ".anople"
 
 
 def check_output(folder: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output folder that is in the way, before any work is done.
+    """Refuse an existing output folder before any work is done.
 
     Raises:
-        FileExistsError: It exists and `overwrite` is not set, or it was not written by this package.
-        NotADirectoryError: It is a file.
+        FileExistsError: The folder exists and `overwrite` is not set, or this package did not write it.
+        NotADirectoryError: The path is a file.
     """
     if folder.is_file():
         raise NotADirectoryError(f"{folder} is a file; expected a folder to write to.")
@@ -32,11 +29,11 @@ def check_output(folder: Path, *, overwrite: bool = False) -> None:
 
 @contextmanager
 def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`; on success it takes its place, on failure it is removed.
+    """Provide a temporary folder beside `folder`. On success it replaces `folder`; on failure it is deleted.
 
     Args:
         folder: The output.
-        overwrite: Replace an output of an earlier run, only once the new one is complete.
+        overwrite: Replace the output of an earlier run when the new one is complete.
 
     Raises:
         FileExistsError: See `check_output`.
@@ -64,7 +61,7 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def take_place(work: Path, folder: Path) -> None:
-    """Give a folder that is whole the name of the one it replaces, if that exists."""
+    """Rename a complete folder to its final name, replacing the folder there, if any."""
     old = folder.with_name(f".{folder.name}.old")
     if folder.exists():
         folder.rename(old)
@@ -74,9 +71,9 @@ def take_place(work: Path, folder: Path) -> None:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, of the same ending; on success the file there takes its place.
+    """Provide a temporary file name beside `path`, with the same suffix. On success the file there replaces `path`.
 
-    The file's folder is made if needed. Processes that write the same file do not get into each other's way.
+    The file's folder is created if needed. Processes that write the same file do not interfere with each other.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +86,6 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Write a text or bytes as a whole file."""
+    """Write text or bytes as a whole file."""
     with whole_file(path) as file:
         file.write_bytes(content.encode() if isinstance(content, str) else content)

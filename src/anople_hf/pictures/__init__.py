@@ -1,1 +1,1 @@
-"""What is drawn: colors, heat maps over photos, charts, contact sheets, the paper's figures."""
+"""Everything that is drawn: colors, heat maps over photos, charts, contact sheets, and the paper's figures."""

@@ -1,6 +1,6 @@
-"""`attention_maps()`: what the last layer's CLS and scale prefixes attend to, as maps over the photo.
+"""`attention_maps()`: where CLS and the scale prefixes attend in the last layer, as maps over the photo.
 
-Where in the paper: Figure 5 - attention conditioned on the global-view prefix, the local-view prefix and [CLS].
+Implements Figure 5: attention of the global-view prefix, the local-view prefix and [CLS].
 """
 
 import torch
@@ -12,18 +12,18 @@ from ..modeling_anople import AnoPLeModel
 
 @torch.inference_mode()
 def attention_maps(model: AnoPLeModel, pixel_values: Tensor, *, view: int | None = None) -> dict[str, Tensor]:
-    """Attention of single tokens to the patches, mean over the heads of the last layer.
+    """Attention of CLS and the prefix to the patches, averaged over the heads of the last layer.
 
     Args:
-        model: With a scale prefix.
+        model: A model, usually with a scale prefix.
         pixel_values: (B, 3, S, S) from the processor: photos, or one of their crops.
         view: Row of the scale prefix, 0..3 for the crops (row-major); None for the global view.
 
     Returns:
-        `cls` and, if the model has one, `prefix`: (B, g, g), each map adds up to 1.
+        `cls` and, if the model has one, `prefix`: (B, g, g); each map sums to 1.
 
     Raises:
-        ValueError: A view that there is none of, or one of a model without prefix.
+        ValueError: There is no such view, or the model has no prefix.
     """
     if view is not None and (model.prompts.scale_prefix is None or not 0 <= view < LOCAL_VIEWS):
         raise ValueError(f"view={view}: expected 0..{LOCAL_VIEWS - 1}, and a model with a scale prefix.")

@@ -1,8 +1,8 @@
-"""Charts of scores: histograms, ROC and precision-recall curves, bars per category.
+"""Charts of scores: histograms, ROC and precision-recall curves, and bars per category.
 
-Where in the paper: Tables 1-2 as bars; histograms and curves are the usual view behind their image AUROC and AUPR.
+The bars show the metrics of Tables 1-2; histograms and curves show what image AUROC and AUPR are computed from.
 
-A panel per category instead of many lines in one: it reads in gray, and with any number of categories.
+Each category has its own panel, instead of many lines in one: this reads in gray, with any number of categories.
 """
 
 import math
@@ -34,13 +34,13 @@ PANELS_A_ROW = 3
 
 @dataclass
 class ScoreGroup:
-    """Scores that belong in one panel.
+    """The scores of one panel.
 
     Args:
         name: Its title, such as the category.
         scores: Image scores, higher is more anomalous.
-        labels: 0 good, 1 defective, one each; None if unknown.
-        threshold: Above it an image counts as defective; None if not calibrated.
+        labels: 0 good, 1 defective, one per score; None if unknown.
+        threshold: Score above which an image is called defective; None if not calibrated.
     """
 
     name: str
@@ -50,13 +50,13 @@ class ScoreGroup:
 
 
 def draw_histograms(groups: Sequence[ScoreGroup]) -> Figure:
-    """How scores lie on both sides of the thresholds, a panel per group, all on one axis.
+    """Histograms of the scores on both sides of the thresholds, one panel per group, on a common axis.
 
     Args:
         groups: At least one, each with at least one score.
 
     Raises:
-        ValueError: No group.
+        ValueError: There is no group.
     """
     figure, axes = _panels(groups, height=1.7)
     known = [value for group in groups for value in [*group.scores, group.threshold] if value is not None]
@@ -90,10 +90,10 @@ def draw_histograms(groups: Sequence[ScoreGroup]) -> Figure:
 
 
 def draw_roc(groups: Sequence[ScoreGroup]) -> Figure:
-    """True over false positives at every threshold, a panel per group; a dot marks the group's own threshold.
+    """ROC curves, one panel per group; a dot marks the group's own threshold.
 
     Args:
-        groups: With labels of both kinds; a group that lacks one kind says so in its panel.
+        groups: Groups with labels of both kinds; the panel of a group that lacks one kind says so.
     """
     figure, axes = _panels(groups, height=2.3)
     for axis, group in zip(axes, groups, strict=True):
@@ -105,7 +105,7 @@ def draw_roc(groups: Sequence[ScoreGroup]) -> Figure:
 
 
 def draw_precision_recall(groups: Sequence[ScoreGroup]) -> Figure:
-    """Precision over recall at every threshold, a panel per group; a dot marks the group's own threshold.
+    """Precision-recall curves, one panel per group; a dot marks the group's own threshold.
 
     Args:
         groups: As for `draw_roc`.
@@ -123,7 +123,7 @@ def draw_precision_recall(groups: Sequence[ScoreGroup]) -> Figure:
 def draw_category_bars(
     categories: Mapping[str, Mapping[str, float | None]], mean: Mapping[str, float | None]
 ) -> Figure:
-    """Every metric of every category in per cent, a panel per metric, a dashed line at the mean.
+    """Bars of every metric of every category in percent, one panel per metric, with a dashed line at the mean.
 
     Args:
         categories: Values in 0..1 by category and metric, as in `EvaluationResult.categories`; None leaves a gap.
@@ -160,12 +160,12 @@ def draw_category_bars(
 
 
 def write_plots(result: Any, folder: Path, thresholds: Mapping[str, float | None] | None = None) -> list[Path]:
-    """Draw what `evaluate()` found: `scores.png`, `roc.png`, `precision_recall.png`, `categories.png`.
+    """Draw the result of `evaluate()`: `scores.png`, `roc.png`, `precision_recall.png`, `categories.png`.
 
     Args:
         result: An `EvaluationResult`.
-        folder: Is made if needed.
-        thresholds: By category, the detector's own; None where it has none.
+        folder: Output folder; created if needed.
+        thresholds: The detector's thresholds by category; None where it has none.
 
     Returns:
         The four paths.
@@ -185,7 +185,7 @@ def write_plots(result: Any, folder: Path, thresholds: Mapping[str, float | None
 
 
 def curve_counts(scores: Sequence[float], labels: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True and false positives at or above each distinct score, from the highest down, with a leading 0.
+    """Numbers of true and false positives at or above each distinct score, from the highest down, with a leading 0.
 
     Example:
         >>> [counts.tolist() for counts in curve_counts([0.1, 0.7, 0.7, 0.9], [0, 0, 1, 1])]
@@ -247,7 +247,7 @@ def _panels(groups: Sequence[ScoreGroup], height: float) -> tuple[Figure, list[A
 
 
 def _name_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
-    """One name for all panels: at the left and under the lowest row."""
+    """Label the axes once for all panels: at the left and below the bottom row."""
     whole = figure.get_figheight()
     figure.text(0.5, 0.36 / whole, x, fontsize=8, color=FAINT, ha="center")
     figure.text(0.12 / figure.get_figwidth(), 0.5 + 0.2 / whole, y, fontsize=8, color=FAINT, va="center", rotation=90)

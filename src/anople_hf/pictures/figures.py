@@ -1,6 +1,6 @@
-"""The figures that readers of the paper expect of a detector: image features in the plane, and what tokens attend to.
+"""The paper's figures for a detector: image features in the plane, and the attention of single tokens.
 
-Where in the paper: Figures 1c and 4 (features by t-SNE and PCA) and 5 (attention). Figure 3 is `sheets.write_sheet`.
+Implements Figures 1c and 4 (features by t-SNE and PCA) and 5 (attention). Figure 3 is `sheets.write_sheet`.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ MARKERS = "osD^vP*X<>hd"
 
 
 def to_plane(features: NDArray[np.floating], method: Method = "pca", *, seed: int = 0) -> NDArray[np.float64]:
-    """Features (N, d) as points (N, 2).
+    """Project features (N, d) to points (N, 2).
 
     Args:
         features: At least 3 rows.
-        method: `pca`, the two directions of most variance; or `tsne` (needs scikit-learn), neighbors stay together.
-        seed: Of t-SNE.
+        method: `pca`, the two directions of largest variance; or `tsne` (needs scikit-learn), which keeps neighbors.
+        seed: Seed of t-SNE.
 
     Raises:
-        ValueError: Too few rows, or another method.
+        ValueError: There are too few rows, or the method is unknown.
         ImportError: t-SNE without scikit-learn.
 
     Example:
@@ -60,10 +60,10 @@ def to_plane(features: NDArray[np.floating], method: Method = "pca", *, seed: in
 def image_features(
     model: AnoPLeModel, processor: AnoPLeProcessor, photos: datasets.Dataset, *, batch_size: int = 16
 ) -> NDArray[np.float32]:
-    """z_0 of photos, (N, d), of unit length.
+    """The image features z_0 of photos, (N, d), of unit length.
 
     Args:
-        model: Trained.
+        model: A trained model.
         processor: Its processor.
         photos: In the package's schema.
         batch_size: Photos per pass.
@@ -82,13 +82,13 @@ def draw_features(
     *,
     methods: Sequence[Method] = ("pca", "tsne"),
 ) -> Figure:
-    """Photos as points: the marker tells the product, color and filling good from defective.
+    """Draw photos as points: the marker shows the product; color and fill show good or defective.
 
     Args:
         features: (N, d).
-        categories: Of each.
+        categories: Category of each photo.
         labels: 0 good, 1 defective.
-        methods: A panel for each.
+        methods: One panel for each.
     """
     figure = Figure(figsize=(4.6 * len(methods) + 1.6, 4.4), facecolor="white", layout="constrained")
     names = sorted(set(categories))
@@ -121,16 +121,16 @@ def draw_features(
 def draw_attention(
     model: AnoPLeModel, processor: AnoPLeProcessor, photos: datasets.Dataset, rows: Sequence[int]
 ) -> Figure:
-    """Photo, attention of the global-view prefix, of [CLS], and of the local prefixes on their crops, put together.
+    """Draw photo, attention of the global-view prefix, of [CLS], and of the local prefixes on their crops.
 
     Args:
-        model: With a scale prefix.
+        model: A model with a scale prefix.
         processor: Its processor.
         photos: In the package's schema.
-        rows: Which of them.
+        rows: Which photos to draw.
 
     Raises:
-        ValueError: A model without a scale prefix.
+        ValueError: The model has no scale prefix.
     """
     if model.prompts.scale_prefix is None:
         raise ValueError("this model was trained without a scale prefix (scale_prefix=False): nothing to show.")
@@ -168,10 +168,10 @@ def write_figures(
     """Write `features.png` and, for a model with a scale prefix, `attention.png`.
 
     Args:
-        model: Trained.
+        model: A trained model.
         processor: Its processor.
-        test: In the package's schema.
-        folder: Is made if needed.
+        test: Photos in the package's schema.
+        folder: Output folder; created if needed.
         methods: Panels of `features.png`.
 
     Returns:

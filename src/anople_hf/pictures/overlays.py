@@ -1,10 +1,7 @@
-"""Heat maps and outlines over photos.
+"""Draws heat maps and outlines over photos, as in Figure 3 (sec. 4.4).
 
-Where in the paper: the qualitative results (sec. 4.4, fig. 3).
-
-One scale for all: colors stand for the same anomaly values in every image, because the caller gives the scale.
-Stretching each map to its own minimum and maximum would paint a hot spot on every good part. `write_legend` draws the
-scale that a folder of overlays shares.
+The caller gives the scale, so a color stands for the same anomaly value in every image. Scaling each map to its own
+minimum and maximum would put a hot spot on every good part. `write_legend` draws the scale of a folder of overlays.
 """
 
 from pathlib import Path
@@ -37,15 +34,15 @@ def heat_map_overlay(
     Args:
         image: Photo, PIL or uint8 (H, W, 3).
         anomaly_map: (h, w) of any size, resized to the photo (bilinear).
-        threshold: Draws the border of the pixels above it.
-        scale: Values of the map at the bottom and the top of the color map; the same for all images to be compared.
-        alpha: Opacity at the top of the scale, in [0, 1]; it falls to 0 at the bottom: a good part stays a photo.
+        threshold: The pixels above it get an outline.
+        scale: Map values at the bottom and top of the color map; use the same for all images to be compared.
+        alpha: Opacity at the top of the scale, in [0, 1]. It falls to 0 at the bottom, so a good part looks unchanged.
 
     Returns:
         uint8 (H, W, 3).
 
     Raises:
-        ValueError: If the scale is empty or the map is not two-dimensional.
+        ValueError: The scale is empty or the map is not two-dimensional.
 
     Example:
         >>> photo = np.full((48, 64, 3), 90, np.uint8)
@@ -59,14 +56,14 @@ def heat_map_overlay(
         raise ValueError(f"scale is {scale}, expected (low, high) with low < high, the same for all images")
     heat = np.clip((levels - low) / (high - low), 0, 1)
     colors = paint(heat)
-    # Full opacity from the middle on: the upper half, where decisions fall, is told apart by color alone.
+    # Full opacity from the middle on: in the upper half, where decisions fall, color alone shows the value.
     opacity = alpha * np.minimum(1, 2 * heat)[..., None]
     overlay = np.rint((1 - opacity) * photo + opacity * colors).astype(np.uint8)
     return overlay if threshold is None else draw_contour(overlay, levels > threshold, DETECTED)
 
 
 def draw_contour(image: Pixels, region: NDArray[np.bool_], color: Color) -> Pixels:
-    """Draw the border of a region, just inside of it, so that even a single pixel shows, with a dark edge around.
+    """Outline a region along its inner border, so that even a single pixel shows, with a dark edge around it.
 
     Args:
         image: uint8 (H, W, 3).
@@ -74,7 +71,7 @@ def draw_contour(image: Pixels, region: NDArray[np.bool_], color: Color) -> Pixe
         color: RGB, 0..255.
 
     Returns:
-        uint8 (H, W, 3), a copy; the line is 1/160 of the longer side wide, its edge 1/320, both at least a pixel.
+        uint8 (H, W, 3), a copy. The line is 1/160 of the longer side wide, its edge 1/320, both at least a pixel.
     """
     longest = max(region.shape)
     inner = ~ndimage.binary_dilation(~region, iterations=max(1, round(longest / 160)))
@@ -85,10 +82,10 @@ def draw_contour(image: Pixels, region: NDArray[np.bool_], color: Color) -> Pixe
 
 
 def as_pixels(image: Image.Image | Pixels) -> Pixels:
-    """A photo as uint8 (H, W, 3).
+    """Convert a photo to uint8 (H, W, 3).
 
     Raises:
-        ValueError: An array of another type or shape.
+        ValueError: The array has another type or shape.
     """
     pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -97,10 +94,10 @@ def as_pixels(image: Image.Image | Pixels) -> Pixels:
 
 
 def resize_to(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A map (h, w) at (H, W), bilinear; where it shrinks, small spots are averaged, not skipped.
+    """Resize a map (h, w) to (H, W), bilinearly; when it shrinks, small spots are averaged, not skipped.
 
     Raises:
-        ValueError: Not two axes.
+        ValueError: The map does not have two axes.
     """
     array = np.asarray(values, dtype=np.float32)
     if array.ndim != 2:
@@ -110,7 +107,7 @@ def resize_to(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def draw_color_bar(axis: Axes, scale: tuple[float, float], title: str, threshold: float | None = None) -> None:
-    """Fill an axis with the color scale; a threshold is marked in the color of its contour."""
+    """Fill an axis with the color scale, and mark the threshold in the color of its contour."""
     shades = ScalarMappable(Normalize(*scale), COLOR_MAP)
     bar = axis.figure.colorbar(shades, cax=axis, orientation="horizontal")
     bar.outline.set_visible(False)
@@ -127,7 +124,7 @@ def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold:
     Args:
         path: The picture.
         scale: As given to `heat_map_overlay`; None if each product has its own, from 0 to twice its pixel threshold.
-        threshold: The pixel threshold; marked, and explained in the caption.
+        threshold: The pixel threshold, which is marked and explained in the caption.
 
     Returns:
         The path.
@@ -143,5 +140,5 @@ def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold:
 
 
 def color_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
-    """Map values at the two ends of the colors; the pixel threshold, see `calibration_of`, lies in their middle."""
+    """Map values at both ends of the color scale, with the pixel threshold (see `calibration_of`) in the middle."""
     return 0.0, 2 * float(model.config.calibration_of(category, recognized=recognized).get("pixel_threshold", 0.25))

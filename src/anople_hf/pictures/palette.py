@@ -1,11 +1,11 @@
-"""The visual language of all pictures: which color means what, on maps, contours, charts and pages.
+"""The colors of all pictures: what each means on maps, contours, charts and pages.
 
-The paper's fig. 3 shows heat maps in a rainbow, which has no order of lightness.
+The paper's Figure 3 shows heat maps in rainbow colors, whose lightness is not in order.
 
-- Amounts of anomaly: one perceptually uniform map whose lightness only rises, so it reads the same in gray.
-- Good and defective: light blue and dark orange, told apart by color-blind eyes and in gray; charts add a hatch.
-  Never red and green.
-- Contours carry a dark edge, so that they show on bright photos, too.
+- Anomaly values: one perceptually uniform color map whose lightness only rises, so it reads the same in gray.
+- Good and defective: light blue and dark orange, which color-blind people can tell apart, and which differ in gray;
+  charts add a hatch. Never red and green.
+- Contours have a dark edge, so that they also show on bright photos.
 """
 
 import io
@@ -31,19 +31,19 @@ INK, FAINT, LINES = "#222222", "#6b6b6b", "#d9d9d9"
 
 
 def paint(levels: ArrayLike) -> NDArray[np.float64]:
-    """Colors of anomaly levels.
+    """Color anomaly levels.
 
     Args:
         levels: Any shape, 0 (bottom of the scale) to 1 (top).
 
     Returns:
-        RGB in 0..255, one axis more.
+        RGB in 0..255, with one more axis.
     """
     return matplotlib.colormaps[COLOR_MAP](np.asarray(levels))[..., :3] * 255
 
 
 def css(color: Color) -> str:
-    """A color as web pages and matplotlib write it.
+    """Write a color as web pages and matplotlib do.
 
     Example:
         >>> css(DETECTED)
@@ -53,21 +53,21 @@ def css(color: Color) -> str:
 
 
 def plain(axis: Axes) -> None:
-    """Take away what tells nothing: the upper and right border; the others turn pale, labels small."""
+    """Remove the top and right borders of an axis; make the other borders pale and the labels small."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(LINES)
     axis.tick_params(labelsize=7, color=LINES, labelcolor=FAINT)
 
 
 def png(figure: Figure, dpi: int = 120) -> bytes:
-    """A figure as the bytes of a PNG file, without pyplot: threads and servers share no state."""
+    """Render a figure to the bytes of a PNG file, without pyplot, so that threads and servers share no state."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
-    """Write a figure (.png, .pdf, .svg, ...) at once: written aside, then renamed; its folder is made if needed.
+    """Write a figure (.png, .pdf, .svg, ...) as a whole file; its folder is created if needed.
 
     Returns:
         The path.

@@ -1,8 +1,8 @@
-"""Contact sheets: a test set as judged (a good part and one of each kind of defect), and what training learns from.
+"""Contact sheets of a judged test set (a good part and one of each kind of defect), and of the training pairs.
 
-Where in the paper: the qualitative results (sec. 4.4); Fig. 3 shows rows of the first kind.
+The first kind of sheet is Figure 3 of the paper (sec. 4.4).
 
-Nothing here touches pyplot, so that servers and threads share no state.
+Nothing here uses pyplot, so servers and threads share no state.
 """
 
 import textwrap
@@ -42,10 +42,10 @@ class SheetRow:
         image: Photo, PIL or uint8 (H, W, 3).
         anomaly_map: (h, w) of any size, larger where more anomalous.
         score: The image's anomaly score.
-        decision: What the detector says, such as "normal" or "anomalous".
+        decision: The detector's decision, such as "normal" or "anomalous".
         category: The product.
         mask: Ground truth, (h, w), non-zero on defects; None if unknown.
-        threshold: Score above which an image counts as anomalous; None if not calibrated.
+        threshold: Score above which an image is called anomalous; None if not calibrated.
         mask_level: Value of the map above which a contour is drawn; None for no contour.
         name: The photo's name, printed below the decision.
     """
@@ -64,20 +64,20 @@ class SheetRow:
 def contact_sheet(
     rows: Sequence[SheetRow], path: str | Path, *, scale: tuple[float, float] | None = None, title: str = ""
 ) -> Path:
-    """Write a sheet with a row per image: photo, ground truth, heat map, and the score against its threshold.
+    """Write a sheet with one row per image: photo, ground truth, heat map, and the score against its threshold.
 
     Args:
-        rows: What to show, in this order.
-        path: The picture to write (.png, .pdf, .svg, ...). It appears at once: written aside, then renamed.
-        scale: Values of the maps at the bottom and the top of the color map; by default from the lowest to the
-            highest value of all maps of the sheet together.
-        title: Head line.
+        rows: The rows to show, in this order.
+        path: The picture to write (.png, .pdf, .svg, ...). It appears complete or not at all.
+        scale: Map values at the bottom and top of the color map; by default the lowest and highest value of all maps
+            on the sheet.
+        title: Title of the sheet.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: There are no rows.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row, got none")
@@ -128,7 +128,7 @@ def _draw_pictures(axes: Sequence[Axes], row: SheetRow, scale: tuple[float, floa
 
 
 def _draw_decision(axis: Axes, row: SheetRow, limits: tuple[float, float]) -> None:
-    """The verdict, and a bar from the lowest to the highest score of the sheet with a tick at the threshold."""
+    """Draw the decision, and a bar from the lowest to the highest score of the sheet with a tick at the threshold."""
     flagged = row.threshold is not None and row.score > row.threshold
     color = INK if row.threshold is None else DEFECTIVE_TEXT if flagged else GOOD_TEXT
     wrong = ""
@@ -166,11 +166,11 @@ def _draw_legend(figure: Figure, scale: tuple[float, float], foot: float, rows: 
 
 
 def pick_rows(test: datasets.Dataset, per_category: int = 3) -> list[int]:
-    """Indices for a sheet: in each category the first good part, then the first of each kind of defect.
+    """Choose rows for a sheet: in each category the first good part, then the first of each kind of defect.
 
     Args:
-        test: In the package's schema.
-        per_category: Rows a category gets at most.
+        test: Photos in the package's schema.
+        per_category: Maximum number of rows per category.
     """
     seen: dict[str, dict[str, int]] = {}
     for index, (category, defect) in enumerate(zip(test["category"], test["defect"], strict=True)):
@@ -195,12 +195,12 @@ def write_sheet(
     """Judge a few images of each category and draw them: image, ground truth, heat map, decision.
 
     Args:
-        model: Trained, with memory.
+        model: A trained model with memory.
         processor: Its processor.
-        test: In the package's schema.
+        test: Photos in the package's schema.
         path: The PNG.
-        route: Tell the model each image's product.
-        per_category: Rows a category gets at most.
+        route: Give the model each image's product.
+        per_category: Maximum number of rows per category.
 
     Returns:
         The path.
@@ -229,10 +229,10 @@ def write_sheet(
 
 
 def write_pairs(pairs: AnomalyPairs, path: Path) -> Path:
-    """Draw all samples of `pairs`, two a row: the good photo, its twin, and the twin with its anomaly outlined.
+    """Draw all samples of `pairs`, two per row: the good photo, its twin, and the twin with its anomaly outlined.
 
     Args:
-        pairs: As short as the picture shall be.
+        pairs: The samples; all of them are drawn.
         path: The PNG.
 
     Returns:
@@ -252,7 +252,7 @@ def write_pairs(pairs: AnomalyPairs, path: Path) -> Path:
 
 
 def _truth(row: dict[str, Any], photo: Image.Image) -> np.ndarray | None:
-    """The ground truth of a row: empty for a good part, None for a defective one whose mask is missing."""
+    """The ground truth of a row: empty for a good part, None for a defective part without a mask."""
     if row["mask"] is not None:
         return read_mask(row["mask"])
     return None if row["label"] else np.zeros(photo.size[::-1], bool)

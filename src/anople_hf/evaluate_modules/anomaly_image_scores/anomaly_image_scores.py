@@ -1,6 +1,6 @@
 """Image-level scores of anomaly detection for the `evaluate` library.
 
-Where in the paper: sec. 4.1 (image AUROC and AUPR).
+Implements metrics of sec. 4.1 (image AUROC and AUPR).
 """
 
 import datasets

@@ -1,6 +1,6 @@
 """Pixel-level scores of anomaly detection for the `evaluate` library.
 
-Where in the paper: sec. 4.1 (pixel AUROC and PRO).
+Implements metrics of sec. 4.1 (pixel AUROC and PRO).
 """
 
 from typing import Any

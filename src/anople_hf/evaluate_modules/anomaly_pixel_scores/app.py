@@ -1,4 +1,4 @@
-"""The Space of this module: a form to try it."""
+"""The Space of this module: a form to try it out."""
 
 import evaluate
 from evaluate.utils import launch_gradio_widget
