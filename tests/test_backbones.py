@@ -164,3 +164,11 @@ def test_known_backbones_fit_their_real_configurations(name):
     model.memorize(photos[:1], "gear")
     found = model(photos, branch="memory")
     assert found.anomaly_maps.shape == (2, side, side) and found.scores[0] < 1e-6 < found.scores[1]
+
+
+def test_the_page_of_backbones_says_what_the_table_says():
+    page = (Path(__file__).parents[1] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    for name, known in KNOWN.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        source = "embedded" if known.source == EMBEDDED else f"`{known.source}`"
+        assert all(part in row for part in (source, f"{known.megabytes} MB", f"| {known.side} |", known.license))
