@@ -87,6 +87,8 @@ def learn_features(
             raise ValueError(
                 f"{steady} has seen {step * batch:,} views at the full rate: ask for more than {total:,}."
             )
+    if step == steps:
+        return
     source, started = supply(step), time.time() - 3600 * hours
     run = torch.compile(trunk_tokens) if compiled else trunk_tokens
     target = held_back.features.flatten(1, 2).float()

@@ -161,6 +161,8 @@ def learn_words(
             parameter.requires_grad_(True)
     rates = [group["lr"] for o in optimizers for group in o.param_groups]
     step, hours = load_state(state / "words.pt", clip, optimizers, steps)
+    if step == steps:
+        return
     source, started = supply(step), time.time() - 3600 * hours
     seen: dict[str, float] = {}
     while step < steps:
