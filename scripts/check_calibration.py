@@ -13,7 +13,6 @@ from scipy.stats import betabinom
 from seeds import start
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import calibrate, calibrate_on_new
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 
@@ -45,12 +44,11 @@ def main() -> None:
             processor(images=[render(PRODUCTS[name], [11, part, i], 240) for i in range(count)])["pixel_values"]
             for part, count in enumerate((args.shots, args.new, args.judged))
         ]
-        model.memorize(parts[0], name)
+        learned = model.teach(parts[0], name, false_alarm_rate=args.rate).after
         scores = torch.cat([model(batch, category=name).scores for batch in parts[2].split(16)])
         alarms = []
-        for found in (calibrate(model, {name: parts[0]}, false_alarm_rate=args.rate),
-                      calibrate_on_new(model, {name: parts[1]}, false_alarm_rate=args.rate)):  # fmt: skip
-            count = int((scores > found[name].threshold).sum())
+        for found in (learned, model.calibrate(parts[1], name, false_alarm_rate=args.rate).after):
+            count = int((scores > found.threshold).sum())
             alarms.append(f"{count} ({count / args.judged:.1%})")
         print(f"| {name} | {' | '.join(alarms)} |", flush=True)
 

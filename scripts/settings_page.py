@@ -13,8 +13,8 @@ from anople_hf import AnoPLeConfig
 from anople_hf.training.configuration import TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
-LEARNED = {"backbone_config", "class_names", "calibration", "prompt_fingerprint", "backbone_fingerprint"}
-"""Fields that a model records about itself."""
+LEARNED = {"backbone_config", "class_names", "prompt_fingerprint", "backbone_fingerprint"}
+"""Fields that a model writes down about itself."""
 HEAD = """\
 # Settings
 

@@ -1,18 +1,17 @@
-"""Thresholds from good photos: judged without themselves, seeded, kept for products learned earlier."""
+"""How good photos are judged: without themselves, in views that depend on nothing but the photo, and the promise."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from anople_hf import calibration
-from anople_hf.calibration import Calibration, calibrate, calibrate_on_new, conformal_threshold, vary
+from anople_hf.calibration import judge, vary
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
+from anople_hf.images import image_digest
 
 
 @pytest.fixture
@@ -23,34 +22,49 @@ def taught(make_model, photos):
     return model
 
 
-def test_thresholds_by_product_and_for_all(taught, photos):
-    found = calibrate(taught, {"gear": photos[:3], "nut": photos[3:]}, views=3)
-    assert set(found) == {"gear", "nut", "*"} == set(taught.config.calibration)
-    assert found["gear"].num_scores == 9 and found["*"].num_photos == 6 and not found["gear"].guaranteed
-    assert taught.config.calibration["gear"]["threshold"] == found["gear"].threshold > 0
-    again = calibrate(taught, {"gear": photos[:3], "nut": photos[3:]}, views=3)
-    assert again == found
-
-
 @torch.no_grad()
 def test_a_photo_is_judged_without_itself(taught, photos):
-    threshold = calibrate(taught, {"gear": photos[:3]}, views=1)["gear"].pixel_threshold
-    own = taught(photos[:3], category="gear").anomaly_maps.amax()
-    assert threshold > own  # its own patches would have given almost no distance
+    found = judge(taught, "gear", photos[0], image_digest(photos[0]), views=1)
+    own = taught(photos[:1], category="gear").anomaly_maps.amax()
+    assert found.peaks[0] > own  # its own patches would have given almost no distance
+    assert found.distance > float(taught.memory.distances(taught.encode_memory(photos[:1]))[0, 0])
 
 
-def test_single_photo_is_judged_by_its_own_changed_views(make_model, photos):
-    model = make_model()
-    model.memorize(photos[:1], "gear")
-    found = calibrate(model, {"gear": photos[:1]}, views=4)
-    assert found["gear"].threshold > 0 and "only photo" in found["gear"].method
+def test_a_photo_is_judged_the_same_whatever_was_judged_before(taught, photos):
+    alone = judge(taught, "nut", photos[4], image_digest(photos[4]), views=3)
+    judge(taught, "nut", photos[3], image_digest(photos[3]), views=3)
+    assert judge(taught, "nut", photos[4], image_digest(photos[4]), views=3) == alone
+    assert len(alone.scores) == len(alone.peaks) == len(alone.untold_scores) == 3
+    assert judge(taught, "nut", photos[4], image_digest(photos[4]), views=3, seed=1) != alone
 
 
-def test_a_later_product_never_lowers_the_shared_threshold(taught, photos):
-    before = calibrate(taught, {"gear": photos[:3], "nut": photos[3:]}, views=2)["*"].threshold
-    taught.config.calibration["*"]["threshold"] = high = before + 1
-    calibrate(taught, {"nut": photos[3:]}, views=2)
-    assert taught.config.calibration["*"]["threshold"] == high
+def test_a_photo_of_another_product_is_recognized(taught, photos):
+    near = photos[3] + 0.01 * photos[0]
+    taught.memorize(near[None], "gear")
+    assert judge(taught, "gear", near, image_digest(near), views=1).taken_for == "nut"
+    assert judge(taught, "nut", photos[3], image_digest(photos[3]), views=1).taken_for == "gear"
+
+
+@pytest.mark.parametrize("search", ["all", "product"])
+def test_a_recognized_product_needs_no_second_look(search, make_model, photos, monkeypatch):
+    """Telling what was recognized anyway changes nothing, so it is not computed; what is found is that of both."""
+    taught = make_model(memory_search=search)
+    gears, nuts = photos[0] + 0.1 * photos[1:3], photos[5] + 0.1 * photos[1:4]
+    taught.memorize(torch.cat([gears, nuts[2:]]), "gear")  # the last one is a nut
+    taught.memorize(nuts[:2], "nut")
+    shots = [("gear", photo) for photo in (*gears, nuts[2])] + [("nut", photo) for photo in nuts[:2]]
+    asked, forward = [], type(taught).forward
+    monkeypatch.setattr(type(taught), "forward", lambda *a, **k: asked.append(k.get("category")) or forward(*a, **k))
+
+    def judged():
+        return [judge(taught, name, photo, image_digest(photo), views=2) for name, photo in shots]
+
+    found = judged()
+    told = [name for name in asked if name]
+    assert len(asked) - len(told) == 5  # one pass a photo, and a second one for each that was taken for another
+    assert len(told) == 5 if search == "all" else 0 < len(told) < 5
+    monkeypatch.setattr(calibration, "_all_are", lambda *_: False)
+    assert judged() == found
 
 
 def test_varied_views_start_with_the_photo_and_stay_close(photos):
@@ -59,26 +73,6 @@ def test_varied_views_start_with_the_photo_and_stay_close(photos):
     assert torch.equal(views[0], smooth) and views.shape == (5, 3, 48, 48)
     moved = (views[1:] - smooth).flatten(1).norm(dim=1) / smooth.norm()
     assert (moved > 0.01).all() and (moved < 1.5).all()
-
-
-@pytest.mark.parametrize("search", ["all", "product"])
-def test_a_recognized_product_needs_no_second_look(search, taught, photos, monkeypatch):
-    """Telling what was recognized anyway changes nothing, so it is not computed; the thresholds are those of both."""
-    taught.config.memory_search = search
-    shots = {"gear": photos[:3], "nut": photos[3:5]}
-    asked, forward = [], type(taught).forward
-    monkeypatch.setattr(type(taught), "forward", lambda *a, **k: asked.append(k.get("category")) or forward(*a, **k))
-    found = calibrate(taught, shots, views=2)
-    told = [name for name in asked if name]
-    assert len(asked) - len(told) == 5  # one pass a photo, and a second one for each that was taken for another
-    assert len(told) == 5 if search == "all" else 0 < len(told) < 5
-    monkeypatch.setattr(calibration, "_all_are", lambda *_: False)
-    assert calibrate(taught, shots, views=2) == found
-
-
-def test_impossible_rate(taught, photos):
-    with pytest.raises(ValueError, match="false_alarm_rate"):
-        calibrate(taught, {"gear": photos[:3]}, false_alarm_rate=0.0, views=1)
 
 
 def draw_parts(count, part):
@@ -93,7 +87,7 @@ def test_the_promised_rate_is_kept_on_many_drawn_parts(make_model):
     model.memorize(draw_parts(4, part=0), "gear")
     known, new = draw_parts(59, part=1), draw_parts(150, part=2)
     for rate in (0.05, 0.2):
-        found = calibrate_on_new(model, {"gear": known}, false_alarm_rate=rate)["gear"]
+        found = model.calibrate(known, "gear", false_alarm_rate=rate).after
         assert found.guaranteed and found.num_scores == 59
         with torch.no_grad():
             output = model(new, category="gear")
@@ -102,45 +96,3 @@ def test_the_promised_rate_is_kept_on_many_drawn_parts(make_model):
         low, high = betabinom(150, above, 60 - above).interval(0.999)
         assert low <= alarms <= high
         assert above / 60 <= rate
-
-
-def test_new_photos_must_be_new_and_of_a_known_product(taught, photos):
-    with pytest.raises(ValueError, match=r"\[0, 2\] of 'gear' are in the memory"):
-        calibrate_on_new(taught, {"gear": torch.stack([photos[1], photos[5], photos[0]])})
-    with pytest.raises(KeyError, match="known: gear, nut"):
-        calibrate_on_new(taught, {"bolt": photos})
-    found = calibrate_on_new(taught, {"gear": photos[4:]})["gear"]
-    assert not found.guaranteed and found.method == "photos unknown to the memory"
-
-
-@settings(max_examples=50)
-@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=60), rate=st.floats(0.01, 0.5))
-def test_threshold_is_exceeded_by_at_most_the_asked_share(scores, rate):
-    threshold = conformal_threshold(scores, rate)
-    assert threshold in scores
-    assert sum(score > threshold for score in scores) / len(scores) <= rate
-
-
-def test_conformal_rate_is_kept_on_fresh_normals():
-    """Marginal guarantee over many draws: the mean false-alarm rate lies at or under the asked one."""
-    rng = np.random.default_rng(0)
-    rates = []
-    for _ in range(400):
-        threshold = conformal_threshold(rng.gamma(2.0, size=39), 0.05)
-        rates.append((rng.gamma(2.0, size=500) > threshold).mean())
-    assert 0.04 < np.mean(rates) <= 0.05 + 3 * np.std(rates) / 20
-
-
-@pytest.mark.parametrize("rate", [0, 1, -0.1])
-def test_impossible_rates_are_refused(rate):
-    with pytest.raises(ValueError, match="false_alarm_rate"):
-        conformal_threshold([0.1], rate)
-
-
-def test_calibration_says_whether_the_photos_could_promise_the_rate():
-    few = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=4, exchangeable=True, method="m")
-    many = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=True, method="m")
-    seen = Calibration.from_normals([0.1] * 32, [0.1] * 32, 0.05, num_photos=19, exchangeable=False, method="m")
-    assert not few.guaranteed and many.guaranteed and not seen.guaranteed and few.num_scores == 32
-    with pytest.raises(ValueError, match="No scores"):
-        Calibration.from_normals([], [], 0.05, num_photos=0, exchangeable=True, method="m")

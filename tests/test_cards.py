@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from anople_hf.cards import TEMPLATE, CardFacts, bank_card, eval_results_yaml, fill_card, snippets, summarize
+from anople_hf.thresholds import Thresholds
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FACTS = CardFacts(
@@ -48,8 +49,8 @@ def taught(make_model, photos):
     model = make_model()
     model.memorize(photos[:2], "gear")
     model.memorize(photos[2:4], "nut")
-    entry = {"threshold": 0.125, "pixel_threshold": 0.1, "false_alarm_rate": 0.05, "guaranteed": False}
-    model.config.calibration = {"*": entry, "gear": {**entry, "threshold": 0.25}}
+    model.memory.common = Thresholds(0.125, 0.1, 0.05)
+    model.memory.update("gear", thresholds=Thresholds(0.25, 0.1, 0.05, num_photos=2))
     return model
 
 

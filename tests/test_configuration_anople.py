@@ -44,7 +44,7 @@ def test_impossible_settings_are_refused(wrong):
 
 
 def test_round_trip(tmp_path):
-    config = AnoPLeConfig(memory_layers=[1, 3], class_names={"x": "gear"}, calibration={"*": {"threshold": 0.25}})
+    config = AnoPLeConfig(memory_layers=[1, 3], class_names={"x": "gear"})
     config.save_pretrained(tmp_path)
     again = AnoPLeConfig.from_pretrained(tmp_path)
     assert again.to_dict() == config.to_dict()

@@ -31,6 +31,16 @@ def test_a_part_is_defective_above_the_threshold_and_then_marked(score, peak, la
     assert found["mask"].sum() == len(found["regions"]) == (level is not None)
 
 
+def test_ratio_unknown_products_and_the_gray_zone():
+    heat = np.full((4, 4), 0.9, np.float32)
+    assert decide(0.75, heat, **RULE)["ratio"] == 1.5
+    foreign = decide(0.75, heat, **RULE, unknown=True)
+    assert foreign["label"] == "unknown product" and not foreign["mask"].any() and foreign["regions"] == []
+    for score, label in ((0.44, "good"), (0.46, "uncertain"), (0.54, "uncertain"), (0.56, "bad")):
+        found = decide(score, heat, **RULE, gray_zone=0.1)
+        assert found["label"] == label and found["mask"].any() == (score > 0.5)
+
+
 def test_what_has_no_threshold_is_not_decided_or_not_marked():
     heat = np.ones((4, 4), np.float32)
     assert decide(9.0, heat, **RULE | {"threshold": None})["label"] is None

@@ -15,9 +15,10 @@ from safetensors import safe_open
 from sizes import SIDE
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import calibrate
 from anople_hf.hub import ship_code
 from anople_hf.memory import BANK_FILE, MemoryBank
+from anople_hf.teaching import teach
+from anople_hf.thresholds import Thresholds
 
 REPO = "me/line1"
 
@@ -32,7 +33,7 @@ def original(tiny_clip):
     torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)
     model.memorize(photos[:2], "gear", names=["a.png", "/home/someone/secret/b.png"])
     model.memorize(photos[2:4], "nut")
-    calibrate(model, {"gear": photos[:2], "nut": photos[2:4]})
+    teach(model, {"gear": photos[:2], "nut": photos[2:4]})
     return model, processor
 
 
@@ -224,7 +225,6 @@ def test_a_bank_pushed_alone_is_taken_in_by_a_model_without(taught, photos, onli
     taught.push_memory("me/bank")
     assert set(online.files("me/bank")) == {".gitattributes", "README.md", BANK_FILE}
     bare = AnoPLeModel.from_pretrained(REPO, memory=False)
-    bare.config.calibration = None
     bare.load_memory("me/bank")
     with torch.inference_mode():
         found, expected = bare(photos), taught(photos)
@@ -234,11 +234,12 @@ def test_a_bank_pushed_alone_is_taken_in_by_a_model_without(taught, photos, onli
 def test_a_new_bank_in_the_models_repository_brings_its_thresholds(taught, photos, online):
     taught.push_to_hub(REPO)
     taught.memorize(photos[4:], "cap")
-    calibrate(taught, {"cap": photos[4:]})
+    teach(taught, {"cap": photos[4:]})
     taught.push_memory(REPO)
     again = AnoPLeModel.from_pretrained(REPO)
     assert again.memory.categories == ["gear", "nut", "cap"]
-    assert again.config.calibration == taught.config.calibration and "cap" in again.config.calibration
+    for name in (None, "gear", "nut", "cap"):
+        assert again.memory.thresholds_of(name) == taught.memory.thresholds_of(name) is not None
 
 
 def test_foreign_and_stale_banks_are_refused(taught, make_model, photos, online):
@@ -267,24 +268,33 @@ def test_banks_merge(taught, make_model, photos, tmp_path):
     other = make_model()
     other.memorize(photos[:1], "gear")  # one is known there
     other.memorize(photos[4:], "cap")
-    other.config.calibration = {"*": {"threshold": 9.0}, "cap": {"threshold": 0.5}}
+    other.memory.update("cap", thresholds=Thresholds(0.5, 0.5))
     other.save_memory(tmp_path)
-    lower = taught.config.calibration["*"]["threshold"]
+    gear = taught.memory.thresholds_of("gear")
     taught.load_memory(tmp_path / BANK_FILE, merge=True)
     assert {c: len(taught.memory.references(c)) for c in taught.memory.categories} == {"gear": 2, "nut": 2, "cap": 2}
-    assert taught.config.calibration["*"]["threshold"] == 9.0 > lower  # the higher limit holds for both
-    assert taught.config.calibration["cap"] == {"threshold": 0.5} and "gear" in taught.config.calibration
+    assert taught.memory.thresholds_of("cap").threshold == 0.5 and taught.memory.thresholds_of("gear") is gear
+    other.memory.update("gear", thresholds=Thresholds(9.0, 9.0))
+    other.save_memory(tmp_path)
+    before = taught.memory
+    with pytest.raises(ValueError, match=r"gear: .* here \(.*\), 9 there .*thresholds='mine' or 'theirs'"):
+        taught.load_memory(tmp_path, merge=True)
+    assert taught.memory is before
+    taught.load_memory(tmp_path, merge=True, thresholds="mine")
+    assert taught.memory.thresholds_of("gear") == gear
+    taught.load_memory(tmp_path, merge=True, thresholds="theirs")
+    assert taught.memory.thresholds_of("gear").threshold == 9.0
 
 
 def test_remove_one_photo(taught, photos):
     taught.remove("gear", "a.png")
     assert [r.name for r in taught.memory.references("gear")] == ["/home/someone/secret/b.png"]
-    assert "gear" in taught.config.calibration
+    assert taught.memory.thresholds_of("gear") is not None
     assert taught(photos[:1], category="gear", branch="memory").scores > 1e-4  # no longer remembered
     with pytest.raises(KeyError, match="no photo 'a.png'"):
         taught.remove("gear", "a.png")
     taught.remove("gear", "/home/someone/secret/b.png")
-    assert "gear" not in taught.memory.categories and "gear" not in taught.config.calibration
+    assert "gear" not in taught.memory.categories and taught.memory.thresholds_of("gear") is None
 
 
 def test_bank_header_says_where_it_comes_from(taught, tmp_path):
@@ -293,9 +303,11 @@ def test_bank_header_says_where_it_comes_from(taught, tmp_path):
         header = file.metadata()
     assert header["fingerprint"] == taught.fingerprint() and "tiny_clip" in header["backbone"]
     assert set(json.loads(header["versions"])) == {"torch", "transformers"}
-    entry = json.loads(header["references"])["gear"][0]
+    known = json.loads(header["known"])["products"]["gear"]
+    entry = known["photos"][0]
     assert entry["name"] == "a.png" and len(entry["sha256"]) == 64
-    assert MemoryBank.load(tmp_path / BANK_FILE).calibration == taught.config.calibration
+    assert known["thresholds"] == taught.memory.thresholds_of("gear").to_dict()
+    assert MemoryBank.load(tmp_path / BANK_FILE).thresholds_of() == taught.memory.thresholds_of()
 
 
 # -- errors -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The memory bank: closed-form distances, editing, invariances, and its file."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from anople_hf.memory import MemoryBank
+from anople_hf.products import Judged
+from anople_hf.thresholds import Thresholds
 
 
 def features(seed, photos=1, layers=2, patches=5, width=8):
@@ -98,6 +101,10 @@ def test_merge_takes_only_what_is_new():
 
 def test_file_round_trip_is_bit_identical(tmp_path):
     bank, tokens = filled(), features(4, photos=3)
+    judged = Judged((0.1, 0.2), (0.3, 0.4), (0.1, 0.1), (0.3, 0.3), 0.05, "nut")
+    bank.update("gear", word="gear wheel", thresholds=Thresholds(0.2, 0.4), judged={"da": judged},
+                held_out={"dx": judged}, reading={"region": [0, 0, 4, 4]})  # fmt: skip
+    bank.common = Thresholds(0.5, 0.6, method="set by hand")
     bank.save(tmp_path / "bank.safetensors", fingerprint="f" * 64, backbone="b")
     again = MemoryBank.load(tmp_path / "bank.safetensors", fingerprint="f" * 64)
     assert again.layers == [1, 3] and again.categories == ["gear", "nut"]
@@ -105,16 +112,102 @@ def test_file_round_trip_is_bit_identical(tmp_path):
     assert torch.equal(again.match(tokens), bank.match(tokens))
     assert torch.equal(again.match(tokens, "nut"), bank.match(tokens, "nut"))
     assert [p.name for p in tmp_path.iterdir()] == ["bank.safetensors"]
+    before, after = bank.product("gear"), again.product("gear")
+    assert all(getattr(before, name) == getattr(after, name) for name in
+               ("word", "thresholds", "judged", "held_out", "reading"))  # fmt: skip
+    assert [photo.added for photo in before.photos] == [photo.added for photo in after.photos]
+    assert after.photos[0].added.startswith("2")
+    assert again.common == bank.common and again.digests == {"da", "db", "dc", "dx"}
+
+
+def test_all_that_is_known_of_a_product_is_renamed_merged_and_removed_together():
+    bank, other = filled(), MemoryBank([1, 3])
+    bank.update("gear", thresholds=Thresholds(0.2, 0.4), word="gear wheel")
+    bank.rename("gear", "cog")
+    assert bank.categories == ["cog", "nut"] and bank.product("cog").word == "gear wheel"
+    for wrong in ("nut", "*", " ", "a/b"):
+        with pytest.raises(ValueError):
+            bank.rename("cog", wrong)
+    other.merge(bank)
+    assert other.thresholds_of("cog").threshold == 0.2 and other.product("cog").word == "gear wheel"
+    other.remove("cog")
+    assert other.thresholds_of("cog") is None and other.categories == ["nut"]
+    assert bank.thresholds_of("cog").threshold == 0.2
+
+
+def test_a_photo_that_goes_takes_the_promise_along():
+    bank = filled()
+    bank.update("gear", thresholds=Thresholds(0.2, 0.4, 0.05, 30, 30, guaranteed=True, method="calibrated"),
+                judged={"da": Judged((0.1,), (0.1,)), "db": Judged((0.1,), (0.1,))})  # fmt: skip
+    bank.remove("gear", "a")
+    assert not bank.thresholds_of("gear").guaranteed and list(bank.product("gear").judged) == ["db"]
+    bank.add("gear", features(5), names=["b"], digests=["dz"])
+    with pytest.raises(ValueError, match="2 photos of 'gear' are called 'b'; give the digest: db, dz"):
+        bank.remove("gear", "b")
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the last third", "what it says"])
+def test_a_damaged_bank_is_refused_by_name(damage, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    filled().save(path)
+    content = bytearray(path.read_bytes())
+    if damage == "a byte":
+        content[-5] ^= 1
+    elif damage == "the last third":
+        content[-len(content) // 3 :] = bytes(len(content[-len(content) // 3 :]))
+    else:
+        content = content.replace(b'\\"a\\"', b'\\"z\\"')
+    path.write_bytes(content)
+    part = {"what it says": "what it says of its products"}.get(damage, "(gear|nut)/layer")
+    with pytest.raises(ValueError, match=f"bank.safetensors is damaged: {part}"):
+        MemoryBank.load(path)
+
+
+def test_a_bank_of_format_1_becomes_one_of_format_2(tmp_path):
+    bank, path = filled(), tmp_path / "bank.safetensors"
+    entry = {"threshold": 0.2, "pixel_threshold": 0.3, "false_alarm_rate": 0.05, "num_photos": 2, "num_scores": 16,
+             "guaranteed": False, "method": "leave-one-photo-out, 8 views a photo",
+             "normal_quantiles": [0.1] * 20 + [0.2]}  # fmt: skip
+    rows = {f"{name}/layer.{layer}": torch.cat([r.features[i] for r in bank.references(name)])
+            for name in bank.categories for i, layer in enumerate(bank.layers)}  # fmt: skip
+    about = {name: [{"name": r.name, "sha256": r.digest, "patches": 5} for r in bank.references(name)]
+             for name in bank.categories}  # fmt: skip
+    header = {"format": "anople-memory-bank/1", "layers": "[1, 3]", "fingerprint": "f", "backbone": "b",
+              "references": json.dumps(about), "scoring": "{}",
+              "calibration": json.dumps({"gear": entry, "*": entry | {"threshold": 0.4}})}  # fmt: skip
+    save_file(rows, path, metadata=header)
+    for _ in range(2):
+        read = MemoryBank.load(path)
+        assert torch.equal(read.match(features(4)), bank.match(features(4))) and read.categories == ["gear", "nut"]
+        found = read.thresholds_of("gear")
+        assert (found.threshold, found.how) == (0.2, "leave-one-photo-out, 8 views a photo")
+        assert read.thresholds_of("nut") is None and read.thresholds_of().threshold == pytest.approx(0.2)
+        read.save(path)  # the second time it is one of format 2
+
+
+def test_the_common_threshold_is_derived_and_moves_with_a_product_set_by_hand():
+    bank = filled()
+    assert bank.thresholds_of() is None
+    for name, score in (("gear", 0.2), ("nut", 0.4)):
+        digest = bank.references(name)[0].digest
+        judged = Judged((2 * score,), (score,), (score,), (score,))
+        bank.update(name, judged={digest: judged}, thresholds=Thresholds(2 * score, score, 0.05, 1))
+    assert bank.thresholds_of().threshold == 0.4 and bank.thresholds_of().num_photos == 2
+    bank.update("nut", thresholds=Thresholds(0.6, 0.4, 0.05, 1, method="set by hand"))
+    assert bank.thresholds_of().threshold == pytest.approx(0.3)  # 0.6 is three quarters of what the photo set
+    bank.remove("nut")
+    assert bank.thresholds_of().threshold == 0.2 and bank.thresholds_of("bolt") is None
 
 
 def test_thresholds_of_other_settings_are_left_out(tmp_path, caplog):
-    path, calibration = tmp_path / "bank.safetensors", {"gear": {"threshold": 0.2}}
-    filled().save(path, calibration=calibration, scoring={"memory_search": "product", "temperature": 0.02})
-    for scoring in (None, {"temperature": 0.02, "memory_search": "product"}):
-        assert MemoryBank.load(path, scoring=scoring).calibration == calibration
+    path, bank, entry = tmp_path / "bank.safetensors", filled(), Thresholds(0.2, 0.3)
+    bank.update("gear", thresholds=entry)
+    bank.save(path, scoring={"memory_search": "all", "temperature": 0.02})
+    for scoring in (None, {"temperature": 0.02, "memory_search": "all"}):
+        assert MemoryBank.load(path, scoring=scoring).thresholds_of("gear") == entry
     assert not caplog.records
-    bank = MemoryBank.load(path, scoring={"memory_search": "all", "temperature": 0.02})
-    assert bank.calibration == {} and len(bank) == 3 and "calibrate again" in caplog.text
+    bank = MemoryBank.load(path, scoring={"memory_search": "product", "temperature": 0.02})
+    assert bank.thresholds_of("gear") is None and len(bank) == 3 and "calibrate again" in caplog.text
 
 
 def test_what_is_prepared_stays_while_nothing_moves():

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.configuration_anople import SHARED
 from anople_hf.scoring import abnormal_probability, fuse, resize_map
+from anople_hf.thresholds import Thresholds
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def taught(make_model, photos):
     torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)
     model.memorize(photos[:2], "gear", names=["a.png", "b.png"])
     model.memorize(photos[2:4], "nut")
-    entry = {"threshold": 0.125, "pixel_threshold": 0.0625}
-    model.config.calibration = {SHARED: entry, "gear": {**entry, "threshold": 0.25}}
+    model.memory.common = Thresholds(0.125, 0.0625)
+    model.memory.update("gear", thresholds=Thresholds(0.25, 0.0625))
     return model.eval()
 
 
@@ -156,7 +156,7 @@ def test_memorize_adds_a_product_and_remove_takes_it_out(taught, photos):
     after = taught(photos)
     assert torch.equal(before.scores, after.scores)
     taught.remove("gear")
-    assert list(taught.config.calibration) == [SHARED]
+    assert taught.memory.thresholds_of("gear") is None and taught.memory.thresholds_of() is not None
 
 
 def test_gradients_reach_every_learned_part_and_never_clip(make_model, tiny_clip, photos):

@@ -3,6 +3,7 @@
 import copy
 import http.server
 import threading
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -13,8 +14,9 @@ from sizes import SIDE
 from transformers import pipeline
 
 from anople_hf import AnomalyDetectionPipeline, AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import Calibration, calibrate, normal_probability
 from anople_hf.images import UnreadableImageError
+from anople_hf.teaching import teach
+from anople_hf.thresholds import Thresholds, normal_probability
 
 TASK = "image-anomaly-detection"
 
@@ -40,7 +42,7 @@ def original(tiny_clip):
     }
     for category, pixels in views.items():
         model.memorize(pixels, category)
-    calibrate(model, views)
+    teach(model, views)
     return model, processor
 
 
@@ -84,15 +86,15 @@ def test_one_photo_in_every_form(detector, by_hand, tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_recognized_product_is_named_and_its_own_scores_count(detector, by_hand, batch_size):
     detector.model.config.memory_search = "product"
-    calibration = detector.model.config.calibration
-    calibration["gear"]["threshold"] = calibration["gear"]["pixel_threshold"] = 1e-4
-    del calibration["nut"]  # has to do with the common ones
+    bank = detector.model.memory
+    bank.update("gear", thresholds=replace(bank.thresholds_of("gear"), threshold=1e-4, pixel_threshold=1e-4))
+    bank.update("nut", thresholds=None)  # has to do with the common ones
     found = detector(PHOTOS[:4], batch_size=batch_size)
     assert [result["category"] for result in found] == ["gear", "gear", "nut", "nut"]
     for photo, result in zip(PHOTOS, found, strict=False):
-        entry = calibration.get(result["category"], calibration["*"])
+        entry = bank.thresholds_of(result["category"], recognized=True)
         assert result["score"] == pytest.approx(by_hand(photo, result["category"])["score"], abs=1e-6)
-        assert result["threshold"] == pytest.approx(entry["threshold"])
+        assert result["threshold"] == pytest.approx(entry.threshold)
         assert result["normal_probability"] == normal_probability(result["score"], entry)
     single = detector(PHOTOS[0])
     assert single["category"] == "gear" and single["threshold"] == pytest.approx(1e-4)
@@ -182,17 +184,17 @@ def test_category_mistakes(detector):
         detector(PHOTOS[0], categorie="gear")
 
 
-def test_memorize_teaches_and_calibrates(detector, tmp_path):
+def test_teaching_sets_a_threshold(detector, tmp_path):
     PHOTOS[4].save(tmp_path / "cap.png")
     before = detector(PHOTOS[4], category="nut")["score"]
-    detector.memorize([tmp_path / "cap.png", draw(8)], category="cap", views=4)
+    detector.teach([tmp_path / "cap.png", draw(8)], category="cap", views=4)
     assert detector.model.memory.categories == ["gear", "nut", "cap"]
     assert detector.model.memory.references("cap")[0].name == str(tmp_path / "cap.png")
     result = detector(PHOTOS[4], category="cap")
     assert result["score"] < before and result["label"] == "normal"
     assert result["normal_probability"] > 0.5
     with pytest.raises(UnreadableImageError, match=r"gone\.png"):
-        detector.memorize(str(tmp_path / "gone.png"), category="cap")
+        detector.teach(str(tmp_path / "gone.png"), category="cap")
 
 
 def test_label_mask_and_boxes_follow_the_thresholds(detector):
@@ -207,7 +209,8 @@ def test_label_mask_and_boxes_follow_the_thresholds(detector):
 
 
 def test_without_thresholds_nothing_is_claimed(detector):
-    detector.model.config.calibration = None
+    for name in detector.model.memory.categories:
+        detector.model.memory.update(name, thresholds=None)
     result = detector(PHOTOS[4])
     assert (result["label"], result["threshold"], result["normal_probability"]) == (None, None, None)
     assert not np.asarray(result["mask"]).any()
@@ -230,17 +233,16 @@ def test_saved_pipeline_loads_again(detector, tmp_path):
 def test_normal_probability_is_the_share_of_good_parts_beyond():
     generator = np.random.default_rng(0)
     known, new = generator.normal(size=400), generator.normal(size=4000)
-    found = Calibration.from_normals(known.tolist(), [1.0], 0.05, num_photos=400, exchangeable=True, method="")
-    found = found.to_dict()
+    found = Thresholds.from_normals(known.tolist(), [1.0], 0.05, num_photos=400, exchangeable=True)
     values = np.array([normal_probability(score, found) for score in new])
     for share in (0.05, 0.25, 0.5, 0.75):  # a p-value of normals is uniform
         assert abs((values <= share).mean() - share) < 0.05
     order = np.argsort(new)
     assert (np.diff(values[order]) <= 0).all()
-    assert normal_probability(found["threshold"], found) == pytest.approx(0.05, abs=0.01)
+    assert normal_probability(found.threshold, found) == pytest.approx(0.05, abs=0.01)
     assert normal_probability(100.0, found) == pytest.approx(1 / 401)
     assert normal_probability(-100.0, found) == 1.0
-    assert normal_probability(0.0, {"threshold": 1.0}) is None  # a calibration of an earlier version
+    assert normal_probability(0.0, Thresholds(1.0, 1.0)) is None  # set by hand, nothing was learned
 
 
 def test_batches_of_arrays(original):

@@ -8,8 +8,8 @@ from sizes import SIDE
 from transformers import AutoModel, CLIPConfig, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import calibrate
 from anople_hf.checkpoint_anople import backbone_digest
+from anople_hf.teaching import teach
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def original(tiny_clip):
     torch.nn.init.normal_(model.decoder.refine.weight, std=0.1)
     model.memorize(photos[:2], "gear")
     model.memorize(photos[2:4], "nut")
-    calibrate(model, {"gear": photos[:2], "nut": photos[2:4]}, views=2)
+    teach(model, {"gear": photos[:2], "nut": photos[2:4]}, views=2)
     return model
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump
 
-from .configuration_anople import SHARED
 from .hub import is_hub_id, public_name
 
 METRIC_NAMES = {
@@ -65,7 +64,7 @@ from transformers import pipeline
 
 detector = pipeline("image-anomaly-detection", model="{{ repo_id }}")
 result = detector("photo.png")  # score, normal_probability, label, heat_map, mask, boxes
-detector.memorize(["photo.png"], category="my product")
+detector.teach(["photo.png"], category="my product")
 ```
 
 Without `anople_hf`, with the code in this repository (read it first):
@@ -102,14 +101,13 @@ The owner did not say where the photos come from or under which license.
 {%- endif %}
 {%- if shots.categories %} The training photos, chosen with seed {{ shots.seed }}, are listed in `shots.json`.{% endif %}
 
-| product | good photos in memory | threshold | requested false-alarm rate | guaranteed |
+| product | good photos remembered | threshold | asked false-alarm rate | what it stands on |
 |---|---|---|---|---|
 {% for name, count in categories.items() -%}
-{% set entry = calibration.get(name, {}) -%}
-| {{ name }} | {{ count }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, only a target") if entry.guaranteed is defined else "-" }} |
+{% set entry = thresholds[name] -%}
+| {{ name }} | {{ count }} | {{ "%.4f" | format(entry.threshold) if entry else "none" }} | {{ entry.false_alarm_rate or "-" if entry else "-" }} | {{ entry.promise if entry else "-" }} |
 {% endfor -%}
-{% set entry = calibration.get(shared, {}) -%}
-| any (not given) | {{ categories.values() | sum }} | {{ "%.4f" | format(entry.threshold) if entry.threshold is defined else "none" }} | {{ entry.false_alarm_rate if entry.false_alarm_rate is defined else "-" }} | {{ ("yes" if entry.guaranteed else "no, only a target") if entry.guaranteed is defined else "-" }} |
+| any (not given) | {{ categories.values() | sum }} | {{ "%.4f" | format(common.threshold) if common else "none" }} | {{ common.false_alarm_rate or "-" if common else "-" }} | {{ common.promise if common else "-" }} |
 
 Thresholds come from good photos alone. `normal_probability` is a conformal p-value: the share of good parts that are
 expected to look at least as anomalous. It is not the probability that a part is good.
@@ -249,8 +247,8 @@ def fill_card(
         config=model.config,
         backbone=_backbone_name(backbone),
         categories={c: len(photos) for c, photos in references.items()},
-        calibration=model.config.calibration or {},
-        shared=SHARED,
+        thresholds={c: model.memory.thresholds_of(c) for c in references},
+        common=model.memory.thresholds_of(),
         learned=sum(p.numel() for n, p in model.named_parameters() if not n.startswith("clip.") or "lora_" in n),
         frozen=sum(p.numel() for n, p in model.named_parameters() if n.startswith("clip.") and "lora_" not in n),
         training=training,

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -22,11 +23,16 @@ from transformers.utils import cached_file, resolve_revision
 
 from .backbones import HUB_OPTIONS, load_backbone
 from .cards import bank_card, fill_card
-from .configuration_anople import SHARED, AnoPLeConfig
+from .configuration_anople import AnoPLeConfig
 from .hub import CARD, WEIGHTS, commit_folder, drop_paths, is_hub_id, open_repository, public_name, ship_code
 from .lora import add_lora, is_lora, set_learning
-from .memory import BANK_FILE, MemoryBank
+from .memory import BANK_FILE, Choice, MemoryBank
 from .prompts import CoupledPrompts
+from .teaching import Report, forget
+from .thresholds import Thresholds
+from .views import VIEWS_FILE, load_views, save_views
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 COMMIT = ("commit_message", "commit_description", "private", "token", "revision", "create_pr")
@@ -181,79 +187,114 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         bank = memory and _bank_file(source, files)
         if bank:
             model.memory = MemoryBank.load(bank, fingerprint=model.fingerprint()).to(model.device)
-            model.config.calibration = model.memory.calibration or model.config.calibration
+            model._take_views(source, files)
+            model._take_thresholds(source)
         return model
 
-    def remove(self, category: str, name: str | None = None) -> None:
-        """Remove a product from the memory, with its threshold, or one of its photos by name.
+    def _take_views(self, source: Any, files: dict[str, Any]) -> None:
+        """Read the pictures of remembered photos, if they are there."""
+        quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        path = cached_file(source, VIEWS_FILE, **quiet, **files)
+        if path is not None:
+            self.memory.views = load_views(path, self.memory.digests)
+
+    def _take_thresholds(self, source: Any) -> None:
+        """Thresholds in `config.json`, where they stood once: taken if the bank has none, else they do not count."""
+        path = Path(source) / "config.json"
+        known = json.loads(path.read_text(encoding="utf-8")).get("calibration") if path.is_file() else None
+        differing = []
+        for name, entry in (known or {}).items():
+            if name not in self.memory.categories:
+                continue
+            found = self.memory.product(name).thresholds
+            if found is None:
+                self.memory.update(name, thresholds=Thresholds.from_dict(entry))
+            elif found.threshold != entry.get("threshold"):
+                differing.append(name)
+        if differing:
+            logger.warning(
+                "%s: the thresholds in config.json are not used (%s); they stand in %s. To set one by hand: "
+                "anople threshold RUN PRODUCT VALUE",
+                source, ", ".join(differing), BANK_FILE,
+            )  # fmt: skip
+
+    def remove(self, category: str, name: str | None = None) -> Report:
+        """Take a product out of the memory with all that is known of it, or one of its photos by name or digest.
+
+        Where a photo goes, the others are judged anew and the product's thresholds set by them.
+
+        Returns:
+            What changed and why.
 
         Raises:
             KeyError: Unknown category or photo.
         """
-        self.memory.remove(category, name)
-        if self.config.calibration and category not in self.memory.categories:
-            self.config.calibration = {c: v for c, v in self.config.calibration.items() if c != category}
+        return forget(self, category, name)  # type: ignore[arg-type]  # every checkpoint is a model
 
-    def load_memory(self, source: str | os.PathLike, *, merge: bool = False, **hub: Any) -> None:
-        """Load a memory bank. Its thresholds are used if they were learned with the same settings.
+    def load_memory(
+        self,
+        source: str | os.PathLike,
+        *,
+        merge: bool = False,
+        thresholds: Choice | None = None,
+        **hub: Any,
+    ) -> None:
+        """Take in a memory bank with its products' thresholds, if they were learned with the same settings.
 
         Args:
             source: A `memory_bank.safetensors`, or a folder or Hub id that holds one.
-            merge: Add its photos to those already in memory, instead of replacing them. If both have a threshold for
-                an unknown product, the higher one is kept.
+            merge: Add its products and photos to those already here, instead of replacing them.
+            thresholds: With `merge`: whose hold for a product that both know with other ones, `mine` or `theirs`.
             hub: `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, as in `from_pretrained`.
 
         Raises:
-            ValueError: Not a memory bank, or that of another model; the memory is unchanged.
+            ValueError: Not a bank, or one of another model, or thresholds differ and nobody said whose hold; the
+                memory stays as it was.
             OSError: There is no such file.
         """
         if Path(source).is_absolute() and not Path(source).exists():
             raise FileNotFoundError(f"no memory bank at {source}; expected a {BANK_FILE}, a folder or a Hub id.")
         path = source if os.path.isfile(source) else cached_file(os.fspath(source), BANK_FILE, **hub)
         bank = MemoryBank.load(str(path), fingerprint=self.fingerprint(), scoring=self.config.scoring).to(self.device)
-        mine = (self.config.calibration or {}) if merge else {}
+        views = Path(str(path)).parent / VIEWS_FILE
+        if views.is_file():
+            bank.views = load_views(views, bank.digests)
         if merge:
-            self.memory.merge(bank)
-        else:
-            self.memory = bank
-        found = mine | bank.calibration
-        if SHARED in mine and SHARED in bank.calibration:
-            found[SHARED] = max(mine[SHARED], bank.calibration[SHARED], key=lambda entry: entry["threshold"])
-        self.config.calibration = found or None
+            merged = self.memory.without([])
+            merged.merge(bank, thresholds=thresholds)
+            bank = merged
+        self.memory = bank
 
     def save_memory(self, folder: str | os.PathLike) -> None:
-        """Write `memory_bank.safetensors` into a folder, and the thresholds into its `config.json`, if it has one.
+        """Write `memory_bank.safetensors` into a folder, and beside it the remembered photos as the model saw them.
 
-        In a folder that `save_pretrained` wrote, this updates the checkpoint after `memorize` or `remove`; the weights
-        are unchanged. If the memory is empty, an earlier bank is deleted.
+        In a folder that `save_pretrained` wrote, this updates the checkpoint after `teach`, `memorize` or `remove`;
+        all else stays as it is. An empty memory takes an earlier bank away.
 
         Args:
             folder: An existing folder.
         """
-        folder = Path(folder)
-        self._write_bank(folder)
-        if (folder / "config.json").is_file():
-            on_disk = AnoPLeConfig.from_pretrained(folder)
-            on_disk.calibration = self.config.calibration
-            temporary = folder / "config.json.tmp"
-            on_disk.to_json_file(temporary)
-            temporary.replace(folder / "config.json")
+        self._write_bank(Path(folder))
 
-    def _write_bank(self, folder: Path, *, public: bool = False) -> None:
-        """`public` removes this machine's folders from the names of photos and backbone."""
-        if not len(self.memory):
+    def _write_bank(self, folder: Path, *, public: bool = False, views: bool = True) -> None:
+        """`public` leaves the folders of this machine out of the names of photos and backbone."""
+        bank, name = self.memory, self.config.backbone or "in the checkpoint"
+        if views and bank.views and len(bank):  # first, so that a bank never stands without them
+            save_views(folder / VIEWS_FILE, bank.views)
+        else:
+            (folder / VIEWS_FILE).unlink(missing_ok=True)
+        if not len(bank):
             (folder / BANK_FILE).unlink(missing_ok=True)
             return
-        bank, name = self.memory, self.config.backbone or "in the checkpoint"
         if public:
             bank, name = bank.renamed(public_name), public_name(name)
-        about = {"calibration": self.config.calibration, "scoring": self.config.scoring}
-        bank.save(folder / BANK_FILE, fingerprint=self.fingerprint(), backbone=name, **about)
+        bank.save(folder / BANK_FILE, fingerprint=self.fingerprint(), backbone=name, scoring=self.config.scoring)
 
     def push_memory(
         self,
         repo_id: str,
         *,
+        views: bool = False,
         commit_message: str | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
@@ -265,7 +306,8 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         Absolute paths of photos are not published, only the photos' own names.
 
         Args:
-            repo_id: Repository; if it does not exist, it is created with a short card.
+            repo_id: Is created if it is not there, with a short card.
+            views: Push the remembered photos, too, as the model saw them: small pictures of your parts.
             commit_message: First line of the commit.
             private: For a new repository.
             token: As everywhere in `huggingface_hub`.
@@ -279,7 +321,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             raise ValueError("the memory is empty, nothing to push: call model.memorize(images, category=...) first.")
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            self._write_bank(folder, public=True)
+            self._write_bank(folder, public=True, views=views)
             repo_id, there = open_repository(repo_id, private=private, token=token, revision=revision)
             if CARD not in there:
                 bank_card(self, repo_id).save(folder / CARD)
@@ -297,6 +339,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         extra_files: Mapping[str, str | Path] | None = None,
         save_backbone: bool | None = None,
         with_code: bool = True,
+        views: bool = False,
         commit_message: str | None = None,
         commit_description: str | None = None,
         private: bool | None = None,
@@ -316,6 +359,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             save_backbone: Also write CLIP's weights. None: only if others cannot load it by its id, because it is a
                 local folder or the embedded backbone.
             with_code: Ship the files that `trust_remote_code` needs.
+            views: Push the remembered photos, too, as the model saw them: small pictures of your parts.
             commit_message: First line of the commit.
             commit_description: Its body.
             private: For a new repository.
@@ -333,7 +377,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder, save_backbone=save_backbone, max_shard_size=max_shard_size)
-            self._write_bank(folder, public=True)
+            self._write_bank(folder, public=True, views=views)
             drop_paths(folder)
             if processor is not None:
                 processor.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""`AnoPLeConfig`: every choice that defines an AnoPLe model, and what it learned about its products' scores.
+"""`AnoPLeConfig`: every choice that defines an AnoPLe model. What is known of products stands in its memory bank.
 
 Where in the paper: section 3 (method) and 4.1 (backbone). Values that the paper leaves open are ours; each field
 says so.
@@ -14,8 +14,6 @@ ATTENTION = {"q_proj", "k_proj", "v_proj", "out_proj"}
 """Projections of a CLIP attention, as transformers names them."""
 LOCAL_VIEWS = 4
 """N of sec. 3.2: the crops of a 2 x 2 grid. Rows 0..3 of the scale prefix are theirs, row 4 is the global view's."""
-SHARED = "*"
-"""Key of the thresholds that hold when the product is not known."""
 
 Coupling = Literal["both", "t2v", "v2t", "independent", "text", "visual"]
 
@@ -67,8 +65,8 @@ class AnoPLeConfig(PreTrainedConfig):
         lora_alpha: Their scale is lora_alpha / lora_rank; 16 is ours (PEFT's usual one).
         lora_towers: `vision`, `text` or `both`. Ours.
         lora_targets: Which of q_proj, k_proj, v_proj, out_proj get them; q and v are ours (LoRA's).
-        class_names: Word used for each category in the text prompts; the key is the category.
-        calibration: Thresholds learned from normals alone, see `anople_hf.calibration.Calibration`.
+        class_names: The words that the two stored text vectors were made from, by category. They belong to the
+            learned prompts: products that come or go later (`MemoryBank`) do not change them.
         prompt_fingerprint: Digest of everything that shapes the remembered features; ties a bank to its model.
 
     Example:
@@ -109,7 +107,6 @@ class AnoPLeConfig(PreTrainedConfig):
     lora_towers: Literal["vision", "text", "both"] = "vision"
     lora_targets: list[str] | tuple[str, ...] = ("q_proj", "v_proj")
     class_names: dict[str, str] | None = None
-    calibration: dict[str, Any] | None = None
     prompt_fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -124,6 +121,8 @@ class AnoPLeConfig(PreTrainedConfig):
         if not __name__.startswith("transformers_modules"):
             # Installed, we bring our own pipeline; the one in a repository is for those who load its code.
             kwargs.pop("custom_pipelines", None)
+        # Thresholds stood here before banks had format 2; a bank of format 1 carries them, too.
+        kwargs.pop("calibration", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -195,17 +194,6 @@ class AnoPLeConfig(PreTrainedConfig):
     def categories(self) -> list[str]:
         """The known products, in the order they were learned."""
         return list(self.class_names or {})
-
-    def calibration_of(self, category: str | None = None, *, recognized: bool = False) -> dict[str, Any]:
-        """The calibration that decides about a photo; empty if there is none.
-
-        Args:
-            category: The product; None if the photo is compared with all.
-            recognized: It was not told; then the common calibration stands in for one of its own. For a product that
-                is told it does not: it was learned from smaller distances, those to all products.
-        """
-        known = self.calibration or {}
-        return known.get(category or SHARED, known.get(SHARED, {}) if recognized else {})
 
 
 __all__ = ["AnoPLeConfig"]

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+NORMAL, DEFECTIVE = "normal", "defective"
+UNKNOWN, UNCERTAIN = "unknown product", "uncertain"
+"""Labels. `unknown product`: the photo is unlike everything taught. `uncertain`: in the gray zone, if one was set."""
+
 SPOT = 0.9
 """Share of its map's peak from which a defective part is marked, if it is not marked from lower values on. Ours."""
 
@@ -23,6 +27,8 @@ def decide(
     pixel_threshold: float | None,
     labels: Sequence[str],
     min_area: float,
+    unknown: bool = False,
+    gray_zone: float = 0.0,
 ) -> dict[str, Any]:
     """Decide about one photo.
 
@@ -33,6 +39,8 @@ def decide(
         pixel_threshold: Map value above which a defective part is marked, see `mask_level`; None: no mask.
         labels: Words for a good and a defective part.
         min_area: Smallest region in pixels.
+        unknown: The photo shows no product that is known: neither good nor defective, and nothing is marked.
+        gray_zone: Share of the threshold, on either side of it, in which nothing is decided: `uncertain`.
 
     Returns:
         What `AnoPLeProcessor.post_process` says of a photo.
@@ -45,7 +53,13 @@ def decide(
             f"a score is {score}, which decides nothing: the dtype is too small for this model, or its memory is "
             "damaged; use float32, or memorize again (and export again)."
         )
-    defective = threshold is not None and score > threshold
+    defective = threshold is not None and score > threshold and not unknown
+    ratio = score_ratio(score, threshold)
+    label = None if threshold is None else labels[int(defective)]
+    if unknown:
+        label = UNKNOWN
+    elif ratio is not None and abs(ratio - 1) < gray_zone:
+        label = UNCERTAIN
     level = None
     if defective and pixel_threshold is not None:
         level = mask_level(pixel_threshold, float(heat_map.max()))
@@ -54,12 +68,23 @@ def decide(
         "score": score,
         "threshold": threshold,
         "pixel_threshold": pixel_threshold,
-        "label": None if threshold is None else labels[int(defective)],
+        "ratio": ratio,
+        "label": label,
         "heat_map": heat_map,
         "mask": mask,
         "mask_level": level,
         "regions": find_regions(heat_map, mask, min_area=min_area),
     }
+
+
+def score_ratio(score: float, threshold: float | None) -> float | None:
+    """The score as a multiple of its threshold, which people can read: 1 is at the threshold; None without one.
+
+    Example:
+        >>> score_ratio(0.0021, 0.0015), score_ratio(0.0021, None)
+        (1.4, None)
+    """
+    return score / threshold if threshold else None
 
 
 def mask_level(pixel_threshold: float, peak: float) -> float:

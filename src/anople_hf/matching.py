@@ -47,11 +47,13 @@ class Reference:
         features: (L, n, d) unit vectors: n patches at L layers.
         name: Where the photo came from, or "" if nobody said.
         digest: SHA-256 of its pixels, or "".
+        added: When it was remembered, ISO 8601, or "".
     """
 
     features: Tensor
     name: str = ""
     digest: str = ""
+    added: str = ""
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -180,8 +182,12 @@ class Matcher:
 
     def recognize(self, tokens: Tensor) -> Tensor:
         """(B,) index of the product that the patches (B, L, n, d) of each photo are nearest to, in the mean."""
+        return self.product_distances(tokens).argmin(dim=1)
+
+    def product_distances(self, tokens: Tensor) -> Tensor:
+        """(B, products) mean distances of the patches (B, L, n, d) of each photo to those of each product."""
         some = tokens[:, :, ::EVERY]
-        return torch.stack([_mean_distance(some, product).mean(dim=1) for product in self._sampled()]).argmin(dim=0)
+        return torch.stack([_mean_distance(some, product).mean(dim=1) for product in self._sampled()], dim=1)
 
     def prepare(self, categories: Iterable[str | None]) -> None:
         """Prepare these searches, and recognition, now."""

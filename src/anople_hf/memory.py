@@ -1,33 +1,31 @@
-"""`MemoryBank`: patches of good parts, by category and reference image, matched by cosine distance.
+"""`MemoryBank`: the known products, with the patches of their good parts, matched by cosine distance.
 
 Where in the paper: sec. 3.4, eq. 14. Which layers, and that two of them are averaged, is PromptAD's convention.
+
+- All that is known of a product (`Product`) is added, removed, renamed, merged, saved and pushed together.
 
 - References are whole images, so one photo or one product can be added or taken out without training.
 - The bank is a file of its own, tied to its model by the fingerprint of the prompted encoder.
 - Rows are unit vectors, stored as they are matched: a reloaded bank gives the same bits.
 """
 
-import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import transformers
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from .bank_file import read_bank, write_bank
 from .matching import Matcher, Reference
-
-logger = logging.getLogger(__name__)
+from .products import Product
+from .thresholds import Thresholds, now, spread_quantiles
+from .views import View
 
 BANK_FILE = "memory_bank.safetensors"
-FORMAT = "anople-memory-bank/1"
+Choice = Literal["mine", "theirs"]
 
 
 class MemoryBank(nn.Module):
@@ -38,7 +36,10 @@ class MemoryBank(nn.Module):
         coarse: Whether to search in bfloat16, see `NearestPatch`; None decides by size and device.
 
     Attributes:
-        calibration: Thresholds that came with the file it was loaded from; the ones in use are the model config's.
+        views: By digest, the remembered photos as the model saw them, as far as they are here; see `View`. Photos
+            that thresholds were calibrated on may be among them.
+        common: Thresholds for a product that is not told, set by hand, or from a bank of format 1, whose products
+            kept no scores of their own; None: `thresholds_of(None)` derives them from the products.
 
     Example:
         >>> bank = MemoryBank([2, 7])
@@ -52,18 +53,20 @@ class MemoryBank(nn.Module):
     def __init__(self, layers: Sequence[int], *, coarse: bool | None = None) -> None:
         super().__init__()
         self.layers = list(layers)
-        self.calibration: dict[str, Any] = {}
-        self._references: dict[str, list[Reference]] = {}
+        self.views: dict[str, View] = {}
+        self._common: Thresholds | None = None
+        self._derived: Thresholds | None = None
+        self._products: dict[str, Product] = {}
         self._matcher = Matcher({}, coarse=coarse)
 
     @property
     def categories(self) -> list[str]:
         """Known products, in the order they were added."""
-        return list(self._references)
+        return list(self._products)
 
     def __len__(self) -> int:
         """Remembered photos."""
-        return sum(len(references) for references in self._references.values())
+        return sum(len(product.photos) for product in self._products.values())
 
     def references(self, category: str) -> list[Reference]:
         """The remembered photos of `category`.
@@ -71,10 +74,102 @@ class MemoryBank(nn.Module):
         Raises:
             KeyError: Unknown category.
         """
-        self._require(category)
-        return list(self._references[category])
+        return list(self.product(category).photos)
 
-    def add(self, category: str, features: Tensor, *, names: Sequence[str] = (), digests: Sequence[str] = ()) -> None:
+    @property
+    def digests(self) -> set[str]:
+        """Of all remembered photos, and of those that thresholds were calibrated on."""
+        held_out = {digest for product in self._products.values() for digest in product.held_out}
+        return {photo.digest for photo in self._all() if photo.digest} | held_out
+
+    def product(self, category: str) -> Product:
+        """All that is known of `category`.
+
+        Raises:
+            KeyError: Unknown category.
+        """
+        self._require(category)
+        return self._products[category]
+
+    def update(self, category: str, **changes: Any) -> Product:
+        """Change fields of a `Product`, but for its photos.
+
+        Raises:
+            KeyError: Unknown category.
+        """
+        product = replace(self.product(category), **changes)
+        self._products = self._products | {category: product}  # patches stay: what is prepared still holds
+        self._derived = self._derive()
+        return product
+
+    @property
+    def common(self) -> Thresholds | None:
+        """As the class says."""
+        return self._common
+
+    @common.setter
+    def common(self, thresholds: Thresholds | None) -> None:
+        self._common = thresholds
+        self._derived = self._derive()
+
+    @property
+    def decides(self) -> bool:
+        """Whether any threshold is known."""
+        return self._derived is not None or any(product.thresholds for product in self._products.values())
+
+    def thresholds_of(self, category: str | None = None, *, recognized: bool = False) -> Thresholds | None:
+        """The thresholds that decide about a photo; None if there are none.
+
+        Args:
+            category: The product; None if the photo is compared with all. Then the common thresholds decide, derived
+                from the scores of all products' good photos with the product not told.
+            recognized: It was not told; then the common thresholds stand in for those of its own. For a product that
+                is told they do not: they were learned from smaller distances, those to all products.
+        """
+        product = None if category is None else self._products.get(category)
+        if product is not None and product.thresholds is not None:
+            return product.thresholds
+        return self._derived if recognized or category is None else None
+
+    def _derive(self) -> Thresholds | None:
+        """The common thresholds, once for all photos that come."""
+        if self.common is not None and self.common.method == "set by hand":
+            return self.common
+        scores, peaks, photos, rates, promised = [], [], 0, [], bool(self._products)
+        for product in self._products.values():
+            set_, (own, own_peaks) = product.thresholds, product.untold
+            promised &= set_ is not None and set_.guaranteed
+            if set_ is None or not own:
+                continue
+            photos += set_.num_photos
+            rates += [set_.false_alarm_rate] if set_.false_alarm_rate else []
+            factor = 1.0
+            if set_.method == "set by hand" and product.judged:  # then the untold product moves by as much
+                factor = set_.threshold / max(product.learn(set_.false_alarm_rate or 0.05).threshold, 1e-12)
+            scores += [factor * score for score in own]
+            peaks += own_peaks
+        if self.common is not None:
+            scores += spread_quantiles(self.common) or [self.common.threshold]
+            peaks.append(self.common.pixel_threshold)
+            photos += self.common.num_photos
+            rates += [self.common.false_alarm_rate] if self.common.false_alarm_rate else []
+        if not scores:
+            return None
+        how = "derived from all products"
+        found = Thresholds.from_normals(
+            scores, peaks, min(rates, default=0.05), num_photos=photos, exchangeable=promised, how=how
+        )
+        return replace(found, method="learned") if not promised else found
+
+    def add(
+        self,
+        category: str,
+        features: Tensor,
+        *,
+        names: Sequence[str] = (),
+        digests: Sequence[str] = (),
+        added: Sequence[str] = (),
+    ) -> None:
         """Remember photos of a product, in addition to those already there.
 
         Args:
@@ -82,13 +177,13 @@ class MemoryBank(nn.Module):
             features: (B, L, n, d) patch tokens, any length; normalized here.
             names: One per photo, optional.
             digests: One per photo, optional.
+            added: When each was first remembered; now, if left out.
 
         Raises:
             ValueError: A shape that does not fit, values that are not finite, or a category name that cannot be
                 stored.
         """
-        if not category or "/" in category:
-            raise ValueError(f"category={category!r}: expected a non-empty name without '/'.")
+        _require_name(category)
         if features.ndim != 4 or features.shape[1] != len(self.layers):
             raise ValueError(
                 f"features of shape {tuple(features.shape)}: expected (images, {len(self.layers)} layers, n, width)."
@@ -104,36 +199,108 @@ class MemoryBank(nn.Module):
         features = F.normalize(features.detach().float(), dim=-1)
         names = list(names) or [""] * len(features)
         digests = list(digests) or [""] * len(features)
-        added = [Reference(f.clone(), n, d) for f, n, d in zip(features, names, digests, strict=True)]
-        self._replace(self._references | {category: self._references.get(category, []) + added})
+        dates = list(added) or [now()] * len(features)
+        more = tuple(Reference(f.clone(), *of) for f, *of in zip(features, names, digests, dates, strict=True))
+        product = self._products.get(category, Product(()))
+        self._replace(self._products | {category: replace(product, photos=(*product.photos, *more))})
 
     def remove(self, category: str, name: str | None = None) -> None:
-        """Take out a product, or one of its photos, given by its name or its digest.
+        """Take out a product with all that is known of it, or one of its photos, by its name or its digest.
+
+        Thresholds stay when a photo goes, but what they promise is void; `AnoPLeModel.remove` sets them anew.
 
         Raises:
             KeyError: Unknown category or photo; the message lists the known ones.
+            ValueError: Several photos have this name.
         """
-        self._require(category)
-        kept = [] if name is None else [r for r in self._references[category] if name not in (r.name, r.digest)]
-        if name is not None and len(kept) == len(self._references[category]):
-            raise KeyError(f"no photo {name!r} of {category!r}; known: {[r.name for r in self._references[category]]}")
-        others = {c: r for c, r in self._references.items() if c != category}
-        self._replace({c: (kept if c == category else others[c]) for c in self._references if c in others or kept})
+        product = self.product(category)
+        gone = [r for r in product.photos if name is None or name == r.name or (name and r.digest.startswith(name))]
+        if not gone:
+            raise KeyError(f"no photo {name!r} of {category!r}; known: {[r.name for r in product.photos]}")
+        if name is not None and len(gone) > 1:
+            digests = ", ".join(r.digest[:12] for r in gone)
+            raise ValueError(f"{len(gone)} photos of {category!r} are called {name!r}; give the digest: {digests}")
+        kept = tuple(r for r in product.photos if r not in gone)
+        digests, old = {r.digest for r in kept}, product.thresholds
+        left = replace(
+            product,
+            photos=kept,
+            judged={digest: judged for digest, judged in product.judged.items() if digest in digests},
+            held_out={},  # judged by a memory that held more
+            thresholds=replace(old, guaranteed=False) if old else None,
+        )
+        known = {c: (left if c == category else p) for c, p in self._products.items()}
+        known = {c: p for c, p in known.items() if p.photos}
+        self._common = self.common if known else None
+        self._replace(known)
+        self._drop_views()
 
-    def merge(self, other: "MemoryBank") -> None:
-        """Take over every photo of `other` that is not here yet (by category and digest).
+    def rename(self, category: str, name: str) -> None:
+        """Give a product another name; all that is known of it stays.
 
         Raises:
-            ValueError: The banks remember different layers or widths.
+            KeyError: Unknown category.
+            ValueError: The name cannot be stored, or is another product's.
+        """
+        self._require(category)
+        _require_name(name)
+        if name != category and name in self._products:
+            raise ValueError(f"there is a product {name!r} already; remove it first, or choose another name.")
+        self._replace({name if c == category else c: p for c, p in self._products.items()})
+
+    def differing(self, other: "MemoryBank") -> list[str]:
+        """A line for each product whose thresholds another bank would change: both hold it, with other ones."""
+        lines = []
+        for category in other.categories:
+            theirs = other.product(category).thresholds
+            mine = self._products[category].thresholds if category in self._products else None
+            if mine is not None and theirs is not None and mine != theirs:
+                lines.append(
+                    f"{category}: {mine.threshold:.4g} here ({mine.promise}), {theirs.threshold:.4g} there "
+                    f"({theirs.promise})"
+                )
+        return lines
+
+    def merge(self, other: "MemoryBank", *, thresholds: Choice | None = None) -> None:
+        """Take over every product of `other`, and every photo that is not here yet (by category and digest).
+
+        Args:
+            other: The other bank; it stays as it is.
+            thresholds: Whose thresholds hold for a product that both know with other ones: `mine` or `theirs`.
+
+        Raises:
+            ValueError: The banks remember different layers or widths, or thresholds differ and nobody said whose hold.
         """
         if other.layers != self.layers:
             raise ValueError(f"the other bank remembers layers {other.layers}, this one {self.layers}.")
+        if thresholds is None and (lines := self.differing(other)):
+            raise ValueError(
+                "both banks have thresholds of their own for " + "; ".join(lines) + ". Say whose hold: "
+                "thresholds='mine' or 'theirs'."
+            )
         for category in other.categories:
-            here = {r.digest for r in self._references.get(category, []) if r.digest}
-            new = [r for r in other.references(category) if r.digest not in here]
+            theirs, known = other.product(category), category in self._products
+            here = {r.digest for r in self.references(category) if r.digest} if known else set()
+            new = [r for r in theirs.photos if r.digest not in here]
             if new:
-                features = torch.stack([r.features for r in new])
-                self.add(category, features, names=[r.name for r in new], digests=[r.digest for r in new])
+                about = {"names": [r.name for r in new], "digests": [r.digest for r in new],
+                         "added": [r.added for r in new]}  # fmt: skip
+                self.add(category, torch.stack([r.features for r in new]), **about)
+            mine = self._products[category]
+            take = mine.thresholds is None or (thresholds == "theirs" and theirs.thresholds is not None)
+            held_out = theirs.held_out if take else mine.held_out
+            digests = {r.digest for r in mine.photos}
+            self.update(
+                category,
+                word=mine.word or theirs.word,
+                thresholds=theirs.thresholds if take else mine.thresholds,
+                judged={**theirs.judged, **mine.judged},
+                held_out={digest: judged for digest, judged in held_out.items() if digest not in digests},
+                reading=mine.reading or theirs.reading,
+            )
+        self.views = {**other.views, **self.views}
+        if self.common is None or (thresholds == "theirs" and other.common is not None):
+            self.common = other.common
 
     @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
     def match(self, tokens: Tensor, category: str | Sequence[str] | Tensor | None = None) -> Tensor:
@@ -187,6 +354,19 @@ class MemoryBank(nn.Module):
         self._require_photos()
         return self._matcher.recognize(tokens)
 
+    @torch.no_grad()
+    def distances(self, tokens: Tensor) -> Tensor:
+        """How far each photo is from each product: mean distances of some of its patches, (B, products). Ours.
+
+        Args:
+            tokens: (B, L, n, d) patch tokens, any length.
+
+        Raises:
+            ValueError: The bank is empty.
+        """
+        self._require_photos()
+        return self._matcher.product_distances(tokens)
+
     def prepare(self, categories: Sequence[str | None]) -> None:
         """Prepare searching these products now (None: all of them), and recognizing them, not at the first photo.
 
@@ -204,26 +384,49 @@ class MemoryBank(nn.Module):
         return [categories[place] for place in places.tolist()]
 
     def _require_photos(self) -> None:
-        if not self._references:
+        if not self._products:
             raise ValueError("the memory bank is empty; call model.memorize(images, category=...) first.")
 
     def _all(self) -> Iterator[Reference]:
-        return (reference for references in self._references.values() for reference in references)
+        return (reference for product in self._products.values() for reference in product.photos)
 
     def _require(self, category: str) -> None:
-        if category not in self._references:
-            raise KeyError(f"unknown category {category!r}; known: {', '.join(self._references) or 'none'}")
+        if category not in self._products:
+            raise KeyError(f"unknown category {category!r}; known: {', '.join(self._products) or 'none'}")
 
-    def _replace(self, references: dict[str, list[Reference]]) -> None:
+    def _replace(self, products: dict[str, Product]) -> None:
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.
-        self._references, self._matcher = references, Matcher(references, coarse=self._matcher.coarse)
+        references = {category: list(product.photos) for category, product in products.items()}
+        self._products, self._matcher = products, Matcher(references, coarse=self._matcher.coarse)
+        self._derived = self._derive()
+
+    def familiar_within(self, device: Any = None) -> Tensor | None:
+        """(products,) distances, see `distances`, beyond which a photo shows no such product; NaN: not known.
+
+        None if they are not known of any product.
+        """
+        limits = [product.familiar_within for product in self._products.values()]
+        if not any(limits):
+            return None
+        return torch.tensor([float("nan") if limit is None else limit for limit in limits], device=device)
+
+    def _drop_views(self) -> None:
+        wanted = self.digests
+        self.views = {digest: view for digest, view in self.views.items() if digest in wanted}
+
+    def _with(self, products: dict[str, Product], coarse: bool | None) -> "MemoryBank":
+        """Another bank with these products; all else is shared."""
+        bank = MemoryBank(self.layers, coarse=coarse)
+        bank.views, bank._common = dict(self.views), self.common
+        bank._replace(products)
+        return bank
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MemoryBank":
         """Follow `model.to(device)`; rows are plain tensors because their number is not known before loading."""
         super()._apply(fn, recurse)
         moved = {r: fn(r.features) for r in self._all()}
         if any(features is not r.features for r, features in moved.items()):  # else, what is prepared still holds
-            self._replace({c: [replace(r, features=moved[r]) for r in refs] for c, refs in self._references.items()})
+            self._replace(_with_photos(self._products, lambda r: replace(r, features=moved[r])))
         return self
 
     def save(
@@ -232,46 +435,24 @@ class MemoryBank(nn.Module):
         *,
         fingerprint: str = "",
         backbone: str = "",
-        calibration: Mapping[str, Any] | None = None,
         scoring: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the bank as safetensors: one tensor per category and layer, references in the header.
+        """Write the bank as one file, whole or not at all; see `bank_file`.
 
         Args:
-            path: The file; written under a temporary name, then renamed.
+            path: The file.
             fingerprint: Digest of the prompted encoder the rows come from.
             backbone: Its CLIP, for people.
-            calibration: Thresholds learned with these references, so that they travel with them.
-            scoring: The settings they were learned with, `AnoPLeConfig.scoring`.
+            scoring: The settings that thresholds were learned with, `AnoPLeConfig.scoring`.
         """
-        tensors = {
-            f"{category}/layer.{layer}": torch.cat([r.features[i] for r in references]).contiguous()
-            for category, references in self._references.items()
-            for i, layer in enumerate(self.layers)
-        }
-        about = {
-            category: [{"name": r.name, "sha256": r.digest, "patches": r.features.shape[1]} for r in references]
-            for category, references in self._references.items()
-        }
-        header = {
-            "format": FORMAT,
-            "layers": json.dumps(self.layers),
-            "fingerprint": fingerprint,
-            "backbone": backbone,
-            "references": json.dumps(about),
-            "calibration": json.dumps(calibration or {}),
-            "scoring": json.dumps(scoring or {}),
-            "versions": json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}),
-        }
-        temporary = Path(f"{path}.tmp")
-        save_file(tensors, temporary, metadata=header)
-        temporary.replace(path)
+        about = {"fingerprint": fingerprint, "backbone": backbone, "scoring": dict(scoring or {})}
+        write_bank(path, self.layers, self._products, self.common, about)
 
     @classmethod
     def load(
         cls, path: str | os.PathLike, *, fingerprint: str | None = None, scoring: Mapping[str, Any] | None = None
     ) -> "MemoryBank":
-        """Read a bank.
+        """Read a bank, also one of format 1.
 
         Args:
             path: A file written by `save`.
@@ -279,56 +460,37 @@ class MemoryBank(nn.Module):
             scoring: Leave the thresholds out, with a warning, if they were learned with other settings than these.
 
         Raises:
-            ValueError: Not a memory bank, or one of another model; says which and what to do.
+            ValueError: Not a memory bank, a damaged one, or one of another model; says which and what to do.
         """
-        try:
-            opened = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file ({error}); get it again.") from error
-        with opened as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path} is not a memory bank of format {FORMAT}; expected a file saved by anople_hf."
-                )
-            if fingerprint is not None and header["fingerprint"] != fingerprint:
-                raise ValueError(
-                    f"{path} was built with another model (fingerprint {header['fingerprint'][:12]}, backbone "
-                    f"{header['backbone']}; this model has {fingerprint[:12]}). Its distances would mean "
-                    "nothing here: memorize the reference photos again with this model."
-                )
-            bank = cls(json.loads(header["layers"]))
-            references: dict[str, list[Reference]] = {}
-            for category, about in json.loads(header["references"]).items():
-                rows = torch.stack([file.get_tensor(f"{category}/layer.{layer}") for layer in bank.layers])
-                pieces = rows.split([entry["patches"] for entry in about], dim=1)
-                references[category] = [
-                    Reference(piece.contiguous(), entry["name"], entry["sha256"])
-                    for piece, entry in zip(pieces, about, strict=True)
-                ]
-            bank._replace(references)
-            bank.calibration = json.loads(header.get("calibration", "{}"))
-            if bank.calibration and scoring is not None and json.loads(header.get("scoring", "{}")) != scoring:
-                logger.warning("%s: its thresholds belong to other settings and are left out; calibrate again.", path)
-                bank.calibration = {}
+        layers, products, common = read_bank(path, fingerprint, scoring)
+        bank = cls(layers)
+        bank._common = common
+        bank._replace(products)
         return bank
 
     def without(self, digests: Iterable[str]) -> "MemoryBank":
         """A bank that lacks the photos with these digests; tensors are shared. Used to judge a photo by the others."""
         left_out = set(digests)
-        bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
-        kept = {c: [r for r in refs if r.digest not in left_out] for c, refs in self._references.items()}
-        bank._replace({c: refs for c, refs in kept.items() if refs})
-        return bank
+        kept = {
+            c: replace(p, photos=tuple(r for r in p.photos if r.digest not in left_out))
+            for c, p in self._products.items()
+        }
+        return self._with({c: p for c, p in kept.items() if p.photos}, self._matcher.coarse)
 
     def searched_exactly(self) -> "MemoryBank":
         """A bank with the same photos that is searched in float32 on every machine; tensors are shared."""
-        bank = MemoryBank(self.layers, coarse=False)
-        bank._replace(dict(self._references))
-        return bank
+        return self._with(dict(self._products), False)
 
     def renamed(self, rename: Callable[[str], str]) -> "MemoryBank":
         """The same bank with other names for its photos; tensors are shared."""
-        bank = MemoryBank(self.layers, coarse=self._matcher.coarse)
-        bank._replace({c: [replace(r, name=rename(r.name)) for r in refs] for c, refs in self._references.items()})
-        return bank
+        products = _with_photos(self._products, lambda r: replace(r, name=rename(r.name)))
+        return self._with(products, self._matcher.coarse)
+
+
+def _with_photos(products: Mapping[str, Product], change: Callable[[Reference], Reference]) -> dict[str, Product]:
+    return {c: replace(p, photos=tuple(map(change, p.photos))) for c, p in products.items()}
+
+
+def _require_name(category: str) -> None:
+    if not category.strip() or "/" in category or category == "*":
+        raise ValueError(f"category={category!r}: expected a name, without '/', that is not '*'.")

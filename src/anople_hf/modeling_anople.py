@@ -24,9 +24,12 @@ from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder
 from .images import image_digest
 from .lora import add_lora
+from .matching import is_exporting
 from .memory import MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
 from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
+from .teaching import Report, calibrate, teach
+from .views import View
 
 Branch = Literal["both", "prompt", "memory"]
 
@@ -49,6 +52,9 @@ class AnoPLeOutput(ModelOutput):
         text_features: (2, d) w+ and w-.
         products: (B,) places in the memory's `categories` of the products that the photos were recognized as and
             compared with; None if they were told, or compared with all. Ours.
+        strangeness: (B,) how far the photos are from their product, told or nearest, as a multiple of what is usual
+            among its good photos and allowed for: above 1, they show no such product. NaN where that is not known;
+            None without a memory. Ours.
     """
 
     scores: Tensor
@@ -62,6 +68,7 @@ class AnoPLeOutput(ModelOutput):
     patch_features: Tensor | None = None
     text_features: Tensor | None = None
     products: Tensor | None = None
+    strangeness: Tensor | None = None
 
 
 class AnoPLeModel(AnoPLePreTrainedModel):
@@ -254,6 +261,74 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             known.add(digest)
             tokens = self.encode_memory(image[None].to(self.device, self.dtype))
             self.memory.add(category, tokens, names=[name], digests=[digest])
+            self.memory.views[digest] = View.of(image)
+
+    @property
+    def decision_branch(self) -> Branch:
+        """The branch that decides: both; without class names, that is untrained, the memory alone."""
+        return "both" if self.config.class_names else "memory"
+
+    def teach(
+        self,
+        pixel_values: Tensor,
+        category: str,
+        *,
+        names: Sequence[str] = (),
+        word: str = "",
+        false_alarm_rate: float | None = None,
+        strict: bool = False,
+        views: int = 8,
+        seed: int = 0,
+    ) -> Report:
+        """Teach a product, or more photos of a known one: remember them, and set its thresholds. Ours.
+
+        Thresholds come from all photos of the product, each judged by the others; those of other products stay.
+
+        Args:
+            pixel_values: (B, 3, H, W) views of good parts, from the processor.
+            category: The product; a new one is added.
+            names: Where each photo came from, optional.
+            word: For the product, as in a text prompt; the category's name if left out.
+            false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
+            strict: Refuse photos that are far from the others, or look like another product.
+            views: Changed views judged of each photo.
+            seed: Fixes them.
+
+        Returns:
+            What changed and why; `print` it.
+
+        Raises:
+            ValueError: `strict`, and a photo is suspicious; names it. Nothing was changed.
+        """
+        how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
+        return teach(self, {category: pixel_values}, names={category: names}, words={category: word}, **how)[0]
+
+    def calibrate(
+        self,
+        pixel_values: Tensor,
+        category: str,
+        *,
+        names: Sequence[str] = (),
+        false_alarm_rate: float | None = None,
+    ) -> Report:
+        """Set a product's thresholds from good photos that are not in the memory: then the rate is a promise. Ours.
+
+        Photos of earlier calls count, too. Those in the memory, and copies, are left out. 5 % takes 19 photos, 1 % 99.
+
+        Args:
+            pixel_values: (B, 3, H, W) views of good parts.
+            category: A known product.
+            names: Where each photo came from, optional.
+            false_alarm_rate: Share of new good parts that may be called defective; None keeps the product's, or 5 %.
+
+        Returns:
+            What changed and why; `print` it.
+
+        Raises:
+            KeyError: Unknown category.
+            ValueError: No photo is new.
+        """
+        return calibrate(self, {category: pixel_values}, names={category: names}, false_alarm_rate=false_alarm_rate)[0]
 
     # -- score --------------------------------------------------------------------------------------------------
 
@@ -289,7 +364,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         bank = self.memory if memory is None else memory
         if branch != "prompt" and not len(bank):
             raise ValueError("no memory bank: call model.memorize(images, category=...), or use branch='prompt'.")
-        probability = decoder_map = memory_map = products = None
+        probability = decoder_map = memory_map = products = nearness = strangeness = None
         image_features = patch_features = text_features = remembered = None
         if branch == "memory":
             remembered = self.encode_memory(pixel_values, views)
@@ -303,9 +378,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         if remembered is not None:
             grid = self.config.grid_size
             if category is None and self.config.memory_search == "product":
-                products = bank.recognize(remembered)
+                nearness = bank.distances(remembered)
+                products = nearness.argmin(dim=1)
             wanted = category if products is None else products
             memory_map = bank.match(remembered, wanted).unflatten(1, (grid, grid))
+            strangeness = self._strangeness(remembered, category, bank, nearness)
 
         side = pixel_values.shape[-1]
         fused = fuse_maps(decoder_map, memory_map, side if self.config.fuse_at == "output" else None)
@@ -327,8 +404,29 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             patch_features=patch_features,
             text_features=text_features,
             products=products,
+            strangeness=strangeness,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _strangeness(
+        self,
+        remembered: Tensor,
+        category: str | Sequence[str] | None,
+        bank: MemoryBank,
+        nearness: Tensor | None,
+    ) -> Tensor | None:
+        """`AnoPLeOutput.strangeness`; an exported graph leaves it out."""
+        limits = None if is_exporting() or self.training else bank.familiar_within(remembered.device)
+        if limits is None:
+            return None
+        nearness = bank.distances(remembered) if nearness is None else nearness
+        if category is None:
+            places = nearness.argmin(dim=1)
+        else:
+            known, told = bank.categories, [category] if isinstance(category, str) else list(category)
+            places = torch.tensor([known.index(name) for name in told], device=remembered.device)
+            places = places.repeat(len(remembered) // len(told))
+        return nearness.gather(1, places[:, None])[:, 0] / limits[places]
 
     def _text_vectors(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
         if input_ids is not None:
@@ -348,14 +446,18 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         bank: MemoryBank,
         products: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Those of `scoring.calibration_of` for each image, NaN where there are none."""
-        if not self.config.calibration or branch != "both":
+        """Those of `MemoryBank.thresholds_of` for each image, NaN where there are none."""
+        if branch != self.decision_branch or not bank.decides:
             return None, None
         names = [category] if category is None or isinstance(category, str) else category
         if products is not None:
             names = bank.categories
-        found = [self.config.calibration_of(name, recognized=products is not None) for name in names]
-        values = [[float(entry.get(name, "nan")) for entry in found] for name in ("threshold", "pixel_threshold")]
+        found = [bank.thresholds_of(name, recognized=products is not None) for name in names]
+        none = float("nan")
+        values = [
+            [none if entry is None else entry.threshold for entry in found],
+            [none if entry is None else entry.pixel_threshold for entry in found],
+        ]
         image, pixel = torch.tensor(values, device=scores.device)
         if products is not None:
             return image[products], pixel[products]

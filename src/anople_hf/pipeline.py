@@ -15,10 +15,11 @@ from PIL import Image
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .calibration import calibrate, normal_probability
 from .hub import TASK, ship_code
 from .images import read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
+from .teaching import Report
+from .thresholds import normal_probability
 
 
 class AnomalyDetectionPipeline(Pipeline):
@@ -32,9 +33,10 @@ class AnomalyDetectionPipeline(Pipeline):
         >>> _ = model.set_class_names({"gear": "gear"}, **processor.class_prompts(["gear"]))
         >>> detector = pipeline("image-anomaly-detection", model=model, processor=processor)
         >>> photo = Image.new("RGB", (64, 48), "gray")
-        >>> detector.memorize([photo], category="gear")
-        >>> sorted(detector(photo))
-        ['boxes', 'category', 'heat_map', 'label', 'mask', 'normal_probability', 'score', 'threshold']
+        >>> report = detector.teach([photo], category="gear")
+        >>> report.added, sorted(detector(photo))  # doctest: +NORMALIZE_WHITESPACE
+        (['photo 1'], ['boxes', 'category', 'heat_map', 'label', 'mask', 'normal_probability', 'ratio', 'score',
+         'threshold'])
     """
 
     _load_processor = True  # type: ignore[assignment]  # None in the base class
@@ -54,7 +56,7 @@ class AnomalyDetectionPipeline(Pipeline):
                 dict with an `image` and optionally a `category` to route it.
             category: Route all photos to this product, or give one product per photo.
             kwargs: `batch_size`, `num_workers`; `threshold` and `pixel_threshold` instead of the calibrated ones;
-                `branch` as for the model.
+                `unknown` and `gray_zone` as for `AnoPLeProcessor.post_process`; `branch` as for the model.
 
         Returns:
             A dict for one photo, a list for a list, and for anything else an iterable that reads as it goes:
@@ -62,7 +64,8 @@ class AnomalyDetectionPipeline(Pipeline):
             - `score`: raw, higher is more anomalous.
             - `normal_probability`: share of good parts that would look at least as anomalous (conformal p-value of
                 `calibration.normal_probability`), None if not calibrated.
-            - `label`: "normal" or "defective", None without a threshold; `threshold`: the one used.
+            - `threshold`: the one used; `ratio`: score / threshold, 1 is at the threshold.
+            - `label`: "normal", "defective", "unknown product" or "uncertain"; None without a threshold.
             - `heat_map`: (H, W) float32 at the photo's size; `mask`: PIL image of mode "L", 255 on defects.
             - `boxes`: `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}, "area"}`, strongest first, in pixels.
             - `category`: the given or recognized product; None if the photo was compared with all products.
@@ -90,34 +93,34 @@ class AnomalyDetectionPipeline(Pipeline):
             images = (image for image in images)
         return super().__call__(images, **kwargs)
 
-    def memorize(
+    def teach(
         self,
         images: Any,
         category: str,
         *,
         names: Sequence[str] = (),
-        false_alarm_rate: float = 0.05,
+        false_alarm_rate: float | None = None,
+        strict: bool = False,
         views: int = 8,
         seed: int = 0,
-    ) -> None:
-        """Add a product from good photos and set its threshold, without training.
+    ) -> Report:
+        """Teach a product from good photos, and set its thresholds, see `AnoPLeModel.teach`; nothing is trained.
 
         Args:
             images: One or a list, as for a call.
-            category: The product; it is added if it is new.
-            names: Where each photo came from; paths are their own names.
-            false_alarm_rate: Requested share of good parts called defective.
-            views: Views scored per photo.
+            category: The product; a new one is added.
+            names: Where each photo came from; paths name themselves.
+            false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
+            strict: Refuse photos that are far from the others, or look like another product.
+            views: Changed views judged of each photo.
             seed: Fixes the views.
         """
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         model = cast(AnoPLeModel, self.model)
         pixels = self.processor(images=images)["pixel_values"]  # type: ignore[misc]  # always there
-        names = list(names) or [
-            str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images
-        ]
-        model.memorize(pixels, category, names=names)
-        calibrate(model, {category: pixels}, false_alarm_rate=false_alarm_rate, views=views, seed=seed)
+        named = [str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images]
+        how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
+        return model.teach(pixels, category, names=list(names) or (named if any(named) else ()), **how)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write model, memory and processor, with the code for users without `anople_hf`.
@@ -135,7 +138,11 @@ class AnomalyDetectionPipeline(Pipeline):
         return cast(AnoPLeModel, self.model).push_to_hub(repo_id, processor=self.processor, **kwargs)
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        steps: tuple[tuple[str, ...], ...] = (("category",), ("branch",), ("threshold", "pixel_threshold"))
+        steps: tuple[tuple[str, ...], ...] = (
+            ("category",),
+            ("branch",),
+            ("threshold", "pixel_threshold", "unknown", "gray_zone"),
+        )
         if unknown := sorted(set(given) - {name for names in steps for name in names}):
             raise TypeError(f"unknown arguments {unknown} for the {TASK} pipeline.")
         before, during, after = ({name: given[name] for name in names if name in given} for names in steps)
@@ -164,12 +171,17 @@ class AnomalyDetectionPipeline(Pipeline):
             "anomaly_maps": output.anomaly_maps,
             "thresholds": nothing if output.thresholds is None else output.thresholds,
             "pixel_thresholds": nothing if output.pixel_thresholds is None else output.pixel_thresholds,
+            "strangeness": nothing if output.strangeness is None else output.strangeness,
             "size": input_tensors["size"],
             "category": categories,
         }
 
     def postprocess(  # type: ignore[override]
-        self, model_outputs: dict[str, Any], threshold: float | None = None, pixel_threshold: float | None = None
+        self,
+        model_outputs: dict[str, Any],
+        threshold: float | None = None,
+        pixel_threshold: float | None = None,
+        **how: Any,
     ) -> dict[str, Any]:
         """The decision on one photo, as the call returns it."""
         size, category = model_outputs["size"][0].tolist(), model_outputs["category"] or None
@@ -178,17 +190,19 @@ class AnomalyDetectionPipeline(Pipeline):
             anomaly_maps=model_outputs["anomaly_maps"],
             thresholds=model_outputs["thresholds"],
             pixel_thresholds=model_outputs["pixel_thresholds"],
+            strangeness=model_outputs["strangeness"],
         )
         found = self.processor.post_process(  # type: ignore[union-attr]
-            output, target_sizes=[tuple(size)], thresholds=threshold, pixel_thresholds=pixel_threshold
+            output, target_sizes=[tuple(size)], thresholds=threshold, pixel_thresholds=pixel_threshold, **how
         )[0]
-        entry = self.model.config.calibration_of(category, recognized=True)
-        calibrated = not model_outputs["thresholds"].isnan().any()  # not for a branch alone
+        entry = cast(AnoPLeModel, self.model).memory.thresholds_of(category, recognized=True)
+        calibrated = entry is not None and not model_outputs["thresholds"].isnan().any()  # not for a branch alone
         return {
             "score": found["score"],
-            "normal_probability": normal_probability(found["score"], entry) if calibrated else None,
+            "normal_probability": normal_probability(found["score"], entry) if calibrated and entry else None,
             "label": found["label"],
             "threshold": found["threshold"],
+            "ratio": found["ratio"],
             "heat_map": found["heat_map"],
             "mask": Image.fromarray(found["mask"].astype("uint8") * 255),
             "boxes": [

@@ -13,12 +13,12 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
-from .decisions import decide
+from .decisions import DEFECTIVE, NORMAL, decide
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
 from .scoring import resize_map
 
-LABELS = ("normal", "defective")
+LABELS = (NORMAL, DEFECTIVE)
 
 
 class AnoPLeProcessor(ProcessorMixin):
@@ -154,6 +154,8 @@ class AnoPLeProcessor(ProcessorMixin):
         thresholds: float | Tensor | None = None,
         pixel_thresholds: float | Tensor | None = None,
         min_region: int = 9,
+        unknown: bool = True,
+        gray_zone: float = 0.0,
     ) -> list[dict[str, Any]]:
         """Make decisions, and resize the maps to the photos' own sizes.
 
@@ -163,13 +165,17 @@ class AnoPLeProcessor(ProcessorMixin):
             thresholds: Replace the calibrated ones.
             pixel_thresholds: Replace the calibrated ones.
             min_region: Smallest region to report, in pixels of the model's map.
+            unknown: Label a photo `unknown product` if it is unlike everything taught, or unlike the given product
+                (`AnoPLeOutput.strangeness` above 1); False judges it all the same.
+            gray_zone: Share of the threshold, on either side of it, in which a photo is `uncertain`.
 
         Raises:
             ValueError: A score is not finite, or the number of sizes differs from the number of images.
 
         Returns:
-            One dict per photo: `score` (raw), `threshold`, `pixel_threshold`, `label` ("normal", "defective", or None
-            without a threshold), `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top,
+            One dict a photo: `score` (raw), `threshold`, `pixel_threshold`, `ratio` (score / threshold: 1 is at the
+            threshold), `label` ("normal", "defective", "unknown product", "uncertain", or None without a threshold),
+            `heat_map` (H, W) float32, `mask` (H, W) bool and `regions` (boxes `(left, top,
             right, bottom)` in pixels, right and bottom exclusive, with `peak` and `area`, strongest first). A normal
             part has an empty mask. A defective part is marked where its map is above `mask_level`, which is the pixel
             threshold, or lower if otherwise nothing would be marked.
@@ -179,6 +185,7 @@ class AnoPLeProcessor(ProcessorMixin):
         pixel_limits = _per_image(pixel_thresholds, outputs.pixel_thresholds, len(scores))
         if target_sizes is not None and len(target_sizes) != len(scores):
             raise ValueError(f"{len(target_sizes)} target sizes for {len(scores)} images: expected one each.")
+        strange = [0.0] * len(scores) if outputs.strangeness is None else outputs.strangeness.tolist()
         results = []
         for index, score in enumerate(scores.tolist()):
             anomaly_map = outputs.anomaly_maps[index].detach().float().cpu()
@@ -195,6 +202,8 @@ class AnoPLeProcessor(ProcessorMixin):
                     pixel_threshold=pixel_limit,
                     labels=LABELS,
                     min_area=min_region * cell,
+                    unknown=unknown and strange[index] > 1,
+                    gray_zone=gray_zone,
                 )
             )
         return results

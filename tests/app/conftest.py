@@ -21,7 +21,7 @@ def inspector(detectors):
 @pytest.fixture(scope="session")
 def taught_once(inspector):
     photos = [Image.fromarray(render(PRODUCTS["woven_cloth"], [7, index], 96)) for index in range(4)]
-    return inspector.teach(inspector.products(), "woven_cloth", photos)
+    return inspector.teach(inspector.products(), "woven_cloth", photos)[0]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from anople_hf.app.detectors import SAMPLER, Detectors
 from anople_hf.app.products import ANY
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
+from anople_hf.thresholds import Thresholds
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def test_a_threshold_moves_for_one_visitor_alone(desk, files):
     slider, said = desk.show_threshold(mine, "woven_cloth")
     level = mine.products.limits("woven_cloth")[0]
     assert slider.value == pytest.approx(level, rel=1e-3) and 2 * level < slider.maximum < 4 * level
-    assert "0 of 10" in said
+    assert "0 of 80" in said
     moved, said = desk.move_threshold(mine, "woven_cloth", 0.0)
-    assert "10 of 10" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
+    assert "80 of 80" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
     assert desk.show_threshold(other, "woven_cloth")[0].value == slider.value
     lowest, _ = desk.show_threshold(moved, "woven_cloth")
     assert lowest.value == 0 and lowest.maximum > level  # from 0 it can be moved back
@@ -61,8 +62,7 @@ def test_what_was_taught_waits_while_another_detector_is_tried(
 ):
     model = make_model()
     model.memorize(photos[:2], "gear")
-    entry = {"threshold": 0.3, "pixel_threshold": 0.4, "num_scores": 2, "normal_quantiles": [0.1, 0.3]}
-    model.config.calibration = {"gear": entry}
+    model.memory.update("gear", thresholds=Thresholds(0.3, 0.4, num_scores=2, normal_quantiles=(0.1, 0.3)))
     model.save_pretrained(tmp_path / "run")
     processor.save_pretrained(tmp_path / "run")
     desk = Desk(Detectors([str(tmp_path / "run")], device="cpu"))
@@ -81,7 +81,7 @@ def test_what_was_taught_waits_while_another_detector_is_tried(
 
 
 def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path):
-    """The hole stands out among the good cloths, sets the threshold, and goes."""
+    """The hole stands out among the good cloths, sets no threshold, and goes."""
     holed[0].save(tmp_path / "hole.png")
     files = [str(tmp_path / "hole.png")]
     for index in range(4):
@@ -104,7 +104,7 @@ def test_a_bad_photo_among_the_good_is_shown_and_forgotten(desk, holed, tmp_path
         desk.remove_photo(visitor, "woven_cloth", chosen)
     visitor, told = desk.remove_photo(visitor, "cloth", chosen)[:2]
     assert "4 good photos known" in told and "hole" not in told
-    assert visitor.products.limits("cloth")[0] < 0.7 * before
+    assert 0.7 * before < visitor.products.limits("cloth")[0] < 1.5 * before  # the hole never set it
     assert desk.check(visitor, files[0], "cloth", 0.5)[0].label == "defective"
     for _ in range(4):
         chosen = desk.choose_photo(visitor, "cloth", SimpleNamespace(index=0))[0]

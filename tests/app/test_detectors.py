@@ -5,14 +5,14 @@ import pytest
 from anople_hf import AnoPLeProcessor
 from anople_hf.app import detectors as module
 from anople_hf.app.detectors import SAMPLER, SAMPLES, Detectors
+from anople_hf.thresholds import Thresholds
 
 
 @pytest.fixture
 def run(make_model, tiny_clip, photos, tmp_path):
     model = make_model()
     model.memorize(photos[:2], "gear")
-    entry = {"threshold": 0.3, "pixel_threshold": 0.4, "num_scores": 2, "normal_quantiles": [0.1, 0.3]}
-    model.config.calibration = {"gear": entry}
+    model.memory.update("gear", thresholds=Thresholds(0.3, 0.4, num_scores=2, normal_quantiles=(0.1, 0.3)))
     model.save_pretrained(tmp_path / "run")
     AnoPLeProcessor.from_backbone(tiny_clip, model.config).save_pretrained(tmp_path / "run")
     return str(tmp_path / "run")

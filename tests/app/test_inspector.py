@@ -12,6 +12,8 @@ from anople_hf.app.inspector import Inspector
 from anople_hf.app.products import ANY
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
+from anople_hf.memory import MemoryBank
+from anople_hf.thresholds import Thresholds
 
 
 def good(name, index, size=96):
@@ -47,24 +49,30 @@ def test_a_moved_threshold_decides(inspector, products, holed):
     assert inspector.check(products, holed[0], "woven_cloth").label == "normal"
 
 
-def test_an_untold_product_is_recognized_or_judged_by_the_highest_threshold(inspector, products, holed, monkeypatch):
-    products = inspector.teach(products, "capsule", [good("capsule", index) for index in range(2)])
+def test_an_untold_product_is_recognized_or_judged_by_the_common_threshold(inspector, products, holed, monkeypatch):
+    products, _ = inspector.teach(products, "capsule", [good("capsule", index) for index in range(2)])
     assert products.names == ["woven_cloth", "capsule"]
     found, told = inspector.check(products, holed[0]), inspector.check(products, holed[0], "woven_cloth")
     assert found.product == "woven_cloth" and found.threshold == told.threshold
     assert found.score == pytest.approx(told.score, abs=1e-6)
     assert inspector.check(products, good("capsule", 9)).product == "capsule"
-    highest = max(products.limits(name)[0] for name in products.names)
     monkeypatch.setattr(inspector.model.config, "memory_search", "all")
     among_all = inspector.check(products, holed[0])
-    assert among_all.product == ANY and among_all.threshold == products.limits(ANY)[0] == pytest.approx(highest)
+    assert among_all.product == ANY and among_all.threshold == products.limits(ANY)[0]
 
 
 def test_teaching_leaves_the_products_before_as_they_were(inspector, products):
-    more = inspector.teach(products, "woven_cloth", [good("woven_cloth", 20)])
-    assert len(more.bank.references("woven_cloth")) == 5 and len(more.scores("woven_cloth")) == 5
-    assert len(products.bank.references("woven_cloth")) == 4 and len(products.scores("woven_cloth")) == 4
-    assert len(products.photos) == 4 and len(more.photos) == 5
+    more, report = inspector.teach(products, "woven_cloth", [good("woven_cloth", 20)])
+    assert len(more.bank.references("woven_cloth")) == 5 and len(more.scores("woven_cloth")) == 40
+    assert len(products.bank.references("woven_cloth")) == 4 and len(products.scores("woven_cloth")) == 32
+    assert len(products.bank.views) == 4 and len(more.bank.views) == 5 and report.added == ["photo 1"]
+
+
+def test_the_app_and_a_program_learn_the_same_threshold(inspector, products):
+    model = inspector._with(MemoryBank(inspector.model.memory_layers))
+    photos = [good("woven_cloth", index) for index in range(4)]
+    report = model.teach(inspector.processor(images=photos)["pixel_values"], "woven_cloth")
+    assert report.after == products.thresholds("woven_cloth")
 
 
 def test_visitors_and_threads_do_not_see_each_other(inspector, products, holed):
@@ -75,7 +83,7 @@ def test_visitors_and_threads_do_not_see_each_other(inspector, products, holed):
 
     def visit(number):
         for index in range(3):
-            own[number] = inspector.teach(own[number], f"cup{number}", [good("capsule", 10 * number + index)])
+            own[number] = inspector.teach(own[number], f"cup{number}", [good("capsule", 10 * number + index)])[0]
             scores[number].append(inspector.check(own[number], holed[0], "woven_cloth").score)
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(2)]
@@ -92,8 +100,9 @@ def test_visitors_and_threads_do_not_see_each_other(inspector, products, holed):
 def test_a_trained_detector_brings_its_products_and_thresholds(make_model, processor, photos):
     model = make_model()
     model.memorize(photos[:2], "gear", names=["/home/somebody/gear1.png", "gear2.png"])
-    entry = {"threshold": 0.3, "pixel_threshold": 0.4, "num_scores": 3, "normal_quantiles": [0.1, 0.2, 0.3]}
-    model.config.calibration = {"gear": entry, "*": {**entry, "threshold": 0.5}}
+    entry = Thresholds(0.3, 0.4, num_scores=3, normal_quantiles=(0.1, 0.2, 0.3))
+    model.memory.update("gear", thresholds=entry)
+    model.memory.common = Thresholds(0.5, 0.4, method="set by hand")
     inspector = Inspector(model, processor)
     assert inspector.branch == "both"
     products = inspector.products()
@@ -116,14 +125,13 @@ def test_a_bank_comes_back_with_its_thresholds(inspector, products, holed, tmp_p
     assert back.names == ["woven_cloth"] and back.limits("woven_cloth") == products.limits("woven_cloth")
     scores = [inspector.check(known, holed[0]).score for known in (back, products)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
-    assert back.scores(ANY) == pytest.approx(sorted(products.scores(ANY)), abs=1e-5)  # read off quantiles
+    assert back.scores(ANY) == products.scores(ANY)
 
     inspector.model.load_memory(tmp_path / "bank.safetensors")  # what a program does with it
     try:
-        assert inspector.model.config.calibration["woven_cloth"]["threshold"] == 0.0123
+        assert inspector.model.memory.thresholds_of("woven_cloth").threshold == 0.0123
     finally:
-        inspector.model.memory, inspector.model.config.calibration = inspector.products().bank, None
-        inspector.model.remove("woven_cloth")
+        inspector.model.memory = MemoryBank(inspector.model.memory_layers)
     with pytest.raises(ValueError, match="built with another model"):
         Inspector(make_model(), processor).load_bank(products, tmp_path / "bank.safetensors")
     (tmp_path / "words.safetensors").write_text("hello")
@@ -167,5 +175,5 @@ def test_bad_input_changes_nothing(inspector, products, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "MOST_PIXELS", 100)
     with pytest.raises(ValueError, match="million pixels"):
         inspector.check(products, large)
-    assert products.names == before.names and products.calibration == before.calibration
-    assert products.photos.keys() == before.photos.keys()
+    assert products.names == before.names and products.limits("woven_cloth") == before.limits("woven_cloth")
+    assert products.bank.views.keys() == before.bank.views.keys()

@@ -1,45 +1,33 @@
-"""What one visitor taught: thresholds, false alarms, removing; branches that change alone."""
+"""What one visitor taught: thresholds, removing, room; branches that change alone."""
 
 import pytest
 import torch
 from PIL import Image
 
-from anople_hf.app.products import ANY, MOST_TAUGHT, GoodPhoto, Products, checked_photo
+from anople_hf.app.products import ANY, MOST_TAUGHT, Products, checked_photo
 from anople_hf.memory import MemoryBank
+from anople_hf.products import Judged
+from anople_hf.thresholds import Thresholds
+from anople_hf.views import View
 
 
 def known(*names):
     products = Products(MemoryBank([0]))
     for number, name in enumerate(names):
-        products.bank.add(name, torch.randn(2, 1, 4, 8), digests=[f"{number}a", f"{number}b"])
-        photo = GoodPhoto(Image.new("RGB", (4, 4)), torch.zeros(3, 4, 4))
-        products.photos |= {f"{number}a": photo, f"{number}b": photo}
-        scores = {f"{number}a": [0.1 + number], f"{number}b": [0.2 + number]}
-        products.calibrate(name, scores, [0.3 + number, 0.4 + number])
+        digests = [f"{number}a", f"{number}b"]
+        products.bank.add(name, torch.randn(2, 1, 4, 8), digests=digests)
+        judged = {d: Judged((score,), (2 * score,), (score,), (2 * score,))
+                  for d, score in zip(digests, (0.1 + number, 0.2 + number), strict=True)}  # fmt: skip
+        products.bank.views |= {d: View.of(torch.rand(3, 4, 4)) for d in digests}
+        learned = products.bank.update(name, judged=judged).learn(0.05)
+        products.bank.update(name, thresholds=learned)
     return products
 
 
 def test_thresholds_are_the_highest_of_few_scores():
     products = known("gear", "nut")
-    assert products.limits("gear") == (0.2, 0.4) and products.limits("nut") == (1.2, 1.4)
-    assert products.limits(ANY) == (1.2, 1.4)
-    products.calibrate("gear", {"0a": [0.05], "0b": [0.06], "0c": [0.07]}, [0.1])  # judged again, beside a third one
-    assert products.limits("gear") == (0.07, 0.1)
-
-
-def test_a_common_threshold_holds_for_any_product_with_what_was_taught_since():
-    bank = MemoryBank([0])
-    bank.add("gear", torch.randn(1, 1, 4, 8))
-    entry = {"pixel_threshold": 0.5, "num_scores": 5, "normal_quantiles": [0.0, 1.0]}
-    products = Products(MemoryBank([0]))
-    products.take_in(bank, {"gear": {**entry, "threshold": 0.9}, "*": {**entry, "threshold": 0.6}})
-    assert products.limits(ANY) == (0.6, 0.5)
-    assert products.scores("gear") == [0.0, 0.25, 0.5, 0.75, 1.0]
-    products.bank.add("nut", torch.randn(1, 1, 4, 8))
-    products.calibrate("nut", {"": [0.7]}, [0.2])
-    assert products.limits(ANY) == (0.7, 0.5)
-    products.calibrate("gear", {"": [2.0]}, [0.1])  # more of a product that was brought: its scores count, too
-    assert products.limits("gear") == (2.0, 0.5) and len(products.scores("gear")) == 6
+    assert products.limits("gear") == (0.2, 0.4) and products.limits("nut") == (1.2, 2.4)
+    assert products.limits(ANY) == (1.2, 2.4)
 
 
 def test_moving_a_threshold():
@@ -54,11 +42,9 @@ def test_moving_a_threshold():
 def test_what_is_forgotten_is_gone():
     products = known("gear", "nut")
     products.remove("gear")
-    assert products.names == ["nut"] and set(products.photos) == {"1a", "1b"} and products.scores("gear") == []
-    products.remove("nut", "1b")
-    assert products.names == ["nut"] and products.scores("nut") == [1.1] and set(products.photos) == {"1a"}
+    assert products.names == ["nut"] and set(products.bank.views) == {"1a", "1b"} and products.scores("gear") == []
+    assert products.limits(ANY) == products.limits("nut")
     products.remove("nut")
-    products.calibration["*"] = {"threshold": 0.3, "pixel_threshold": 0.4}  # came with the detector, for any product
     with pytest.raises(ValueError, match="No product is known yet"):
         products.limits(ANY)
     with pytest.raises(KeyError):
@@ -68,46 +54,36 @@ def test_what_is_forgotten_is_gone():
 def test_a_product_without_threshold_says_so():
     products = Products(MemoryBank([0]))
     products.bank.add("gear", torch.randn(1, 1, 4, 8))
-    with pytest.raises(ValueError, match="No threshold is known for 'gear'"):
-        products.limits("gear")
-
-
-def test_a_threshold_goes_with_the_photos_it_was_learned_from():
-    products = known("gear")
-    products.bank.add("gear", torch.randn(1, 1, 4, 8), digests=["c"])  # of the detector, without a threshold
-    products.remove("gear", "0a")
-    assert products.limits("gear") == (0.2, 0.4)
-    products.remove("gear", "0b")
-    assert products.names == ["gear"] and products.taught == set()
     for act in (products.limits, lambda name: products.move(name, 0.5)):
         with pytest.raises(ValueError, match="No threshold is known for 'gear'"):
             act("gear")
 
 
-def test_a_bank_that_is_known_brings_nothing_and_a_new_photo_the_higher_threshold():
+def test_a_bank_that_is_known_brings_nothing_and_a_visitors_own_threshold_stays():
     products = known("gear")
-    entry = {"pixel_threshold": 0.5, "num_scores": 3, "normal_quantiles": [0.0, 1.0]}
-    products.calibration["*"] = entry | {"threshold": 0.9}
-    own = products.bank.without([])
-    found = products.take_in(own, {"gear": entry | {"threshold": 7.0}, "*": entry | {"threshold": 0.1}})
-    assert found == [] and products.limits("gear") == (0.2, 0.4) and products.scores("gear") == [0.1, 0.2]
-    assert products.calibration["*"]["threshold"] == 0.9
-    for threshold, holds in ((0.15, 0.2), (0.6, 0.6)):
-        more = MemoryBank([0])
-        more.add("gear", torch.randn(1, 1, 4, 8), digests=[str(threshold)])
-        assert products.take_in(more, {"gear": entry | {"threshold": threshold}}) == ["gear"]
-        assert products.limits("gear")[0] == holds and products.scores("gear") == [0.1, 0.2]
+    own, other = products.bank.without([]), known("gear", "nut").bank
+    own.update("gear", thresholds=Thresholds(7.0, 7.0))
+    assert products.take_in(own) == [] and products.limits("gear") == (0.2, 0.4)
+    other.update("nut", thresholds=Thresholds(3.0, 4.0))
+    assert products.take_in(other) == ["nut"] and products.limits("nut") == (3.0, 4.0)
+    assert products.limits("gear") == (0.2, 0.4) and products.scores("nut") == [1.1, 1.2]
+
+
+def test_scores_that_only_quantiles_tell():
+    products = Products(MemoryBank([0]))
+    products.bank.add("gear", torch.randn(1, 1, 4, 8))
+    products.bank.update("gear", thresholds=Thresholds(0.9, 0.5, num_scores=5, normal_quantiles=(0.0, 1.0)))
+    assert products.scores("gear") == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
 def test_a_branch_changes_alone():
     products = known("gear")
     branch = products.branch()
-    branch.calibrate("gear", {"": [9.0]}, [9.0])
     branch.bank.add("nut", torch.randn(1, 1, 4, 8))
     branch.move("gear", 5.0)
-    branch.photos.clear()
+    branch.bank.views.clear()
     assert products.names == ["gear"] and products.limits("gear") == (0.2, 0.4)
-    assert len(products.scores("gear")) == 2 and len(products.photos) == 2 and products.taught == {"gear"}
+    assert len(products.scores("gear")) == 2 and len(products.bank.views) == 2
 
 
 def test_the_strangest_photo_comes_first():

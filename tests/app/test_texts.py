@@ -5,19 +5,32 @@ import torch
 from PIL import Image
 
 from anople_hf.app.inspector import Finding
-from anople_hf.app.products import ANY, GoodPhoto, Products
+from anople_hf.app.products import ANY, Products
 from anople_hf.app.texts import CSS, describe, false_alarms, good_photos, taught
 from anople_hf.memory import MemoryBank
+from anople_hf.products import Judged
+from anople_hf.teaching import Report
+from anople_hf.views import View
 
 
 def finding(score, product="gear", regions=()):
     photo = Image.new("RGB", (8, 8))
-    return Finding("a.png", product, photo, np.zeros((8, 8), np.float32), score, 0.5, 0.5, None, list(regions), photo)
+    label = "defective" if score > 0.5 else "normal"
+    heat_map = np.zeros((8, 8), np.float32)
+    return Finding("a.png", product, photo, heat_map, score, 0.5, 0.5, None, list(regions), photo, label)
+
+
+def judged(*scores):
+    return Judged(scores, (1.0,) * len(scores))
 
 
 def test_decision_and_how_far_from_the_threshold():
     above = describe(finding(0.75, regions=[{"box": (1, 2, 3, 4), "peak": 0.9}]))
-    assert "defective" in above and "1.5 times it" in above and "x 1-3, y 2-4, strongest 0.900" in above
+    assert (
+        "defective" in above
+        and "1.50 times the threshold of gear" in above
+        and "x 1-3, y 2-4, strongest 0.900" in above
+    )
     assert "left: 50.0%" in above
     below = describe(finding(0.25))
     assert "normal" in below and "not above" in below and "Regions" not in below
@@ -32,6 +45,12 @@ def test_another_product_is_suspected():
     assert "is it the right product" in describe(strange)
 
 
+def test_an_unknown_product_is_said():
+    strange = finding(0.75)
+    strange.label = "unknown product"
+    assert 'class="unknown">unknown product<' in describe(strange) and "unlike everything taught" in describe(strange)
+
+
 def test_a_name_cannot_become_markup():
     assert "<script>" not in describe(finding(0.75, "<script>alert(1)</script>"))
 
@@ -39,8 +58,8 @@ def test_a_name_cannot_become_markup():
 def test_false_alarms_are_counted():
     products = Products(MemoryBank([0]))
     assert "No scores of good photos are known." in false_alarms(products, ANY, 0.1)
-    products.bank.add("gear", torch.randn(1, 1, 4, 8))
-    products.calibrate("gear", {"": [0.1, 0.2, 0.3, 0.4]}, [1])
+    products.bank.add("gear", torch.randn(1, 1, 4, 8), digests=["a"])
+    products.bank.update("gear", judged={"a": judged(0.1, 0.2, 0.3, 0.4)})
     told = false_alarms(products, "gear", 0.35)
     assert "1 of 4 views of the taught good photos of gear would be called defective (25%)" in told
     assert told.count('class="over"') == 1 and told.count('class="under"') == 3  # one mark each, told apart by shape
@@ -51,13 +70,19 @@ def test_taught_photos_are_shown_strangest_first():
     products = Products(MemoryBank([0]))
     names = ["first.png", "second.png", "third.png"]
     products.bank.add("gear", torch.randn(3, 1, 4, 8), names=names, digests=names)
-    products.photos = {name: GoodPhoto(Image.new("RGB", (4, 4)), torch.zeros(3, 4, 4)) for name in names}
-    products.calibrate("gear", dict(zip(names, [[0.1], [0.3], [0.2]], strict=True)), [1])
+    products.bank.views = {name: View.of(torch.rand(3, 4, 4)) for name in names}
+    known = dict(zip(names, map(judged, (0.1, 0.3, 0.2)), strict=True))
+    products.bank.update("gear", judged=known)
+    products.bank.update("gear", thresholds=products.bank.product("gear").learn(0.05))
     assert [words for _, words in good_photos(products, "gear")] == [
         "0.3000 second.png", "0.2000 third.png", "0.1000 first.png",
     ]  # fmt: skip
-    assert "3 good photos known. Threshold 0.3000. Least like the others: second.png" in taught(products, "gear")
-    products.remove("gear", "second.png")
+    assert "3 good photos known. Threshold 0.3000, 5% false alarms aimed at, not promised" in taught(products, "gear")
+    assert "Least like the others: second.png" in taught(products, "gear")
+    report = Report("gear", copies=[("fourth.png", "first.png")], foreign=[("second.png", "nut")])
+    told = taught(products, "gear", report)
+    assert "- fourth.png shows the same photo as first.png" in told and "- second.png: looks like nut" in told
+    products.bank.remove("gear", "second.png")
     assert good_photos(products, "gear")[0][1] == "0.2000 third.png" and "Least" not in taught(products, "gear")
     assert good_photos(products, "nut") == []
 

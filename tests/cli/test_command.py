@@ -14,6 +14,7 @@ from PIL import Image
 
 from anople_hf import __version__
 from anople_hf.evaluation.metrics import ALL_METRICS
+from anople_hf.memory import BANK_FILE, MemoryBank
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,16 +77,19 @@ def test_predict_remember_and_remove(trained, drawn, tmp_path):
         assert Image.open(tmp_path / "a" / row["mask"]).size == (96, 96)
 
     good = drawn / "biscuit/train/good"
-    anople("memorize", run, "biscuit", good)
+    anople("teach", run, "biscuit", good)
     anople("predict", run, good, "--product", "biscuit", "--output", tmp_path / "b", "--quiet")
     taught = rows_of(tmp_path / "b")
     assert {row["category"] for row in taught} == {"biscuit"} and all(row["threshold"] for row in taught)
-    assert json.loads((run / "config.json").read_text())["calibration"]["biscuit"]["threshold"] > 0
+    known = MemoryBank.load(run / BANK_FILE).product("biscuit")
+    assert known.thresholds.threshold == pytest.approx(float(taught[0]["threshold"])) and known.word == "biscuit"
 
     anople("remove", run, "biscuit")
     again = anople("predict", run, good, "--product", "biscuit", "--output", tmp_path / "c", check=False)
     assert again.returncode == 2 and "known: brass_gear, capsule" in again.stderr
     assert not (tmp_path / "c").exists()
+    assert "calibration" not in json.loads((run / "config.json").read_text())
+    assert MemoryBank.load(run / BANK_FILE).categories == ["brass_gear", "capsule"]
 
 
 def test_calibrate_takes_new_photos_alone(trained, drawn, tmp_path):
@@ -93,9 +97,13 @@ def test_calibrate_takes_new_photos_alone(trained, drawn, tmp_path):
     shutil.copytree(trained, run)
     said = anople("calibrate", run, drawn / "capsule", "--false-alarm-rate", 0.25, "--quiet").stdout
     assert "capsule: 3 new photos, 2 known ones" in said
-    assert "25.0% false alarms promised" in said  # three photos are just enough for one in four
-    stored = json.loads((run / "config.json").read_text())["calibration"]["capsule"]
-    assert stored["guaranteed"] and stored["num_photos"] == 3
+    assert "25% false alarms promised" in said  # three photos are just enough for one in four
+    stored = MemoryBank.load(run / BANK_FILE).product("capsule").thresholds
+    assert stored.guaranteed and stored.num_photos == 3
+    before = MemoryBank.load(trained / BANK_FILE).product("brass_gear").thresholds
+    assert MemoryBank.load(run / BANK_FILE).product("brass_gear").thresholds == before
+    flat = json.loads(anople("calibrate", run, "capsule", drawn / "capsule/train/good", "--json").stdout)
+    assert flat["products"][0]["added"] == [] and flat["products"][0]["after"]["num_photos"] == 3
     wrong = anople("calibrate", run, drawn / "biscuit", check=False)
     assert wrong.returncode == 2 and "known: brass_gear, capsule" in wrong.stderr
 
@@ -181,7 +189,7 @@ def test_checkpoint_without_bank(trained, drawn, tmp_path):
 def test_wrong_usage_is_exit_code_2_and_help_teaches():
     assert anople("predict", check=False, start=COLD).returncode == 2
     helped = anople("--help", start=COLD).stdout
-    for verb in ("train", "memorize", "remove", "predict", "evaluate", "demo-data"):
+    for verb in ("train", "teach", "products", "threshold", "rename", "remove", "predict", "evaluate", "demo-data"):
         assert verb in helped
 
 
@@ -228,3 +236,97 @@ def test_json_of_a_comparison(drawn, tiny_clip, tmp_path):
     said = anople("compare", tmp_path / "data", "--backbone", tiny_clip, *options, "--quiet").stdout
     (line,) = [line for line in json.loads(said)["lines"] if line["values"]]  # the others are quoted
     assert line["label"] == "PatchCore" and len(line["values"]["image_auroc"]) == 2
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def edit(key, value):
+    def change(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("config.json", edit("prompt_depth", "deep"), "prompt_depth"),
+        ("config.json", edit("num_text_prompts", 2), "config.json was edited, or the weights"),
+        ("config.json", lambda path: path.write_text("{"), "config.json"),
+        ("model.safetensors", cut, "the weights are damaged"),
+        ("memory_bank.safetensors", cut, "memory_bank.safetensors is damaged"),
+        ("memory_views.safetensors", cut, "memory_views.safetensors is damaged"),
+    ],
+)
+def test_a_damaged_detector_ends_in_one_line(name, change, said, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    change(tmp_path / "run" / name)
+    done = anople("products", tmp_path / "run", check=False)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("setting", ["prompt_depth=deep", "temperature=-1", "coupling=sideways", "smoothing_sigma=-2"])
+def test_a_bad_setting_ends_in_one_line(setting, drawn, tiny_clip, tmp_path):
+    options = ["--set", setting, "--backbone", tiny_clip, "--output", tmp_path / "out"]
+    done = anople("train", drawn, "--products", "capsule", *options, "--quiet", check=False)
+    assert done.returncode == 2 and setting.split("=")[0] in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_ends_in_one_line_and_the_bank_stays(trained, drawn, tmp_path):
+    """A limit on the size of files stands for a full disk."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = (run / BANK_FILE).read_bytes()
+    limited = ["bash", "-c", 'ulimit -f 1; trap "" XFSZ; exec "$@"', "--", *COLD]
+    done = anople("teach", run, "biscuit", drawn / "biscuit/train/good", "--quiet", check=False, start=limited)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "cannot be written" in done.stderr
+    assert (run / BANK_FILE).read_bytes() == before and not list(run.glob("*.tmp"))
+
+
+def test_products_thresholds_and_names(trained, drawn, tmp_path):
+    """What a line lead does between two shifts: look, set by hand, give back, rename."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    said = anople("products", run).stdout
+    assert "capsule: 2 photos, threshold" in said and "5% false alarms aimed at, not promised" in said
+    assert "least typical: " in said and "any, if the product is not told" in said
+    (learned,) = [
+        p["thresholds"]
+        for p in json.loads(anople("products", run, "--json").stdout)["products"]
+        if p["word"] == "capsule"
+    ]
+    assert learned["date"] and learned["num_photos"] == 2
+    said = anople("threshold", run, "capsule", 0.25).stdout
+    assert f"{learned['threshold']:.4g}" in said and "-> 0.25, set by hand" in said
+    assert "threshold 0.25, set by hand" in anople("products", run).stdout
+    good = drawn / "capsule/train/good"
+    told = anople("teach", run, "capsule", good, "--quiet").stdout
+    assert "3 photos added, 2 known already" in told and "stays 0.25, set by hand" in told
+    assert "-> " in anople("threshold", run, "capsule", "learned").stdout
+    anople("rename", run, "capsule", "pill")
+    listed = json.loads(anople("products", run, "--json").stdout)["products"]
+    assert [(p["product"], p["photos"]) for p in listed] == [("brass_gear", 2), ("pill", 5)]
+    wrong = anople("threshold", run, "pill", "high", check=False)
+    assert wrong.returncode == 2 and "expected a number, or `learned`" in wrong.stderr
+
+
+def test_three_teach_at_once_and_none_is_lost(trained, drawn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    photo = drawn / "biscuit/train/good/000.png"
+    started = [subprocess.Popen([*START, "teach", str(run), name, str(photo), "--quiet"]) for name in "abc"]
+    assert [process.wait(300) for process in started] == [0] * 3
+    assert set(MemoryBank.load(run / BANK_FILE).categories) == {"brass_gear", "capsule", "a", "b", "c"}
+
+
+def test_strict_refuses_and_changes_nothing(trained, drawn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    stray = drawn / "brass_gear/train/good/004.png"
+    before = (run / BANK_FILE).read_bytes()
+    done = anople("teach", run, "capsule", stray, "--strict", "--quiet", check=False)
+    assert done.returncode == 2 and "refused, nothing was changed" in done.stderr and stray.name in done.stderr
+    assert (run / BANK_FILE).read_bytes() == before

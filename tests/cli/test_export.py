@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import anople_hf.export.graph
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.calibration import calibrate
 from anople_hf.cli import app, main
 from anople_hf.export import ExportedDetector
+from anople_hf.teaching import teach
 
 PRODUCTS = ("brass_gear", "capsule")
 
@@ -40,7 +40,7 @@ def run(drawn, tiny_clip, tmp_path_factory):
     pixels = {name: processor(images=photos)["pixel_values"] for name, photos in shots.items()}
     for name, views in pixels.items():
         model.memorize(views, category=name)
-    calibrate(model, pixels, views=2)
+    teach(model, pixels, views=2)
     folder = tmp_path_factory.mktemp("export") / "run"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -108,7 +108,7 @@ def test_json_of_what_was_pushed_and_a_run_read_from_the_hub(run, anople, hub, d
         code, said = anople("predict", source, photos, "--output", output, "-q")
         assert code == 0, said.err
     assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
-    code, said = anople("memorize", REPO, "cup", photos)
+    code, said = anople("teach", REPO, "cup", photos)
     assert code == 2 and f"hf download {REPO} --local-dir RUN" in said.err
     code, said = anople("predict", "me/nothing", photos, "--output", tmp_path / "c")
     assert code == 2 and "me/nothing is neither a folder here nor a detector on the Hub" in said.err

@@ -18,6 +18,7 @@ from anople_hf import AnoPLeModel
 from anople_hf.cli import main
 from anople_hf.data import load_inspection_data
 from anople_hf.inspection.tables import read_lines
+from anople_hf.teaching import by_hand
 from anople_hf.training import TrainingConfig, train
 
 
@@ -33,8 +34,10 @@ def with_threshold(run, folder, value):
     """The detector with another common threshold; None for a detector that was never calibrated."""
     shutil.copytree(run, folder)
     model = AnoPLeModel.from_pretrained(folder)
-    shared = (model.config.calibration or {})["*"]
-    model.config.calibration = None if value is None else {"*": shared | {"threshold": value}}
+    common = model.memory.thresholds_of()
+    for name in model.memory.categories:
+        model.memory.update(name, thresholds=None)
+    model.memory.common = None if value is None else by_hand(common, value)
     model.save_memory(folder)
     return folder
 
@@ -78,7 +81,7 @@ def lines_of(path):
 
 def test_exit_codes_are_those_of_grep(run, drawn, anople, tmp_path):
     photos = drawn / "capsule/test/good"
-    strict, mild = with_threshold(run, tmp_path / "strict", -1), with_threshold(run, tmp_path / "mild", 1e9)
+    strict, mild = with_threshold(run, tmp_path / "strict", 0), with_threshold(run, tmp_path / "mild", 1e9)
     assert anople("predict", strict, photos, "-o", tmp_path / "a")[0] == 0  # it is not asked for
     assert anople("predict", strict, photos, "-o", tmp_path / "b", "--fail-on-anomaly")[0] == 1
     assert anople("predict", mild, photos, "-o", tmp_path / "c", "--fail-on-anomaly")[0] == 0
@@ -109,7 +112,7 @@ def test_a_defect_of_the_program_is_no_anomaly(run, drawn, monkeypatch, capsys, 
 def test_json_is_alone_on_stdout(run, drawn, anople, tmp_path):
     code, out, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "a", "--json", "--report")
     said = json.loads(out)
-    assert code == 0 and said["photos"] == 7 == said["normal"] + said["defective"]
+    assert code == 0 and said["photos"] == 7 == said["normal"] + said["defective"] + said["unknown_product"]
     assert said["tables"] == [str(tmp_path / "a/scores.csv")] and said["report"] == str(tmp_path / "a/report.html")
     assert os.path.getsize(said["report"]) > 10_000
     assert "7/7" in err  # the bar, with the time left, goes elsewhere
@@ -119,13 +122,13 @@ def test_json_is_alone_on_stdout(run, drawn, anople, tmp_path):
 
 def test_json_of_the_other_verbs(run, drawn, anople, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    code, out, _ = anople("memorize", tmp_path / "run", "bolt", f"{drawn}/biscuit/train/good/00[01].png", "--json")
+    code, out, _ = anople("teach", tmp_path / "run", "bolt", f"{drawn}/biscuit/train/good/00[01].png", "--json")
     said = json.loads(out)
-    assert code == 0 and said["added"] == 2 and "bolt" in said["known"] and said["threshold"] > 0
+    assert code == 0 and len(said["added"]) == 2 and "bolt" in said["known"] and said["threshold"] > 0
     said = json.loads(anople("remove", tmp_path / "run", "bolt", "--json")[1])
     assert said["category"] == "bolt" and "bolt" not in said["known"]
     code, out, _ = anople("calibrate", tmp_path / "run", drawn / "capsule", "--json", "--false-alarm-rate", 0.25)
-    assert code == 0 and json.loads(out)["thresholds"]["capsule"]["num_photos"] == 3
+    assert code == 0 and json.loads(out)["products"][0]["after"]["num_photos"] == 3
     plots = ["--plots", tmp_path / "plots"]
     code, out, err = anople("evaluate", tmp_path / "run", drawn, "--json", "-", *plots)
     assert code == 0 and set(json.loads(out)) == {"categories", "mean", "protocol"}
@@ -224,7 +227,10 @@ def test_watching_ends_by_number_or_idleness(run, drawn, anople, tmp_path):
     assert code == 2 and "no photo came" in err and out == "" and not list(tmp_path.glob("b*"))
 
 
-VERBS = "train memorize calibrate remove predict evaluate convert preview-anomalies push card demo-data"
+VERBS = (
+    "train teach products threshold rename calibrate remove predict evaluate convert preview-anomalies push card "
+    "demo-data"
+)
 
 
 @pytest.mark.parametrize("verb", VERBS.split())

@@ -49,17 +49,20 @@ def test_every_problem_is_named_by_its_file(tidy, truncate):
     Image.new("L", (30, 20), 0).save(root / "ground_truth/split/3_mask.png")
     Image.new("RGB", (30, 20), 9).save(root / "test/split/4.png")
     Image.new("L", (20, 30), 1).save(root / "ground_truth/split/4_mask.png")
+    with Image.open(root / "train/good/0.png") as photo:
+        photo.save(root / "test/good/8.bmp")  # equal pixels in another format, learned and tested
     truncate(root / "train/good/1.png")
     problems = "\n".join(check_data(tidy).problems)
     for expected in (
         "test/good/9.png: the same file as zipper/train/good/0.png",
+        "test/good/8.bmp: the same pixels as zipper/train/good/0.png, in another file or format",
         "test/split/2.png: defective and without a mask",
         "test/split/3.png: its mask",
         "test/split/4.png: the photo has 30x20 pixels, its mask 20x30",
         "train/good/1.png: ",
     ):
         assert f"zipper/{expected}" in problems
-    assert len(problems.splitlines()) == 6  # 2.png is a copy, too
+    assert len(problems.splitlines()) == 7  # 2.png is a copy, too
 
 
 def test_the_command_prints_the_table_and_fails_on_problems(tidy):

@@ -11,6 +11,7 @@ from anople_hf.data import load_inspection_data
 from anople_hf.evaluation import evaluate
 from anople_hf.evaluation.measurement import mean_of
 from anople_hf.evaluation.metrics import ALL_METRICS
+from anople_hf.thresholds import Thresholds
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +57,22 @@ def test_recognition_and_decisions_are_counted(taught, processor, test_split):
     assert not plain.protocol["category_recognized"]
     taught.config.memory_search = "product"
     scores = sorted(row["score"] for row in plain.images)
-    entry = {"threshold": scores[len(scores) // 2], "pixel_threshold": 1.0}
-    taught.config.calibration = {"brass_gear": entry, "*": {**entry, "threshold": 2.0}}
+    entry = Thresholds(scores[len(scores) // 2], 1.0)
+    taught.memory.update("brass_gear", thresholds=entry)
+    taught.memory.common = Thresholds(2.0, 1.0)
     found = evaluate(taught, processor, test_split, progress=False)
     assert found.protocol["category_recognized"]
     right = [row["recognized"] == row["category"] for row in found.images]
     assert found.recognized == sum(right) / len(right) > 0.9  # gears and capsules are told apart
     for row in found.images:  # capsules have no threshold of their own here, the common one holds
-        assert row["threshold"] == pytest.approx(entry["threshold"] if row["recognized"] == "brass_gear" else 2.0)
+        assert row["threshold"] == pytest.approx(entry.threshold if row["recognized"] == "brass_gear" else 2.0)
     good, bad = ([r["score"] > r["threshold"] for r in found.images if r["label"] == label] for label in (0, 1))
     assert found.errors() == (sum(good) / len(good), 1 - sum(bad) / len(bad))
 
 
 def test_route_asks_the_memory_of_the_own_product_only(taught, processor, test_split):
     open_ = evaluate(taught, processor, test_split, branch="memory", progress=False)
-    gear, capsule = taught.memory.references("brass_gear"), taught.memory.references("capsule")
+    gear, capsule = taught.memory.product("brass_gear"), taught.memory.product("capsule")
     taught.memory._replace({"brass_gear": capsule, "capsule": gear})  # swapped: the route now leads astray
     astray = evaluate(taught, processor, test_split, branch="memory", route=True, progress=False)
     again = evaluate(taught, processor, test_split, branch="memory", progress=False)

@@ -17,14 +17,14 @@ from transformers.exporters import ExportedModel
 import anople_hf
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf import matching as nearest
-from anople_hf.calibration import calibrate
-from anople_hf.configuration_anople import SHARED
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 from anople_hf.export import ExportedDetector, export
 from anople_hf.export import graph as export_module
 from anople_hf.export.detector import DETECTOR_FILE
 from anople_hf.export.graph import READER, ScoringGraph
+from anople_hf.teaching import by_hand, teach
+from anople_hf.thresholds import Thresholds
 
 KINDS = ("onnx", "openvino", "torch")
 
@@ -50,7 +50,7 @@ def taught(tiny_clip):
     with torch.inference_mode():
         for name, pixels in shots.items():
             model.memorize(pixels, category=name)
-        calibrate(model, shots, views=2)
+        teach(model, shots, views=2)
         model(shots["gear"])
     return model, processor
 
@@ -244,7 +244,8 @@ def test_the_embedded_backbone_routed_to_one_product(tmp_path):
     capsules = [render(PRODUCTS["capsule"], [0, number], 128) for number in range(5)]
     model.memorize(processor(images=capsules[:3])["pixel_values"], category="capsule")
     model.memorize(processor(images=capsules[3:4])["pixel_values"], category="another")
-    model.config.calibration = {name: {"threshold": limit} for name, limit in (("capsule", 0.5), (SHARED, 0.25))}
+    model.memory.update("capsule", thresholds=Thresholds(0.5, 0.5))
+    model.memory.common = Thresholds(0.25, 0.25)
     report = export(model, processor, tmp_path / "out", kind="torch", category="capsule", photos=capsules)
     assert report["parity"]["scores"]["share of range"] < 1e-4
     assert report["memory"]["categories"] == {"capsule": 3}
@@ -267,8 +268,9 @@ def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp
     model.config.memory_search = "product"
     shots = [photo for seed in (0, 1) for photo in some_photos(2, seed)]
     photos = [*shots, *some_photos(4, 7)]
-    known = model.config.calibration
-    model.config.calibration = {SHARED: known[SHARED] | {"threshold": 0.0}, "nut": known["nut"] | {"threshold": 9.0}}
+    model.memory.common = by_hand(model.memory.thresholds_of(), 0.0)
+    model.memory.update("nut", thresholds=by_hand(model.memory.thresholds_of("nut"), 9.0))
+    model.memory.update("gear", thresholds=None)
     report = export(model, processor, tmp_path / "out", kind=kind, photos=photos)
     assert report["parity"]["products"] == report["parity"]["decisions"] == {"different": 0}
     assert [product["name"] for product in report["products"]] == ["gear", "nut"]

@@ -5,17 +5,17 @@ import pytest
 import transformers
 from PIL import Image
 
-from anople_hf.configuration_anople import SHARED
 from anople_hf.images import read_image
 from anople_hf.inspection.predict import judge, predict
 from anople_hf.pictures.overlays import color_scale
+from anople_hf.thresholds import Thresholds
 
 
 @pytest.fixture
 def taught(make_model, photos):
     model = make_model()
     model.memorize(photos[:3], "gear")
-    model.config.calibration = {"gear": {"threshold": 1e-6, "pixel_threshold": 1e-6}}
+    model.memory.update("gear", thresholds=Thresholds(1e-6, 1e-6))
     return model
 
 
@@ -63,9 +63,9 @@ def test_colors_do_not_depend_on_the_photo(taught):
 
 
 def test_only_a_product_that_was_not_told_takes_the_common_thresholds(taught):
-    common = {"threshold": 0.2, "pixel_threshold": 0.7}
-    taught.config.calibration = taught.config.calibration | {SHARED: common}
-    assert taught.config.calibration_of() == taught.config.calibration_of("nut", recognized=True) == common
-    assert taught.config.calibration_of("nut") == {}
-    assert taught.config.calibration_of("gear") == taught.config.calibration_of("gear", recognized=True) != common
+    common = taught.memory.common = Thresholds(0.2, 0.7, method="set by hand")
+    bank = taught.memory
+    assert bank.thresholds_of() == bank.thresholds_of("nut", recognized=True) == common
+    assert bank.thresholds_of("nut") is None
+    assert bank.thresholds_of("gear") == bank.thresholds_of("gear", recognized=True) != common
     assert color_scale(taught, "nut", recognized=True) == (0.0, 1.4)

@@ -20,6 +20,7 @@ def judged(folder, path, score, label="normal", threshold=0.5, category=""):
     Image.fromarray(noise).save(folder / name)
     Image.fromarray(noise).save(path)
     row = {"path": str(path), "category": category, "score": score, "threshold": threshold, "label": label}
+    row["ratio"] = score / threshold if threshold else None
     return {**dict.fromkeys(COLUMNS, ""), **row, "regions": [], "heat_map": name}
 
 
@@ -62,7 +63,7 @@ def test_everything_is_inside(rows, tmp_path):
 
 
 def test_worst_first_relative_to_its_threshold_and_no_more_than_asked(rows, tmp_path):
-    rows[2]["threshold"] = 0.1  # 0.6 is six times as much as allowed, 0.9 not twice
+    rows[2] |= {"threshold": 0.1, "ratio": 6.0}  # 0.6 is six times as much as allowed, 0.9 not twice
     text = write_report(rows, tmp_path, title="t", scale=(0, 1), worst=2, most_rows=1).read_text()
     page = Page(text)
     assert page.tags.count("figure") == 2 and page.tags.count("tr") == 1 + 1

@@ -19,6 +19,7 @@ def judged(path, score=0.9, label="defective"):
     heat[5:9, 5:9] = 0.8
     mask = heat > 0.5 if label == "defective" else heat > 1
     result = {"score": score, "threshold": 0.5, "pixel_threshold": 0.5, "label": label, "heat_map": heat, "mask": mask}
+    result["ratio"] = score / 0.5
     regions = [{"box": (5, 5, 9, 9), "peak": 0.8, "area": 16}] if label == "defective" else []
     more = {"regions": regions, "mask_level": 0.5 if regions else None}
     return Prediction(path, Image.new("RGB", (30, 20), "gray"), None, result | more)
@@ -41,7 +42,9 @@ def test_rows_pictures_and_tables(paths, tmp_path):
         results.add(judged(paths[3], 0.1, "normal"), SCALE)
         assert not out.exists() and partial_of(out).exists()
         results.write_tables(["csv", "jsonl"], SCALE, 0.5)
-    assert results.counts == {"normal": 1, "defective": 3, "without_threshold": 0}
+    assert {name: count for name, count in results.counts.items() if count} == {"normal": 1, "defective": 3}
+    assert list(results.counts) == ["normal", "defective", "unknown_product", "uncertain", "without_threshold"]
+    assert [row["ratio"] for row in results.rows] == [1.8] * 3 + [0.2]
     names = {path.name for path in out.iterdir()}
     assert {"scores.csv", "scores.jsonl", "heat_maps", "masks", "heat_maps.png"} <= names
     rows = read_lines(out / "scores.jsonl")

@@ -15,12 +15,13 @@ ROWS = [
         "category": "gear",
         "score": 0.1 + 0.2,
         "threshold": 1 / 3,
+        "ratio": (0.1 + 0.2) * 3,
         "label": "defective",
         "regions": [{"box": [1, 2, 3, 4], "peak": 2 / 3, "area": 4}],
         "heat_map": "heat_maps/a.png",
         "mask": "masks/a.png",
     },
-    {**dict.fromkeys(COLUMNS, ""), "path": "b.png", "score": 1e-9, "threshold": None, "regions": []},
+    {**dict.fromkeys(COLUMNS, ""), "path": "b.png", "score": 1e-9, "threshold": None, "ratio": None, "regions": []},
 ]
 
 
@@ -29,6 +30,7 @@ def test_csv_keeps_every_digit(tmp_path):
         read = list(csv.DictReader(file))
     assert tuple(read[0]) == COLUMNS
     assert [float(row["score"]) for row in read] == [row["score"] for row in ROWS]
+    assert float(read[0]["ratio"]) == ROWS[0]["ratio"] and read[1]["ratio"] == ""
     assert read[1]["threshold"] == "" and json.loads(read[0]["regions"]) == ROWS[0]["regions"]
     assert read[0]["path"] == "a, b/ä.png"
 

@@ -34,7 +34,9 @@ def test_leaves_a_finished_detector(trained, photos):
     model = trained.model
     assert model.config.class_names == {"brass_gear": "brass gear", "capsule": "capsule"}
     assert model.memory.categories == ["brass_gear", "capsule"] and len(model.memory) == 4
-    assert set(model.config.calibration) == {"*", "brass_gear", "capsule"}
+    assert all(model.memory.thresholds_of(name) for name in (None, "brass_gear", "capsule"))
+    assert [report.product for report in trained.reports] == model.memory.categories
+    assert model.memory.product("brass_gear").word == "brass gear"
     output = model(photos)
     assert torch.isfinite(output.scores).all() and not output.thresholds.isnan().any()
     assert not model.training

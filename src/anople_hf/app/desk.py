@@ -128,8 +128,9 @@ class Desk:
         for start in range(0, len(files), TOGETHER):
             progress((start, len(files)), desc="checking", unit="photos")
             found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
-        rows = [[f.name, f.product, f.label, round(f.score, 4), round(f.threshold, 4), len(f.regions)] for f in found]
-        strangest = sorted(found, key=lambda f: -f.share)
+        rows = [[f.name, f.product, f.label, round(f.ratio, 2), round(f.score, 4), round(f.threshold, 4),
+                 len(f.regions)] for f in found]  # fmt: skip
+        strangest = sorted(found, key=lambda f: -f.ratio)
         pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in strangest]
         table, archive = self.downloads.place("scores.csv"), self.downloads.place("overlays.zip")
         table.write_text(to_csv(found), encoding="utf-8")
@@ -139,8 +140,8 @@ class Desk:
     def teach(self, visitor: Visitor, name: str | None, files: Sequence[str] | None) -> tuple[Any, ...]:
         """Add good photos of a product."""
         name = (name or "").strip()
-        visitor = replace(visitor, products=self.ask(visitor, "teach", name, files or []))
-        return visitor, taught(visitor.products, name), *_menus(visitor.products, name)
+        products, report = self.ask(visitor, "teach", name, files or [])
+        return replace(visitor, products=products), taught(products, name, report), *_menus(products, name)
 
     @staticmethod
     def show_photos(visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:

@@ -73,7 +73,7 @@ class Detectors:
                     self.samples()
                     for sample in SAMPLES:
                         good = sorted((Path(self._folder.name) / sample / "train" / "good").iterdir())
-                        products = inspector.teach(products, sample, good)
+                        products, _ = inspector.teach(products, sample, good)
                 self._begun[name] = products
             return self._begun[name].branch()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .inspector import Finding
 
-COLUMNS = ("file", "product", "label", "score", "threshold", "regions")
+COLUMNS = ("file", "product", "label", "score", "threshold", "ratio", "regions")
 
 
 class Downloads:
@@ -39,13 +39,13 @@ def to_csv(findings: Sequence[Finding]) -> str:
 
     Example:
         >>> to_csv([]).strip()
-        'file,product,label,score,threshold,regions'
+        'file,product,label,score,threshold,ratio,regions'
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for found in findings:
-        numbers = [f"{found.score:.6f}", f"{found.threshold:.6f}", len(found.regions)]
+        numbers = [f"{found.score:.6f}", f"{found.threshold:.6f}", f"{found.ratio:.3f}", len(found.regions)]
         writer.writerow([found.name, found.product, found.label, *numbers])
     return text.getvalue()
 

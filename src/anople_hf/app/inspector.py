@@ -4,7 +4,7 @@ Where in the paper: sec. 3.4 (memory, scoring); thresholds and explanations are 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,20 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
-from ..calibration import vary
 from ..hub import public_name
-from ..images import image_digest
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
 from ..pictures.overlays import heat_map_overlay
 from ..pictures.palette import DETECTED, EDGE, css
 from ..processing_anople import AnoPLeProcessor
-from .products import ANY, MOST_PHOTOS, GoodPhoto, Products, checked_photo
+from ..teaching import Report
+from .products import ANY, MOST_PHOTOS, Products, checked_photo
 
 SHOWN_SIDE = 1280
-VIEWS = 4
-"""Changed views of each photo that stand for new ones, where fewer than `ENOUGH` photos can judge each other."""
-ENOUGH = 3
 
 
 @dataclass
@@ -45,6 +41,7 @@ class Finding:
         mask_level: Value of the map from which a defective part is marked; None for a good one.
         regions: Boxes of what is marked, strongest first; empty for a good part.
         evidence: The strangest patch and the good patch it is nearest to, side by side, boxed.
+        label: `normal`, `defective`, or `unknown product`.
     """
 
     name: str
@@ -57,14 +54,10 @@ class Finding:
     mask_level: float | None
     regions: list[dict[str, Any]]
     evidence: Image.Image
+    label: str
 
     @property
-    def label(self) -> str:
-        """`normal` or `defective`."""
-        return "defective" if self.score > self.threshold else "normal"
-
-    @property
-    def share(self) -> float:
+    def ratio(self) -> float:
         """The score as a multiple of the threshold, so that photos of several products can be ordered."""
         return self.score / self.threshold if self.threshold > 0 else 3.0
 
@@ -86,7 +79,7 @@ class Inspector:
 
     def __init__(self, model: AnoPLeModel, processor: AnoPLeProcessor) -> None:
         self.model, self.processor = model.eval(), processor
-        self.branch: Branch = "both" if model.config.class_names else "memory"
+        self.branch: Branch = model.decision_branch
 
     def to(self, device: str | torch.device) -> Self:
         """Compute there; products stay on the CPU."""
@@ -96,10 +89,8 @@ class Inspector:
 
     def products(self) -> Products:
         """A new visitor's products: those the detector came with, thresholds included, and nobody else's."""
-        own = Products(MemoryBank(self.model.memory_layers))
-        own.take_in(self.model.memory.without([]).cpu(), self.model.config.calibration)
-        own.came_with = len(own.bank)
-        return own
+        bank = self.model.memory.without([]).cpu()
+        return Products(bank, came_with=len(bank))
 
     def load_bank(self, products: Products, path: str | Path) -> Products:
         """The products, and those of a memory bank that was downloaded here or pushed elsewhere.
@@ -109,7 +100,7 @@ class Inspector:
         """
         bank = MemoryBank.load(path, fingerprint=self.model.fingerprint(), scoring=self.model.config.scoring)
         more = products.branch()
-        more.taught |= set(more.take_in(bank, bank.calibration))
+        more.take_in(bank)
         more.require_room()
         return more
 
@@ -120,14 +111,13 @@ class Inspector:
         """
         backbone = public_name(self.model.config.backbone or "in the checkpoint")
         bank, fingerprint = products.bank.renamed(public_name), self.model.fingerprint()
-        about = {"calibration": products.calibration, "scoring": self.model.config.scoring}
-        bank.save(path, fingerprint=fingerprint, backbone=backbone, **about)
+        bank.save(path, fingerprint=fingerprint, backbone=backbone, scoring=self.model.config.scoring)
 
     @torch.inference_mode()
-    def teach(self, products: Products, name: str, files: Sequence[str | Path | Image.Image]) -> Products:
-        """The products, with more good photos of one of them and its threshold set anew.
-
-        Photos that the product already knows are not added twice.
+    def teach(
+        self, products: Products, name: str, files: Sequence[str | Path | Image.Image]
+    ) -> tuple[Products, Report]:
+        """The products, with more good photos of one of them and its threshold set anew; and what changed.
 
         Args:
             products: The visitor's; they stay as they are.
@@ -143,13 +133,11 @@ class Inspector:
         photos = [checked_photo(file) for file in _counted(files)]
         products.require_room(len(photos))
         pixels = self.processor(images=photos)["pixel_values"]
-        more = products.branch()
-        bank = more.bank.to(self.model.device)
-        names = ["" if isinstance(file, Image.Image) else Path(file).name for file in files]
-        self._with(bank).memorize(pixels, name, names=names)
-        for photo, image in zip(photos, pixels, strict=True):
-            more.photos[image_digest(image)] = GoodPhoto(_small(photo, 480), image)
-        return self._judged(more, bank, name)
+        names = [f"photo {number}" if isinstance(file, Image.Image) else Path(file).name
+                 for number, file in enumerate(files, start=1)]  # fmt: skip
+        model = self._with(products.bank.without([]).to(self.model.device))
+        report = model.teach(pixels, name, names=names)
+        return replace(products, bank=model.memory.cpu()), report
 
     @torch.inference_mode()
     def remove_photo(self, products: Products, name: str, digest: str) -> Products:
@@ -158,10 +146,9 @@ class Inspector:
         Raises:
             KeyError: Unknown product or photo.
         """
-        more = products.branch()
-        more.remove(name, digest)
-        left = name in more.names and (more.judged.get(name) or name in more.brought)
-        return self._judged(more, more.bank.to(self.model.device), name) if left else more
+        model = self._with(products.bank.without([]).to(self.model.device))
+        model.remove(name, digest)
+        return replace(products, bank=model.memory.cpu())
 
     @torch.inference_mode()
     def check(self, products: Products, file: str | Path | Image.Image, product: str = ANY) -> Finding:
@@ -177,14 +164,16 @@ class Inspector:
         """
         if product != ANY and products.names and product not in products.names:
             raise ValueError(f"Unknown product {product!r}; known: {', '.join(products.names)}.")
-        products.limits(product)  # before any work: is there a threshold?
+        products.thresholds(product)  # before any work: is there a threshold?
         photo = checked_photo(file)
         pixels = self.processor(images=photo)["pixel_values"].to(self.model.device)
         routed = None if product == ANY else product
         output = self.model(pixels, category=routed, branch=self.branch, memory=self._here(products.bank))
         if output.products is not None:
             routed = products.bank.names(output.products)[0]
-        threshold, pixel_threshold = products.limits(routed if routed in products.calibration else product)
+        own = products.bank.thresholds_of(routed) if routed else None
+        limits = own or products.thresholds(product)
+        threshold, pixel_threshold = limits.threshold, limits.pixel_threshold
         shown = _small(photo, SHOWN_SIDE)
         found = self.processor.post_process(
             output, [shown.size[::-1]], thresholds=threshold, pixel_thresholds=pixel_threshold
@@ -199,6 +188,7 @@ class Inspector:
             pixel_threshold=pixel_threshold,
             mask_level=found["mask_level"],
             regions=found["regions"],
+            label=found["label"],
             evidence=self._evidence(products, pixels, output.memory_maps[0], routed, shown),
         )
 
@@ -217,30 +207,6 @@ class Inspector:
         view.__dict__ = dict(self.model.__dict__)
         view.__dict__["_modules"] = {**self.model._modules, "memory": bank}
         return view
-
-    def _judged(self, products: Products, bank: MemoryBank, name: str) -> Products:
-        """Judge all photos of a product that were taught here, each by the others, and set its thresholds.
-
-        Those that were there before are judged again: by more photos now, or by fewer.
-
-        Args:
-            products: The visitor's, to be changed.
-            bank: Their memory, where the model computes.
-            name: The product.
-        """
-        judged, peaks, generator = {}, [], torch.Generator().manual_seed(0)
-        references = bank.references(name)
-        views = 1 if len(references) >= ENOUGH else VIEWS
-        for digest in (reference.digest for reference in references if reference.digest in products.photos):
-            others = bank.without([digest])
-            judge = others if name in others.categories else bank
-            batch = vary(products.photos[digest].pixels, views, generator).to(self.model.device)
-            output = self.model(batch, category=name, branch=self.branch, memory=judge)
-            judged[digest] = output.scores.tolist()
-            peaks += output.anomaly_maps.amax(dim=(1, 2)).tolist()
-        products.bank = bank.cpu()
-        products.calibrate(name, judged, peaks)
-        return products
 
     def _evidence(
         self,
@@ -262,8 +228,8 @@ class Inspector:
                 value, row = cosine.max(dim=0)
                 best = max(best, (float(value), reference.digest, int(row) % (grid * grid)))
         pictures = [_boxed(photo, place, grid)]
-        if best[1] in products.photos:
-            pictures.append(_boxed(products.photos[best[1]].shown, best[2], grid))
+        if best[1] in products.bank.views:
+            pictures.append(_boxed(products.bank.views[best[1]].image(), best[2], grid))
         both = Image.new("RGB", (420 * len(pictures) - 20, 400), "white")
         for column, picture in enumerate(pictures):
             both.paste(picture, (420 * column, 0))

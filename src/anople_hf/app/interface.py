@@ -106,7 +106,7 @@ def build(
             files = gr.File(file_count="multiple", label="Photos", height=220, elem_id="batch-files")
             batch_product = gr.Dropdown(names, value=names[0], label="Product", elem_id="batch-product")
             batch = gr.Button("Check all", variant="primary", elem_id="batch")
-            headers = ["file", "product", "label", "score", "threshold", "regions"]
+            headers = ["file", "product", "label", "times threshold", "score", "threshold", "regions"]
             table = gr.Dataframe(headers=headers, label="Results", interactive=False)
             gallery = gr.Gallery(
                 label="Heat maps, the strangest first",

@@ -1,41 +1,25 @@
 """`Products`: what one visitor of the app taught, with thresholds; nobody else sees it.
 
-Where in the paper: sec. 3.4 (memory); thresholds and their scores are ours.
+Where in the paper: sec. 3.4 (memory). All that is known of a product stands in the visitor's memory bank, as it does
+for the command line: the same photos set the same threshold.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from ..calibration import Calibration
-from ..configuration_anople import SHARED
 from ..images import read_image, why_unusable
 from ..memory import MemoryBank
+from ..teaching import by_hand
+from ..thresholds import Thresholds, spread_quantiles
 
 ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000
 MOST_TAUGHT = 100
 """Good photos that a visitor may add, those of loaded banks included. With the embedded backbone they take up to
-0.8 GB: each 2.8 MB of patches, as much again to be searched, 0.7 MB to be judged again, and what is kept of pairs."""
-FALSE_ALARM_RATE = 0.05
-
-
-@dataclass(frozen=True)
-class GoodPhoto:
-    """A good photo that was taught here.
-
-    Attributes:
-        shown: A small copy.
-        pixels: (3, S, S), as the model sees it; it is judged again when the photos beside it change.
-    """
-
-    shown: Image.Image
-    pixels: Tensor
+0.8 GB: each 2.8 MB of patches, as much again to be searched, 0.2 MB to be judged again, and what is kept of pairs."""
 
 
 @dataclass
@@ -43,22 +27,11 @@ class Products:
     """What one visitor taught. What teaches gives new ones (`branch`), so that a failure changes nothing.
 
     Attributes:
-        bank: Patches of their good photos, on the CPU.
-        photos: The photos that were taught here, by digest.
-        calibration: By product, as in `config.calibration`; the key "*" holds for any product, if a detector came
-            with it.
-        judged: By product and digest: scores of a photo that was taught here, judged by the others of its product.
-        brought: By product: scores, and the highest map value, of good photos that are known by a calibration alone.
-        taught: The products that were taught here, not those that the detector came with.
+        bank: Their products, on the CPU.
         came_with: How many photos the detector came with.
     """
 
     bank: MemoryBank
-    photos: dict[str, GoodPhoto] = field(default_factory=dict)
-    calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
-    judged: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    brought: dict[str, tuple[list[float], float]] = field(default_factory=dict)
-    taught: set[str] = field(default_factory=set)
     came_with: int = 0
 
     @property
@@ -78,70 +51,56 @@ class Products:
 
     def branch(self) -> "Products":
         """Products that change alone from here on; photos and patches are shared until then."""
-        return replace(self, bank=self.bank.without([]), photos=dict(self.photos), calibration=dict(self.calibration),
-                       judged=dict(self.judged), brought=dict(self.brought), taught=set(self.taught))  # fmt: skip
+        return replace(self, bank=self.bank.without([]))
 
     def scores(self, product: str) -> list[float]:
-        """Scores of a product's good photos; of all products' for `ANY`."""
-        names = {*self.brought, *self.judged} if product == ANY else {product}
-        scores = [score for name in sorted(names & set(self.brought)) for score in self.brought[name][0]]
-        photos = [judged for name in sorted(names & set(self.judged)) for judged in self.judged[name].values()]
-        return [*scores, *(score for judged in photos for score in judged)]
+        """Scores of a product's good photos that set its threshold; of all products' for `ANY`."""
+        if product == ANY:
+            return [score for name in self.names for score in self.scores(name)]
+        if product not in self.names:
+            return []
+        known = self.bank.product(product)
+        found = known.judged or known.held_out
+        scores = [s for digest, judged in found.items() if digest not in known.far for s in judged.scores]
+        return scores or (spread_quantiles(known.thresholds) if known.thresholds else [])
 
     def by_strangeness(self, product: str) -> list[tuple[str, float]]:
-        """(digest, mean score) of the photos that were taught here, the one least like the others first."""
-        photos = {digest: float(np.mean(scores)) for digest, scores in self.judged.get(product, {}).items()}
-        return sorted(photos.items(), key=lambda item: -item[1])
+        """(digest, mean score) of the photos that can be shown, the one least like the others first."""
+        if product not in self.names:
+            return []
+        return [(d, score) for d, score in self.bank.product(product).by_strangeness if d in self.bank.views]
 
-    def limits(self, product: str) -> tuple[float, float]:
-        """Thresholds for scores and maps.
-
-        Args:
-            product: A known one, or `ANY`: the common threshold that the detector came with, and those of what was
-                taught since; the highest of all if there is none.
+    def thresholds(self, product: str) -> Thresholds:
+        """Those of a known product, or the common ones for `ANY`.
 
         Raises:
             ValueError: Nothing was taught yet, or no threshold is known.
         """
         if not self.names:
             raise ValueError("No product is known yet: teach one first, with a few good photos.")
-        names = [product]
-        if product == ANY:
-            names = [SHARED, *self.taught] if SHARED in self.calibration else list(self.calibration)
-        entries = [self.calibration[name] for name in names if name in self.calibration]
-        if not entries:
+        found = self.bank.thresholds_of(None if product == ANY else product)
+        if found is None:
             raise ValueError(f"No threshold is known for {product!r}: teach it, with a few good photos.")
-        return max(e["threshold"] for e in entries), max(e["pixel_threshold"] for e in entries)
+        return found
 
-    def calibrate(self, name: str, judged: Mapping[str, Sequence[float]], peaks: Sequence[float]) -> None:
-        """Set a product's thresholds from its good photos.
-
-        Args:
-            name: The product.
-            judged: Scores by digest, of all its photos that were taught here.
-            peaks: The highest values of their maps.
-        """
-        self.taught.add(name)
-        self.judged[name] = {digest: list(scores) for digest, scores in judged.items()}
-        earlier = [self.brought[name][1]] if name in self.brought else []
-        self.calibration[name] = Calibration.from_normals(
-            self.scores(name),
-            [*earlier, *peaks],
-            FALSE_ALARM_RATE,
-            num_photos=len(self.bank.references(name)),
-            exchangeable=False,
-            method="each photo judged by the others, in the app",
-        ).to_dict()
+    def limits(self, product: str) -> tuple[float, float]:
+        """`thresholds` for scores and maps."""
+        found = self.thresholds(product)
+        return found.threshold, found.pixel_threshold
 
     def move(self, product: str, threshold: float) -> None:
         """Set the threshold for scores by hand; `ANY` sets all of them.
 
         Raises:
-            ValueError: There is none, see `limits`.
+            ValueError: There is none, see `thresholds`.
         """
-        self.limits(product)
-        for name in list(self.calibration) if product == ANY else [product]:
-            self.calibration[name] = {**self.calibration[name], "threshold": float(threshold)}
+        moved = by_hand(self.thresholds(product), float(threshold))
+        if product == ANY:
+            self.bank.common = moved
+        for name in self.names if product == ANY else [product]:
+            known = self.bank.product(name).thresholds
+            if known is not None:
+                self.bank.update(name, thresholds=by_hand(known, float(threshold)))
 
     def require_room(self, more: int = 0) -> None:
         """See that a visitor's memory does not grow without end.
@@ -152,40 +111,23 @@ class Products:
         if len(self.bank) - self.came_with + more > MOST_TAUGHT:
             raise ValueError(f"At most {MOST_TAUGHT} good photos can be taught here; remove some first.")
 
-    def take_in(self, bank: MemoryBank, calibration: dict[str, dict[str, Any]] | None) -> list[str]:
-        """Add what is new in a bank, with the thresholds that came with it; where there is one, the higher holds.
+    def take_in(self, bank: MemoryBank) -> list[str]:
+        """Add what is new in a bank. A visitor's own thresholds stay, where both have some.
 
         Returns:
             The products that the bank brought photos of.
         """
         before = self.counts
-        self.bank.merge(bank)
-        new = list(self.gained(before))
-        for name, entry in (calibration or {}).items():
-            if name not in (SHARED, *new):
-                continue
-            self.calibration[name] = max(self.calibration.get(name, entry), entry, key=lambda e: e["threshold"])
-            if name != SHARED and not self.judged.get(name):
-                self.brought[name] = _spread(entry), entry["pixel_threshold"]
-        return new
+        self.bank.merge(bank, thresholds="mine")
+        return list(self.gained(before))
 
-    def remove(self, product: str, digest: str | None = None) -> None:
-        """Remove a product, or one of its photos.
+    def remove(self, product: str) -> None:
+        """Remove a product.
 
         Raises:
             KeyError: It is not known.
         """
-        gone = {reference.digest for reference in self.bank.references(product)} if digest is None else {digest}
-        self.bank.remove(product, digest)
-        kept = {reference.digest for name in self.names for reference in self.bank.references(name)}
-        self.photos = {digest: photo for digest, photo in self.photos.items() if digest not in gone - kept}
-        if product in self.names:
-            self.judged[product] = {d: s for d, s in self.judged.get(product, {}).items() if d != digest}
-            if self.judged[product] or product in self.brought:
-                return
-        self.taught.discard(product)  # with nothing left that its threshold was learned from
-        for part in (self.calibration, self.judged, self.brought):
-            part.pop(product, None)
+        self.bank.remove(product)
 
 
 def checked_photo(file: str | Path | Image.Image) -> Image.Image:
@@ -207,13 +149,4 @@ def checked_photo(file: str | Path | Image.Image) -> Image.Image:
     return read_image(path)
 
 
-def _spread(entry: dict[str, Any]) -> list[float]:
-    """The scores that stored quantiles stand for."""
-    quantiles = entry.get("normal_quantiles") or []
-    if not quantiles:
-        return []
-    places = np.linspace(0, 1, entry["num_scores"])
-    return np.interp(places, np.linspace(0, 1, len(quantiles)), quantiles).tolist()
-
-
-__all__ = ["ANY", "MOST_PHOTOS", "MOST_TAUGHT", "GoodPhoto", "Products", "checked_photo"]
+__all__ = ["ANY", "MOST_PHOTOS", "MOST_TAUGHT", "Products", "checked_photo"]

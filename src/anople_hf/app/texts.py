@@ -6,11 +6,16 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from ..decisions import DEFECTIVE as CALLED_DEFECTIVE
+from ..decisions import UNKNOWN
 from ..pictures.palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
-from .inspector import ENOUGH, Finding, Inspector
+from ..teaching import Report
+from .inspector import Finding, Inspector
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
 SECONDS_KEPT = 3600
+ENOUGH = 3
+"""Good photos from which on one can be least like the others."""
 MOST_OF_IT = 0.5
 """Share of a photo above the pixel threshold from which the product may be another one."""
 TITLE = "# AnoPLe\nTeach a product with a few good photos, then find what is wrong with others."
@@ -32,6 +37,7 @@ CSS = f"""
 .gradio-container {{max-width: 1100px !important; margin: auto}}
 .defective {{color: {DEFECTIVE_TEXT}; font-weight: 700; font-size: 1.4em}}
 .normal {{color: {GOOD_TEXT}; font-weight: 700; font-size: 1.4em}}
+.unknown {{font-weight: 700; font-size: 1.4em}}
 .dark .defective {{color: #ff9d6b}} .dark .normal {{color: #8ac4e6}}
 .gauge {{position: relative; height: 14px; margin: 6px 0 20px; border-radius: 7px;
   background: linear-gradient(to right, {GOOD} 33.3%, {DEFECTIVE} 33.3%)}}
@@ -58,19 +64,21 @@ LEGEND = (
 
 def describe(found: Finding) -> str:
     """Decision, score against threshold, and regions, as HTML."""
-    side = "above" if found.label == "defective" else "not above"
+    side = "above" if found.score > found.threshold else "not above"
     boxes = "".join(
         f"<li>x {x0}-{x1}, y {y0}-{y1}, strongest {region['peak']:.3f}</li>"
         for region in found.regions[:5]
         for x0, y0, x1, y1 in [region["box"]]
     )
     more = f"<p>Regions (pixels of the picture shown):</p><ol>{boxes}</ol>" if boxes else ""
-    if found.label == "defective" and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
+    if found.label == UNKNOWN:
+        more += "<p>This photo is unlike everything taught here: is it the right product, in the same light?</p>"
+    elif found.label == CALLED_DEFECTIVE and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
         more += "<p>Most of this photo is unlike the good ones: is it the right product, in the same light?</p>"
     return (
-        f'<p role="status"><span class="{found.label}">{found.label}</span><br>score {found.score:.4f}, {side} the '
-        f"threshold {found.threshold:.4f} ({escape(found.product)}): {found.share:.1f} times it</p>"
-        f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(found.share / 3, 1):.1f}%"></i>'
+        f'<p role="status"><span class="{found.label.split()[0]}">{found.label}</span><br>{found.ratio:.2f} times the '
+        f"threshold of {escape(found.product)} (score {found.score:.4f}, {side} {found.threshold:.4f})</p>"
+        f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(found.ratio / 3, 1):.1f}%"></i>'
         f"<span>threshold</span></div>{more}"
     )
 
@@ -88,28 +96,32 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
     return f"{what} At the start it knows: {', '.join(products.names) or 'no product yet'}."
 
 
-def taught(products: Products, name: str) -> str:
-    """What was learned of a product."""
+def taught(products: Products, name: str, report: Report | None = None) -> str:
+    """What is known of a product, and what the report of an act says beside."""
     references = products.bank.references(name)
     count = f"{len(references)} good photo{'' if len(references) == 1 else 's'} known"
-    if name not in products.calibration:
+    known = products.bank.product(name)
+    if known.thresholds is None:
         return f"**{name}**: {count}. It has no threshold: teach it, with a few good photos."
-    text = f"**{name}**: {count}. Threshold {products.calibration[name]['threshold']:.4f}."
+    text = f"**{name}**: {count}. Threshold {known.thresholds.threshold:.4f}, {known.thresholds.promise}."
     strangest = products.by_strangeness(name)
-    if len(references) < ENOUGH or not strangest:  # too few to say which is unlike the others
-        return text
-    names = {reference.digest: reference.name for reference in references}
-    photo = names[strangest[0][0]] or "the first one below"
-    return f"{text} Least like the others: {photo}. Is it really a good part?"
+    if len(references) >= ENOUGH and strangest:  # fewer cannot say which is unlike the others
+        names = {reference.digest: reference.name for reference in references}
+        photo = names[strangest[0][0]] or "the first one below"
+        text += f" Least like the others: {photo}. Is it really a good part?"
+    if report is not None:
+        copies = [f"{photo} shows the same photo as {other}, and counts once" for photo, other in report.copies]
+        text = "\n- ".join([f"{text}\n" if copies or report.suspicious else text, *copies, *report.suspicious])
+    return text
 
 
 def good_photos(products: Products, product: str) -> list[tuple[Image.Image, str]]:
-    """(picture, words) of a product's good photos that were taught here, the one least like the others first."""
+    """(picture, words) of a product's good photos that can be shown, the one least like the others first."""
     if product not in products.names:
         return []
     names = {reference.digest: reference.name for reference in products.bank.references(product)}
     return [
-        (products.photos[digest].shown, f"{score:.4f} {names[digest]}")
+        (products.bank.views[digest].image(), f"{score:.4f} {names[digest]}")
         for digest, score in products.by_strangeness(product)
     ]
 

@@ -20,7 +20,7 @@ from .evaluate import evaluate
 from .export import convert, export
 from .hub import card, push
 from .predict import predict
-from .teach import calibrate, memorize, remove
+from .teach import calibrate, products, remove, rename, teach, threshold
 from .train import preview_anomalies, train
 from .web import app as web
 
@@ -28,8 +28,11 @@ TROUBLE, STOPPED = 2, 130
 VERBS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("train", train, "train photos/ --shots 4 --output runs/line1"),
     ("predict", predict, "predict runs/line1 'incoming/*.png' --output judged --report"),
-    ("memorize", memorize, "memorize runs/line1 gear photos/gear/ 'more/*.png'"),
-    ("calibrate", calibrate, "calibrate runs/line1 photos/ --false-alarm-rate 0.01"),
+    ("teach", teach, "teach runs/line1 gear photos/gear/ 'more/*.png'"),
+    ("products", products, "products runs/line1"),
+    ("calibrate", calibrate, "calibrate runs/line1 gear more_photos/ --false-alarm-rate 0.01"),
+    ("threshold", threshold, "threshold runs/line1 gear 0.0021"),
+    ("rename", rename, "rename runs/line1 gear brass_gear"),
     ("remove", remove, "remove runs/line1 gear --photo photos/gear/003.png"),
     ("evaluate", evaluate, "evaluate runs/line1 data/ --json table.json --plots plots/"),
     ("export", export, "export runs/line1 --output line1_onnx --product gear"),
@@ -67,6 +70,14 @@ def anople(
     """Few-shot multi-class visual anomaly detection: show a few good photos of each product, find defective parts."""
 
 
+def _is_input(error: Exception) -> bool:
+    """Whether a library complains about a setting or a file; asked here, because a start must not wait for them."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return isinstance(error, (StrictDataclassError, SafetensorError))
+
+
 def main() -> None:
     """Entry point. Errors in the input end with one clear line and exit code 2, not with a traceback."""
     gc.set_threshold(100_000)  # the libraries' million objects stay alive; scanning them takes a second
@@ -78,8 +89,11 @@ def main() -> None:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"anople: {message}", err=True)
         sys.exit(TROUBLE)
-    except Exception:  # Python would exit with 1, which means a defective part here
-        traceback.print_exc()
+    except Exception as error:  # Python would end with 1, and that means a defective part here
+        if _is_input(error) and not os.environ.get("ANOPLE_DEBUG"):
+            typer.echo(f"anople: {' '.join(str(error).split())}", err=True)
+        else:
+            traceback.print_exc()
         sys.exit(TROUBLE)
     except SystemExit as done:
         if done.code == STOPPED:

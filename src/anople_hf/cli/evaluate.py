@@ -71,10 +71,10 @@ def evaluate(
         written.append(write_sheet(model, processor, splits["test"], sheet, route=route))
     if plots:
         entries = {
-            name: model.config.calibration_of(name if route or recognized else None, recognized=recognized)
+            name: model.memory.thresholds_of(name if route or recognized else None, recognized=recognized)
             for name in result.categories
         }
-        limits = {name: entry.get("threshold") for name, entry in entries.items()}
+        limits = {name: entry.threshold if entry else None for name, entry in entries.items()}
         written += write_plots(result, plots, limits if branch == "both" else None)
     for path in written:
         typer.echo(f"saved: {path}", err=as_json)

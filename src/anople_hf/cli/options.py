@@ -42,7 +42,7 @@ def quieten(quiet: bool) -> None:
     transformers.utils.logging.disable_progress_bar()
     try:
         import datasets
-    except ImportError:  # predict and memorize need no training extras
+    except ImportError:  # predict and teach need no training extras
         return
     datasets.disable_progress_bars()
 
@@ -61,6 +61,8 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) ->
         own: The detector will be changed, so it must be a local folder.
         how: More arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers.utils.logging import enable_progress_bar
 
     from ..modeling_anople import AnoPLeModel
@@ -88,6 +90,12 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) ->
             raise
         reason = next(iter(str(error).strip().splitlines()), "")
         raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {reason}") from error
+    except (StrictDataclassError, SafetensorError, RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{run} cannot be loaded: config.json was edited, or the weights are damaged or another model's "
+            f"({reason}). Get it again, or train it again."
+        ) from error
     if not quiet:
         enable_progress_bar()
     return model, processor

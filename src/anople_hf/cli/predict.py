@@ -55,7 +55,7 @@ def predict(
         bool, typer.Option("--report", help="Also write report.html, a single self-contained page.")
     ] = False,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with code 1 if any photo is defective.")
+        bool, typer.Option("--fail-on-anomaly", help="Exit with code 1 if any photo is not normal.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue this output; photos that have a row are not judged again.")
@@ -68,6 +68,10 @@ def predict(
     stop_after_idle: Annotated[
         float | None, typer.Option(min=0, help="--watch: stop after this many seconds without a new photo.")
     ] = None,
+    unknown: Annotated[bool, typer.Option(help="Say `unknown product` of photos unlike everything taught.")] = True,
+    gray_zone: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the threshold, on either side, that is `uncertain`.")
+    ] = 0.0,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -78,7 +82,7 @@ def predict(
     After Ctrl-C the results so far stay in OUTPUT.partial; run the same command with --resume to continue.
     With --watch, Ctrl-C finishes the output. A file that is still being written is judged when it is complete.
 
-    Exit codes: 0 done, 1 with --fail-on-anomaly if a photo is defective, 2 input that cannot be used, 130 stopped.
+    Exit codes: 0 done, 1 with --fail-on-anomaly if a photo is not normal, 2 input that cannot be used, 130 stopped.
     """
     if watch and "-" in photos:
         raise typer.BadParameter("--watch looks into folders and patterns, it cannot wait for stdin.")
@@ -99,8 +103,8 @@ def predict(
         model.memory.references(category)  # an unknown product ends here, before any work
     recognizes = category is None and model.config.memory_search == "product"
     asked = model.memory.categories if recognizes else [category]
-    entries = [model.config.calibration_of(name, recognized=recognizes) for name in asked]
-    if fail_on_anomaly and not all("threshold" in entry for entry in entries):
+    entries = [model.memory.thresholds_of(name, recognized=recognizes) for name in asked]
+    if fail_on_anomaly and not all(entries):
         raise ValueError(f"{run} has no threshold, nothing would ever fail; set one with `anople calibrate`.")
     scale = None if recognizes else color_scale(model, category)
     paths = find_photos(photos, empty=watch)
@@ -110,7 +114,8 @@ def predict(
         typer.echo(message, err=True)
         skipped.extend([message.removeprefix("skipped: ")] if message.startswith("skipped: ") else [])
 
-    job = {"detector": fingerprint(run), "category": category}
+    how = {"unknown": unknown, "gray_zone": gray_zone}
+    job = {"detector": fingerprint(run), "category": category, **how}
     try:
         with growing_results(output, job, resume=resume, overwrite=overwrite) as results:
             if watch:
@@ -118,23 +123,26 @@ def predict(
                     typer.echo(f"watching {', '.join(photos)}; Ctrl-C ends and saves.", err=True)
                 wait: dict[str, Any] = {"every": every, "most": max_photos, "idle": stop_after_idle}
                 wait |= {"known": results.done, "batch_size": batch_size}
-                predictions = _watched(model, processor, photos, category, note, **wait)
+                predictions = _watched(model, processor, photos, category, note, how, **wait)
             else:
                 good, skipped = keep_readable([path for path in paths if str(path) not in results.done], skip_bad)
                 bar = bool(good) and not quiet
-                predictions = judge_all(model, processor, good, category=category, batch_size=batch_size, progress=bar)
+                predictions = judge_all(
+                    model, processor, good, category=category, batch_size=batch_size, progress=bar, **how
+                )
             try:
                 for prediction in predictions:
                     row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))
                     if watch and not (quiet or as_json):
-                        typer.echo(f"{row['label'] or 'no threshold'}  {row['score']:.4g}  {row['path']}")
+                        typer.echo(f"{_said(row)}  {row['path']}")
             except KeyboardInterrupt:
                 if not watch or not results.rows:
                     raise
                 typer.echo("stopped; saving.", err=True)
             if not results.rows:
                 raise ValueError("no photo came." if watch else f"none of the {len(paths)} photos can be read.")
-            results.write_tables(chosen, scale, model.config.calibration_of(category).get("pixel_threshold"))
+            shown = model.memory.thresholds_of(category)
+            results.write_tables(chosen, scale, shown.pixel_threshold if shown else None)
             if report or (results.folder / "report.html").exists():
                 title = f"Judged by {run.resolve().name}"
                 write_report(results.rows, results.folder, title=title, scale=scale)
@@ -160,16 +168,29 @@ def predict(
         + (f" ({results.taken_over} judged before)" if results.taken_over else ""),
         f"saved: {output}",
     )
-    if fail_on_anomaly and counts["defective"]:
+    if fail_on_anomaly and counts["normal"] < len(results.rows):
         raise typer.Exit(ANOMALY_FOUND)
 
 
+def _said(row: dict[str, Any]) -> str:
+    """A photo's decision, and how far its score is from the threshold."""
+    if row["ratio"] is None:
+        return f"{row['label'] or 'no threshold'}  {row['score']:.4g}"
+    return f"{row['label']}  {row['ratio']:.2f} times the threshold"
+
+
 def _watched(
-    model: Any, processor: Any, sources: list[str], category: str | None, note: Callable[[str], None], **options: Any
+    model: Any,
+    processor: Any,
+    sources: list[str],
+    category: str | None,
+    note: Callable[[str], None],
+    how: dict[str, Any],
+    **options: Any,
 ) -> "Iterator[Prediction]":
-    """Judge photos as they arrive; `options` as for `watch`."""
+    """Judge photos as they arrive; `how` as for `judge`, `options` as for `watch`."""
     from ..inspection.predict import judge
     from ..inspection.watching import watch
 
     for batch in watch(lambda: find_photos(sources, empty=True), report=note, **options):
-        yield from judge(model, processor, batch, category)
+        yield from judge(model, processor, batch, category, **how)

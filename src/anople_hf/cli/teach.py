@@ -1,83 +1,185 @@
-"""The verbs `anople memorize`, `calibrate` and `remove`: products come and go without training.
+"""The verbs `anople teach`, `calibrate`, `products`, `threshold`, `rename` and `remove`: products without training.
 
-Where in the paper: sec. 3.4.
+Where in the paper: sec. 3.4 for the memory. What is known of a product is kept in the detector's memory bank; a verb
+that changes it holds the folder's lock from reading to writing, so that verbs run at once lose nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, OwnRun, Quiet, SkipBad, list_photos, load_run, quieten, tell
+from .options import Json, OwnRun, Quiet, Run, SkipBad, keep_readable, list_photos, load_run, quieten, tell
+
+if TYPE_CHECKING:
+    from ..modeling_anople import AnoPLeModel
+    from ..processing_anople import AnoPLeProcessor
+    from ..teaching import Report
+
+Product = Annotated[str, typer.Argument(metavar="PRODUCT", help="Name of the product.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Share of good parts that may be called defective. Default: the product's; 0.05 for a new one."),
+]
 
 
-def memorize(
+@contextmanager
+def _changed(run: Path) -> "Iterator[tuple[AnoPLeModel, AnoPLeProcessor]]":
+    """The detector in a folder, to be changed; its memory is saved at the end. Nobody else changes it meanwhile."""
+    from ..output.locking import changing
+
+    if not (run / "config.json").is_file():
+        load_run(run, own=True)  # says what is wrong
+    with changing(run):
+        model, processor = load_run(run, own=True)
+        yield model, processor
+        model.save_memory(run)
+
+
+def teach(
     run: OwnRun,
     category: Annotated[str, typer.Argument(metavar="PRODUCT", help="Name of the product, new or known.")],
     photos: Annotated[list[str], typer.Argument(help="Good photos: files, folders, patterns, or - for stdin.")],
-    false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
+    false_alarm_rate: Rate = None,
+    word: Annotated[str, typer.Option(help="For the product, as in a text prompt. Default: its name.")] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse photos far from the others, or of another product.")
+    ] = False,
     skip_bad: SkipBad = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a product, or more photos of a known one, without training."""
-    quieten(quiet)
-    from ..calibration import calibrate as set_thresholds
+    """Teach a product, or more photos of a known one, without training.
 
-    model, processor = load_run(run, own=True)
+    The product's threshold comes from all of its photos, each judged by the others. A photo that is unlike the others
+    is named and sets no threshold; copies count once; a promised false-alarm rate stays promised.
+    """
+    quieten(quiet)
     paths = list_photos(photos, skip_bad)
-    pixels = processor(images=paths)["pixel_values"]
-    before = len(model.memory)
-    model.memorize(pixels, category, names=[str(path) for path in paths])
-    found = set_thresholds(model, {category: pixels}, false_alarm_rate=false_alarm_rate)
-    model.save_memory(run)
-    added, known = len(model.memory) - before, list(model.memory.categories)
-    tell(
-        as_json,
-        {"category": category, "added": added, "threshold": found[category].threshold, "known": known},
-        f"{category}: {added} photos added; known: {', '.join(known)}",
-    )
+    with _changed(run) as (model, processor):
+        pixels = processor(images=paths)["pixel_values"]
+        how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word}
+        report = model.teach(pixels, category, names=[str(path) for path in paths], **how)
+        known = list(model.memory.categories)
+    tell(as_json, report.to_dict() | {"known": known}, *report.lines(), f"known: {', '.join(known)}")
 
 
 def calibrate(
     run: OwnRun,
-    data: Annotated[Path, typer.Argument(help="More good photos, laid out as for train.")],
-    false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA | PRODUCT", help="Good photos, laid out as for train; or a product, with photos."
+        ),
+    ],
+    photos: Annotated[
+        list[str] | None, typer.Argument(help="Good photos of the product: files, folders, patterns.")
+    ] = None,
+    false_alarm_rate: Rate = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Set the thresholds from good photos that the detector has not seen: then the false-alarm rate is a promise.
 
-    Photos that are in its memory are left out. 5 % takes at least 19 photos a product, 1 % takes 99.
+    Photos that are in its memory, and copies, are left out; those of earlier calls count, too. 5 % takes at least 19
+    photos a product, 1 % takes 99. Only the thresholds of the products given change.
     """
     quieten(quiet)
-    from ..calibration import calibrate_on_new
-    from ..configuration_anople import SHARED
-    from ..data import load_inspection_data
-    from ..images import image_digest
+    from ..teaching import calibrate as set_thresholds
 
-    model, processor = load_run(run, own=True)
-    split = load_inspection_data(data, skip_bad=skip_bad)["train"]
-    photos, lines = {}, []
-    for category in dict.fromkeys(split["category"]):
-        known = {reference.digest for reference in model.memory.references(category)}
-        rows = split.filter(lambda name, wanted=category: name == wanted, input_columns="category")
-        pixels = processor(images=list_photos([data / path for path in rows["path"]], skip_bad))["pixel_values"]
-        photos[category] = pixels[[image_digest(image) not in known for image in pixels]]
-        lines.append(
-            f"{category}: {len(photos[category])} new photos, {len(pixels) - len(photos[category])} known ones"
+    given: dict[str, list[Path]] = {data: list_photos(photos, skip_bad)} if photos else _by_product(data, skip_bad)
+    with _changed(run) as (model, processor):
+        for product in given:
+            model.memory.product(product)  # an unknown one ends here, before any work
+        pixels = {product: processor(images=paths)["pixel_values"] for product, paths in given.items()}
+        names = {product: [str(path) for path in paths] for product, paths in given.items()}
+        reports = set_thresholds(model, pixels, names=names, false_alarm_rate=false_alarm_rate)
+    lines = [line for report in reports for line in _calibrated(report)]
+    tell(as_json, {"products": [report.to_dict() for report in reports]}, *lines)
+
+
+def _by_product(data: str, skip_bad: bool) -> dict[str, list[Path]]:
+    from ..data import load_inspection_data
+
+    root = Path(data)
+    split = load_inspection_data(root, skip_bad=skip_bad)["train"]
+    places: dict[str, list[Path]] = {}
+    for category, path in zip(split["category"], split["path"], strict=True):
+        places.setdefault(category, []).append(root / path)
+    return {category: keep_readable(paths, skip_bad)[0] for category, paths in places.items()}
+
+
+def _calibrated(report: "Report") -> list[str]:
+    first = f"{report.product}: {len(report.added)} new photos, {len(report.known)} known ones"
+    return [first, *report.lines()[1:]]
+
+
+def products(run: Run, as_json: Json = False) -> None:
+    """List the products that a detector knows: photos, threshold, what it promises, when, and the odd photo out."""
+    quieten(True)
+    model, _ = load_run(run)
+    rows, lines = [], []
+    for name in model.memory.categories:
+        product = model.memory.product(name)
+        found, odd = product.thresholds, product.by_strangeness
+        called = {photo.digest: photo.name or photo.digest[:12] for photo in product.photos}
+        rows.append(
+            {
+                "product": name,
+                "word": product.word,
+                "photos": len(product.photos),
+                "thresholds": found.to_dict() if found else None,
+                "promise": found.promise if found else None,
+                "least_typical": called[odd[0][0]] if odd else None,
+                "far": [called[digest] for digest in product.far],
+            }
         )
-    photos = {category: pixels for category, pixels in photos.items() if len(pixels)}
-    if not photos:
-        raise ValueError(f"{data} holds only photos that are in the memory; thresholds need new ones.")
-    thresholds = calibrate_on_new(model, photos, false_alarm_rate=false_alarm_rate)
-    for name, found in thresholds.items():
-        whom = "any category" if name == SHARED else name
-        promise = "promised" if found.guaranteed else f"not promised by {found.num_photos} photos"
-        lines.append(f"{whom}: threshold {found.threshold:.4f}, {false_alarm_rate:.1%} false alarms {promise}")
-    model.save_memory(run)
-    tell(as_json, {"thresholds": {name: found.to_dict() for name, found in thresholds.items()}}, *lines)
+        said = f"threshold {found.threshold:.4g}, {found.promise}" if found else "no threshold"
+        when = f", {found.date[:10]}" if found and found.date else ""
+        lines.append(f"{name}: {len(product.photos)} photos, {said}{when}")
+        if len(odd) > 1:
+            far = " (far from the others, sets no threshold)" if odd[0][0] in product.far else ""
+            lines.append(f"  least typical: {called[odd[0][0]]}{far}")
+    common = model.memory.thresholds_of()
+    if common and model.config.memory_search == "all":
+        lines.append(f"any, if the product is not told: threshold {common.threshold:.4g}, {common.promise}")
+    tell(as_json, {"products": rows, "common": common.to_dict() if common else None}, *(lines or ["no product"]))
+
+
+def threshold(
+    run: OwnRun,
+    category: Product,
+    value: Annotated[str, typer.Argument(help="The threshold for scores, or `learned`: what its photos set.")],
+    as_json: Json = False,
+) -> None:
+    """Set a product's threshold by hand, or go back to the one that its photos set."""
+    quieten(True)
+    from ..teaching import set_threshold
+
+    try:
+        number = None if value == "learned" else float(value)
+    except ValueError as error:
+        raise ValueError(f"threshold {value!r}: expected a number, or `learned`.") from error
+    with _changed(run) as (model, _):
+        report = set_threshold(model, category, number)
+    tell(as_json, report.to_dict(), report.lines()[-1])
+
+
+def rename(
+    run: OwnRun,
+    category: Product,
+    name: Annotated[str, typer.Argument(help="The new name.")],
+    as_json: Json = False,
+) -> None:
+    """Give a product another name; its photos and thresholds stay."""
+    quieten(True)
+    with _changed(run) as (model, _):
+        model.memory.rename(category, name)
+        known = list(model.memory.categories)
+    tell(as_json, {"category": name, "known": known}, f"{category} is {name} now; known: {', '.join(known)}")
 
 
 def remove(
@@ -86,14 +188,15 @@ def remove(
     photo: Annotated[str | None, typer.Option(help="Only this photo of it, by its name.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Take a product, or one of its photos, out of a detector's memory."""
+    """Take a product with all that is known of it, or one of its photos, out of a detector's memory."""
     quieten(True)
-    model, _ = load_run(run, own=True)
-    model.remove(category, photo)
-    model.save_memory(run)
-    known = list(model.memory.categories)
+    with _changed(run) as (model, _):
+        report = model.remove(category, photo)
+        known = list(model.memory.categories)
+    changed = report.lines()[-1:] if photo else []
     tell(
         as_json,
-        {"category": category, "photo": photo, "known": known},
+        {"category": category, "photo": photo, "known": known} | ({"thresholds": report.to_dict()} if photo else {}),
         f"{photo or category} removed; known: {', '.join(known) or 'none'}",
+        *changed,
     )

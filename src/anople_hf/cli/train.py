@@ -4,7 +4,7 @@ Training is that of sec. 3.3. `scripts/train.py` runs the first verb.
 """
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,6 +139,7 @@ def train(
 
     from ..data import load_inspection_data
     from ..data.few_shot import read_index_files, read_shots
+    from ..output.locking import making
     from ..output.whole import check_output, whole_folder
     from ..training.configuration import TrainingConfig
     from ..training.run import on_cpu
@@ -159,9 +160,13 @@ def train(
         listed = read_index_files(shots_file, splits["train"], shots) if by_index else read_shots(shots_file)
     processes = PartialState(cpu=on_cpu())
     main = processes.is_main_process
-    if main and not resume:
-        drop_states(work)
-    with whole_folder(output, overwrite=overwrite) if main else nullcontext(output) as folder:
+    with ExitStack() as stack:
+        folder = output
+        if main:
+            stack.enter_context(making(output))
+            if not resume:
+                drop_states(work)
+            folder = stack.enter_context(whole_folder(output, overwrite=overwrite))
         run = learn(
             splits["train"],
             plan,
@@ -181,11 +186,16 @@ def train(
     if not main:
         return
     drop_states(work)
-    entries = run.model.config.calibration or {}
+    common = run.model.memory.thresholds_of()
     tell(
         as_json,
-        {"output": str(output), "thresholds": entries},
-        *(f"{'any category' if name == '*' else name}: threshold {e['threshold']:.4f}" for name, e in entries.items()),
+        {
+            "output": str(output),
+            "products": [report.to_dict() for report in run.reports],
+            "common": common.to_dict() if common else None,
+        },
+        *(line for report in run.reports for line in report.lines()),
+        *([f"any category: threshold {common.threshold:.4g}"] if common else []),
         f"saved: {output}",
     )
 

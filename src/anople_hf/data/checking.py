@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, Image
 from PIL import Image as PillowImage
 
 from ..data import published
-from ..images import read_mask, why_unusable
+from ..images import read_image, read_mask, why_unusable
 from .hub import PREFIX
 
 COLUMNS = ("category", "train", "good", "defective", "masks", "kinds", "sizes", "published")
@@ -96,10 +96,17 @@ def _look(
         with PillowImage.open(BytesIO(content)) as photo:
             size = photo.size
         own["sizes"].update(["{}x{}".format(*size)])
+        pixels = read_image(content)
+        seen = f"{pixels.size} {hashlib.sha256(pixels.tobytes()).hexdigest()}"
         digest = hashlib.sha256(content).hexdigest()
         if digest in digests:
             report.problems.append(f"{where}: the same file as {digests[digest]}; remove one of them.")
+        elif seen in digests:
+            report.problems.append(
+                f"{where}: the same pixels as {digests[seen]}, in another file or format; remove one of them."
+            )
         digests.setdefault(digest, where)
+        digests.setdefault(seen, where)
         if row["label"]:
             _look_at_mask(row, size, own, report)
 

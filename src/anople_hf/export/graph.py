@@ -182,7 +182,8 @@ def _describe(
     config, memory, products = model.config, None, None
 
     def calibration(name: str | None, recognized: bool = False) -> dict[str, Any] | None:
-        return config.calibration_of(name, recognized=recognized) or None if branch == "both" else None
+        found = model.memory.thresholds_of(name, recognized=recognized) if branch == "both" else None
+        return found.to_dict() if found else None
 
     if branch != "prompt":
         names = model.memory.categories if category is None else [category]

@@ -41,6 +41,7 @@ def judge(
     processor: AnoPLeProcessor,
     photos: Sequence[tuple[Path, Image.Image]],
     category: str | None = None,
+    **how: Any,
 ) -> list[Prediction]:
     """Judge one batch of photos in one pass.
 
@@ -49,6 +50,7 @@ def judge(
         processor: Its processor.
         photos: At least one photo: its path, and what `read_image` returned.
         category: Route to a known product.
+        how: `unknown` and `gray_zone`, as for `AnoPLeProcessor.post_process`.
 
     Raises:
         KeyError: Unknown category; lists the known ones.
@@ -57,7 +59,7 @@ def judge(
     pixels = processor(images=images)["pixel_values"].to(model.device, model.dtype)
     sizes = [image.size[::-1] for image in images]
     outputs = model(pixels, category=category)
-    results = processor.post_process(outputs, target_sizes=sizes)
+    results = processor.post_process(outputs, target_sizes=sizes, **how)
     names = [category] * len(photos) if outputs.products is None else model.memory.names(outputs.products)
     return [
         Prediction(path, image, name, result)
@@ -73,6 +75,7 @@ def predict(
     category: str | None = None,
     batch_size: int = 16,
     progress: bool = True,
+    **how: Any,
 ) -> Iterator[Prediction]:
     """Judge photos one batch at a time, so that memory does not grow with their number.
 
@@ -82,7 +85,8 @@ def predict(
         paths: Readable photos, see `anople_hf.images.check_images`.
         category: Route to a known product.
         batch_size: Photos per pass.
-        progress: Show a bar with the time left.
+        progress: Show a bar, with the time that is left.
+        how: As for `judge`.
 
     Raises:
         KeyError: Unknown category; lists the known ones.
@@ -91,5 +95,5 @@ def predict(
     with tqdm(total=len(paths), desc="judging", unit="photo", disable=not progress, mininterval=often) as bar:
         for start in range(0, len(paths), batch_size):
             chunk = [(path, read_image(path)) for path in paths[start : start + batch_size]]
-            yield from judge(model, processor, chunk, category)
+            yield from judge(model, processor, chunk, category, **how)
             bar.update(len(chunk))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..images import UnreadableImageError, read_image
 from ..output.whole import write_whole
 from ..pictures.charts import ScoreGroup, draw_histograms
@@ -33,6 +34,7 @@ figure div {{ display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; align-i
 img {{ max-width: 100%; }}
 figcaption {{ font-size: .85rem; margin-top: .4rem; }}
 .defective {{ color: {DEFECTIVE_TEXT}; font-weight: 600; }} .normal {{ color: {GOOD_TEXT}; }}
+.unknown, .uncertain {{ font-weight: 600; }}
 .scale {{ height: .9rem; max-width: 24rem; border-radius: 3px; position: relative; }}
 .scale i {{ position: absolute; top: -2px; bottom: -2px; left: calc(50% - 2px); width: 3px;
   background: {css(DETECTED)}; border: 1px solid {css(EDGE)}; }}
@@ -87,7 +89,8 @@ def write_report(
         "<h2>Scores</h2>",
         f'<img alt="Histograms of the scores, with the thresholds" src="{_histograms(rows)}">',
         f"<h2>Table</h2>{left_out}",
-        "<table><thead><tr><th>photo<th>product<th>decision<th class=n>score<th class=n>threshold<th class=n>regions"
+        "<table><thead><tr><th>photo<th>product<th>decision<th class=n>times threshold"
+        "<th class=n>score<th class=n>threshold<th class=n>regions"
         f"</tr></thead><tbody>{''.join(map(_table_row, ordered[:most_rows]))}</tbody></table>",
     ]
     page = (
@@ -100,13 +103,12 @@ def write_report(
     return folder / "report.html"
 
 
-_COUNTED = {"defective": "defective", "normal": "normal", "without a threshold": ""}
+_COUNTED = {DEFECTIVE: DEFECTIVE, UNKNOWN: UNKNOWN, UNCERTAIN: UNCERTAIN, NORMAL: NORMAL, "without a threshold": ""}
 
 
 def _excess(row: Row) -> float:
-    """How far a score lies above its threshold, relative to the threshold, because products have different ranges."""
-    limit = row["threshold"]
-    return float(row["score"] if not limit else row["score"] / limit)
+    """How far a score lies above its threshold; relative to it, because products differ in what is much."""
+    return float(row["score"] if row["ratio"] is None else row["ratio"])
 
 
 def _card(row: Row, folder: Path) -> str:
@@ -115,22 +117,25 @@ def _card(row: Row, folder: Path) -> str:
         for what, source in (("photo", _thumbnail(row["path"])), ("heat map", _thumbnail(folder / row["heat_map"])))
     )
     limit = "" if row["threshold"] is None else f", threshold {row['threshold']:#.4g}"
+    times = "" if row["ratio"] is None else f"{row['ratio']:.2f} times the threshold, "
     return (
-        f"<figure><div>{pictures}</div><figcaption>{_decision(row)} score {row['score']:#.4g}{limit}<br>"
+        f"<figure><div>{pictures}</div><figcaption>{_decision(row)} {times}score {row['score']:#.4g}{limit}<br>"
         f"{escape(row['path'])}</figcaption></figure>"
     )
 
 
 def _table_row(row: Row) -> str:
     limit = "" if row["threshold"] is None else f"{row['threshold']:#.4g}"
+    times = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
     return (
         f"<tr><td>{escape(row['path'])}<td>{escape(row['category'])}<td>{_decision(row)}"
-        f"<td class=n>{row['score']:#.4g}<td class=n>{limit}<td class=n>{len(row['regions'])}</tr>\n"
+        f"<td class=n>{times}<td class=n>{row['score']:#.4g}<td class=n>{limit}"
+        f"<td class=n>{len(row['regions'])}</tr>\n"
     )
 
 
 def _decision(row: Row) -> str:
-    return f'<span class="{row["label"]}">{row["label"]}</span>' if row["label"] else "no threshold"
+    return f'<span class="{row["label"].split()[0]}">{row["label"]}</span>' if row["label"] else "no threshold"
 
 
 def _histograms(rows: Sequence[Row]) -> str:

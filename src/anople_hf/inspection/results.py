@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..output.whole import MARK, check_output, take_place, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
 from .predict import Prediction
@@ -51,7 +52,7 @@ class Results:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of photos that are `normal`, `defective`, and `without_threshold`."""
+        """How many photos are `normal`, `defective`, `unknown_product`, `uncertain`, and `without_threshold`."""
         labels = [row["label"] for row in self.rows]
         return {name: labels.count(label) for name, label in _COUNTED.items()}
 
@@ -75,6 +76,7 @@ class Results:
             "category": prediction.category or "",
             "score": result["score"],
             "threshold": result["threshold"],
+            "ratio": result["ratio"],
             "label": result["label"] or "",
             "regions": result["regions"],
             "heat_map": f"heat_maps/{name}",
@@ -103,7 +105,10 @@ class Results:
         return name
 
 
-_COUNTED = {"normal": "normal", "defective": "defective", "without_threshold": ""}
+_COUNTED = {
+    "normal": NORMAL, "defective": DEFECTIVE, "unknown_product": UNKNOWN, "uncertain": UNCERTAIN,
+    "without_threshold": "",
+}  # fmt: skip
 
 
 @contextmanager

@@ -21,10 +21,12 @@ class Format(StrEnum):
 
 Row = dict[str, Any]
 """`path` and `category` (str; told or recognized, "" if neither), `score` (float), `threshold` (float or None),
-`label` ("normal", "defective", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and
+`ratio` (float or None; score / threshold, 1 is at the threshold), `label` ("normal", "defective", "unknown product",
+"uncertain", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and
 `mask` (paths within the output folder)."""
 
-COLUMNS = ("path", "category", "score", "threshold", "label", "regions", "heat_map", "mask")
+COLUMNS = ("path", "category", "score", "threshold", "ratio", "label", "regions", "heat_map", "mask")
+NUMBERS = ("score", "threshold", "ratio")
 
 
 def check_formats(formats: Iterable[str]) -> None:
@@ -59,9 +61,10 @@ def write_table(rows: Sequence[Row], path: Path) -> Path:
 
     Example:
         >>> import tempfile
-        >>> row = {**dict.fromkeys(COLUMNS, ""), "path": "a.png", "score": 0.1, "threshold": None, "regions": []}
+        >>> row = {**dict.fromkeys(COLUMNS, ""), "path": "a.png", "score": 0.1, "regions": []}
+        >>> row |= {"threshold": None, "ratio": None}
         >>> print(write_table([row], Path(tempfile.mkdtemp()) / "scores.csv").read_text().splitlines()[1])
-        a.png,,0.1,,,[],,
+        a.png,,0.1,,,,[],,
     """
     check_formats([path.suffix[1:]])
     if path.suffix == ".parquet":
@@ -74,9 +77,8 @@ def write_table(rows: Sequence[Row], path: Path) -> Path:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             for row in rows:
-                limit = "" if row["threshold"] is None else repr(row["threshold"])
-                cells = {"score": repr(row["score"]), "threshold": limit, "regions": json.dumps(row["regions"])}
-                table.writerow(row | cells)
+                cells = {name: "" if row[name] is None else repr(row[name]) for name in NUMBERS}
+                table.writerow(row | cells | {"regions": json.dumps(row["regions"])})
     return path
 
 
@@ -107,5 +109,5 @@ def _write_parquet(rows: Sequence[Row], path: Path) -> None:
 
     region = pa.struct([("box", pa.list_(pa.int64())), ("peak", pa.float64()), ("area", pa.int64())])
     kinds = dict.fromkeys(COLUMNS, pa.string())
-    kinds |= {"score": pa.float64(), "threshold": pa.float64(), "regions": pa.list_(region)}
+    kinds |= dict.fromkeys(NUMBERS, pa.float64()) | {"regions": pa.list_(region)}
     parquet.write_table(pa.Table.from_pylist(list(rows), pa.schema(list(kinds.items()))), path)

@@ -140,5 +140,6 @@ def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold:
 
 
 def color_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
-    """Map values at both ends of the color scale, with the pixel threshold (see `calibration_of`) in the middle."""
-    return 0.0, 2 * float(model.config.calibration_of(category, recognized=recognized).get("pixel_threshold", 0.25))
+    """Map values at the two ends of the colors; the pixel threshold lies in their middle."""
+    found = model.memory.thresholds_of(category, recognized=recognized)
+    return 0.0, 2 * (found.pixel_threshold if found else 0.25)

@@ -6,7 +6,7 @@ Where in the paper: sec. 3.3 (learning), 3.4 (memory), 4.1 (shots).
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -18,11 +18,11 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, parse_flag_from_env, set_seed
 
-from ..calibration import calibrate
 from ..data.class_names import class_names_for
 from ..data.few_shot import choose_shots, write_shots
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
+from ..teaching import Report, teach
 from .configuration import TrainingConfig
 from .loop import learn
 from .pairs import AnomalyPairs
@@ -39,6 +39,7 @@ class TrainingRun:
         shots: The chosen photos by category, as paths.
         history: One dict of loss terms per step.
         config: How it was trained.
+        reports: By product, what its shots taught: copies among them, photos far from the others, the threshold.
     """
 
     model: AnoPLeModel
@@ -46,6 +47,7 @@ class TrainingRun:
     shots: dict[str, list[str]]
     history: list[dict[str, float]]
     config: TrainingConfig
+    reports: list[Report] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write checkpoint, processor, `shots.json`, `training_args.json` and `training_log.jsonl` into `folder`."""
@@ -139,20 +141,22 @@ def train(
     history = learn(model, pairs, prompts, config, accelerator, states=states, resume=resume, progress=progress)
 
     model.set_class_names(names, **prompts)
-    photos = {}
+    photos, paths_of = {}, {}
     for category in names:
         rows = shots.filter(lambda row, wanted=category: row == wanted, input_columns="category")
         photos[category] = processor(images=list(rows["image"]))["pixel_values"]
-        model.memorize(photos[category], category, names=list(rows["path"]))
-    calibrate(
+        paths_of[category] = list(rows["path"])
+    reports = teach(
         model,
         photos,
+        names=paths_of,
+        words=names,
         false_alarm_rate=config.false_alarm_rate,
         views=config.calibration_views,
         seed=config.seed,
     )
     paths = {category: [data[index]["path"] for index in indices] for category, indices in chosen.items()}
-    return TrainingRun(model, processor, paths, history, config)
+    return TrainingRun(model, processor, paths, history, config, reports)
 
 
 def on_cpu() -> bool:
@@ -167,7 +171,6 @@ def _start(
         if config.settings:
             raise ValueError(f"settings={config.settings}: what {init_from} is cannot be changed by training it on.")
         model = cast(AnoPLeModel, AnoPLeModel.from_pretrained(init_from, memory=False))
-        model.config.calibration = None
         return model, AnoPLeProcessor.from_pretrained(init_from)
     assert backbone is not None
     model = AnoPLeModel.from_backbone(backbone, revision=revision, **config.settings)

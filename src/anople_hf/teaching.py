@@ -1,0 +1,426 @@
+"""Teaching: good photos make a product known, and set its thresholds. One way, for the model, the command and the app.
+
+- `teach` remembers photos and sets the product's thresholds from all of them, each judged by the others.
+- `calibrate` sets them from photos that the memory does not hold: then the false-alarm rate is a promise.
+- `forget` takes a photo out, and sets them anew.
+
+Each gives a report that says which thresholds changed, from what to what, and why. Only the product's own change.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .calibration import judge_all
+from .images import image_digest
+from .memory import MemoryBank
+from .thresholds import Thresholds, can_promise, now
+from .views import View, are_copies
+
+if TYPE_CHECKING:
+    from .modeling_anople import AnoPLeModel
+
+RATE = 0.05
+"""Asked share of good parts called defective, where nobody said another."""
+
+
+@dataclass
+class FarPhoto:
+    """A photo far from the others of its product.
+
+    Attributes:
+        name: Of the photo.
+        times: How many times as strange as the strangest of the others.
+        with_it: The threshold that it would set.
+        without_it: The threshold without it.
+    """
+
+    name: str
+    times: float
+    with_it: float
+    without_it: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: least like the others, {self.times:.1f} times as strange as the next one. Is it a good "
+            f"part? It does not set the threshold: without it that is {self.without_it:.4g}, with it it would be "
+            f"{self.with_it:.4g}"
+        )
+
+
+@dataclass
+class Report:
+    """What an act did to a product.
+
+    Attributes:
+        product: Its name.
+        added: Photos that are new, by name.
+        known: Photos that were known already.
+        copies: Photos that are copies of others, with the name of the other; they count once and are left out.
+        far: Photos far from the others.
+        foreign: Photos that look like another product, with its name.
+        before: The product's thresholds before; None if there were none.
+        after: And after.
+        why: Why they changed, or did not.
+    """
+
+    product: str
+    added: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    far: list[FarPhoto] = field(default_factory=list)
+    foreign: list[tuple[str, str]] = field(default_factory=list)
+    before: Thresholds | None = None
+    after: Thresholds | None = None
+    why: str = ""
+
+    @property
+    def suspicious(self) -> list[str]:
+        """A line for each photo that may not be what it was given for."""
+        foreign = [f"{name}: looks like {other}, not like {self.product}" for name, other in self.foreign]
+        return [*foreign, *map(str, self.far)]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        counts = [f"{len(self.added)} photo{'' if len(self.added) == 1 else 's'} added"]
+        counts += [f"{len(self.known)} known already"] if self.known else []
+        counts += [f"{len(self.copies)} copies left out"] if self.copies else []
+        found = [f"{self.product}: {', '.join(counts)}"]
+        found += [f"copy: {name} shows the same photo as {other}" for name, other in self.copies]
+        found += [f"look at {line}" for line in self.suspicious]
+        found.append(f"{self.product}: {describe_change(self.before, self.after)}; {self.why}")
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {
+            "before": self.before.to_dict() if self.before else None,
+            "after": self.after.to_dict() if self.after else None,
+            "threshold": self.after.threshold if self.after else None,
+        }
+
+
+def describe_change(before: Thresholds | None, after: Thresholds | None) -> str:
+    """Old and new threshold with what is promised, in one line."""
+    if after is None:
+        return "no threshold"
+    new = f"{after.threshold:.4g}, {after.promise}"
+    if before is None:
+        return f"threshold {new}"
+    if (before.threshold, before.promise) == (after.threshold, after.promise):
+        return f"threshold stays {new}"
+    return f"threshold {before.threshold:.4g}, {before.promise} -> {new}"
+
+
+def teach(
+    model: "AnoPLeModel",
+    photos: Mapping[str, Tensor],
+    *,
+    names: Mapping[str, Sequence[str]] | None = None,
+    words: Mapping[str, str] | None = None,
+    false_alarm_rate: float | None = None,
+    strict: bool = False,
+    views: int = 8,
+    seed: int = 0,
+) -> list[Report]:
+    """Remember good photos of one or several products, and set the thresholds of each.
+
+    Args:
+        model: The detector; its memory changes as a whole, or not at all.
+        photos: (k, 3, H, W) views by product, new or known.
+        names: Where each photo came from.
+        words: For the products, see `Product.word`.
+        false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
+        strict: Refuse photos that are far from the others, or look like another product.
+        views: Changed views judged of each photo.
+        seed: Fixes them.
+
+    Returns:
+        A report for each product.
+
+    Raises:
+        ValueError: `strict`, and a photo is suspicious; names it.
+    """
+    kept = model.memory
+    model.memory = kept.without([])
+    try:
+        reports, pixels = [], {}
+        for product, images in photos.items():
+            named = list((names or {}).get(product, [])) or [f"photo {n}" for n in range(1, len(images) + 1)]
+            report, seen = _remember(model, product, images, named)
+            reports.append(report)
+            pixels |= seen
+            word = (words or {}).get(product) or model.memory.product(product).word or product.replace("_", " ")
+            model.memory.update(product, word=word)
+        for report in reports:
+            _set_thresholds(model, report, pixels, false_alarm_rate, views, seed)
+        if strict and (lines := [line for report in reports for line in report.suspicious]):
+            raise ValueError("refused, nothing was changed: " + "; ".join(lines))
+    except BaseException:
+        model.memory = kept
+        raise
+    return reports
+
+
+def calibrate(
+    model: "AnoPLeModel",
+    photos: Mapping[str, Tensor],
+    *,
+    names: Mapping[str, Sequence[str]] | None = None,
+    false_alarm_rate: float | None = None,
+) -> list[Report]:
+    """Set thresholds from good photos that the memory does not hold, together with those of earlier calls.
+
+    Photos that are in the memory, and copies of any photo, are left out.
+
+    Args:
+        model: With its memory.
+        photos: (n, 3, H, W) views by product, which the memory knows.
+        names: Where each photo came from.
+        false_alarm_rate: Share of new good parts that may be called defective; None keeps the product's, or 5 %.
+
+    Returns:
+        A report for each product.
+
+    Raises:
+        KeyError: A product that the memory lacks.
+        ValueError: There is not one new photo, now or before.
+    """
+    for product in photos:
+        model.memory.product(product)
+    kept = model.memory
+    model.memory = kept.without([])
+    try:
+        return [
+            _calibrate_one(model, name, images, list((names or {}).get(name, [])), false_alarm_rate)
+            for name, images in photos.items()
+        ]
+    except BaseException:
+        model.memory = kept
+        raise
+
+
+def forget(model: "AnoPLeModel", product: str, photo: str | None = None) -> Report:
+    """Take out a product, or one of its photos, and set the product's thresholds anew.
+
+    Args:
+        model: With its memory.
+        product: The product; all that is known of it goes, if no photo is named.
+        photo: Name or digest of one photo.
+
+    Raises:
+        KeyError: Unknown product or photo.
+    """
+    before = model.memory.product(product)
+    report, seen = Report(product, before=before.thresholds), model.memory.views
+    model.memory.remove(product, photo)
+    if product not in model.memory.categories:
+        report.why = "the product is forgotten"
+        return report
+    left = model.memory.product(product)
+    unseen = [p for p in left.photos if p.digest not in seen]
+    held_out = {digest: judged for digest, judged in before.held_out.items() if digest in seen}
+    model.memory.views |= {digest: seen[digest] for digest in held_out}
+    model.memory.update(product, held_out=held_out)
+    if unseen or (before.thresholds is not None and before.thresholds.method == "set by hand"):
+        report.after = left.thresholds
+        by_hand = "it was set by hand" if not unseen else "the other photos are not here to be judged again"
+        report.why = f"{by_hand}; teach or calibrate sets a new one"
+        return report
+    judge_all(model, product, {}, views=_views_of(left.judged))
+    settled = model.memory.product(product).settle(grew=False)
+    report.after = model.memory.update(product, thresholds=settled.thresholds).thresholds
+    report.why = "each photo judged anew by those that are left"
+    promised = before.thresholds is not None and before.thresholds.guaranteed
+    if promised and not (report.after is not None and report.after.guaranteed):
+        report.why += "; too few photos for the promise are here: anople calibrate renews it"
+    return report
+
+
+def set_threshold(model: "AnoPLeModel", product: str, threshold: float | None) -> Report:
+    """Set a product's threshold by hand, or give back the one that its photos set.
+
+    Args:
+        model: With its memory.
+        product: The product.
+        threshold: For scores; the map's stays. None: what its photos set.
+
+    Raises:
+        KeyError: Unknown product.
+        ValueError: Below 0, or nothing is known that would set a threshold.
+    """
+    known = model.memory.product(product)
+    report = Report(product, before=known.thresholds)
+    if threshold is None:
+        rate = known.thresholds.false_alarm_rate if known.thresholds else None
+        settled = replace(known, thresholds=None).settle(rate)
+        if settled.thresholds is None:
+            raise ValueError(f"nothing is known that would set a threshold for {product!r}: teach it its photos.")
+        report.after, report.why = settled.thresholds, "as its photos set it"
+    else:
+        report.after = by_hand(known.thresholds, threshold)
+        report.why = "`learned` instead of a value gives the photos' own back"
+    model.memory.update(product, thresholds=report.after)
+    return report
+
+
+def by_hand(known: Thresholds | None, threshold: float) -> Thresholds:
+    """Thresholds with this value, set by hand now; the map's stays.
+
+    Raises:
+        ValueError: Below 0, or no number.
+    """
+    if not 0 <= threshold < float("inf"):
+        raise ValueError(f"threshold={threshold}: expected a number of 0 or more.")
+    if known is None:
+        return Thresholds(threshold, threshold, method="set by hand", date=now())
+    return replace(known, threshold=threshold, guaranteed=False, method="set by hand", how="", date=now())
+
+
+def _remember(
+    model: "AnoPLeModel", product: str, images: Tensor, names: list[str]
+) -> tuple[Report, dict[str, Tensor]]:
+    """Memorize what is new; the report so far, and the pixels by digest."""
+    bank = model.memory
+    known = bank.product(product) if product in bank.categories else None
+    report = Report(product, before=known.thresholds if known else None)
+    new, pixels = _sort_out(bank, product, images, names, report)
+    if new:
+        model.memorize(images[new], product, names=[names[i] for i in new])
+        report.added = [names[i] for i in new]
+    return report, pixels
+
+
+def _sort_out(
+    bank: MemoryBank, product: str, images: Tensor, names: list[str], report: Report
+) -> tuple[list[int], dict[str, Tensor]]:
+    """Places of the photos that are new, and all pixels by digest; notes known ones and copies in the report."""
+    if len(names) != len(images):
+        raise ValueError(f"{len(names)} names for {len(images)} images: expected one each.")
+    photos = bank.references(product) if product in bank.categories else []
+    called = {photo.digest: photo.name or photo.digest[:12] for photo in photos}
+    cells = {digest: bank.views[digest].cells() for digest in called if digest in bank.views}
+    new, pixels = [], {}
+    for place, (image, name) in enumerate(zip(images, names, strict=True)):
+        digest = image_digest(image)
+        pixels[digest] = image
+        if digest in called:
+            given = digest in {image_digest(images[i]) for i in new}
+            (report.copies.append((name, called[digest])) if given else report.known.append(name))
+            continue
+        mine = View.of(image).cells()
+        twin = next((other for other, theirs in cells.items() if are_copies(mine, theirs)), None)
+        if twin is not None:
+            report.copies.append((name, called[twin]))
+            continue
+        called[digest], cells[digest] = name, mine
+        new.append(place)
+    return new, pixels
+
+
+def _set_thresholds(
+    model: "AnoPLeModel",
+    report: Report,
+    pixels: Mapping[str, Tensor],
+    rate: float | None,
+    views: int,
+    seed: int,
+) -> None:
+    bank, name, before = model.memory, report.product, report.before
+    asked = rate if rate is not None else (before.false_alarm_rate if before else None) or RATE
+    unchanged = before is not None and not report.added and before.false_alarm_rate in (None, asked)
+    if unchanged:
+        report.after, report.why = before, "no new photo, nothing to learn"
+        return
+    judge_all(model, name, pixels, views=views, seed=seed)
+    known = bank.product(name)
+    settled = known.settle(asked)
+    report.after = bank.update(name, thresholds=settled.thresholds).thresholds
+    called = {photo.digest: photo.name or photo.digest[:12] for photo in known.photos}
+    report.far = _far(known, called, asked)
+    report.foreign = [
+        (called[digest], judged.taken_for)
+        for digest, judged in known.judged.items()
+        if judged.taken_for and (called[digest] in report.added)
+    ]
+    report.why = _why(before, report.after, known)
+
+
+def _far(known: Any, called: Mapping[str, str], rate: float) -> list[FarPhoto]:
+    far = known.far
+    if not far:
+        return []
+    next_one = max(strangeness for digest, strangeness in known.by_strangeness if digest not in far)
+    everything = Thresholds.from_normals(
+        [s for judged in known.judged.values() for s in judged.scores],
+        [p for judged in known.judged.values() for p in judged.peaks],
+        rate,
+        num_photos=len(known.judged),
+        exchangeable=False,
+    )
+    return [
+        FarPhoto(called[d], known.judged[d].strangeness / max(next_one, 1e-12), everything.threshold,
+                 known.learn(rate).threshold)
+        for d in far
+    ]  # fmt: skip
+
+
+def _why(before: Thresholds | None, after: Thresholds | None, known: Any) -> str:
+    if before is None or after is None:
+        return "each photo judged by the others" if len(known.photos) > 1 else "changed views of the only photo"
+    if before.method == "set by hand":
+        return "it was set by hand and stays; `anople threshold RUN PRODUCT learned` gives the photos' own back"
+    if after is before:
+        return (
+            "the promise holds: more photos in the memory make no good part stranger. `anople calibrate` with good "
+            "photos that are not in the memory renews it"
+        )
+    if after.guaranteed:
+        return f"the {len(known.held_out)} photos that the promise stands on were judged anew"
+    lost = "; the promise was for another rate" if before.guaranteed else ""
+    return f"all {len(known.photos)} photos judged anew, each by the others{lost}"
+
+
+def _calibrate_one(model: "AnoPLeModel", name: str, images: Tensor, names: list[str], rate: float | None) -> Report:
+    bank = model.memory
+    known = bank.product(name)
+    named = names or [f"photo {n}" for n in range(1, len(images) + 1)]
+    report = Report(name, before=known.thresholds)
+    new, pixels = _sort_out(bank, name, images, named, report)
+    report.added = []
+    earlier = {digest: bank.views[digest].cells() for digest in known.held_out if digest in bank.views}
+    held_out = list(known.held_out)
+    for place in new:
+        view, digest = View.of(images[place]), image_digest(images[place])
+        mine = view.cells()
+        if digest in held_out:
+            report.known.append(named[place])
+            continue
+        if any(are_copies(mine, cells) for cells in earlier.values()):
+            report.copies.append((named[place], "one that it was calibrated on before"))
+            continue
+        bank.views[digest] = view
+        held_out.append(digest)
+        report.added.append(named[place])
+    if not held_out:
+        raise ValueError(f"only photos of {name!r} that are in the memory, or copies; thresholds need new ones.")
+    asked = rate if rate is not None else (known.thresholds.false_alarm_rate if known.thresholds else None) or RATE
+    judge_all(model, name, pixels, held_out=held_out, views=_views_of(known.judged))
+    found = bank.product(name)
+    report.after = found.calibrate(asked)
+    bank.update(name, thresholds=report.after)
+    needed = "" if can_promise(len(held_out), asked) else f"; a promise takes {round(1 / asked - 1 + 0.49)}"
+    report.why = f"{len(held_out)} good photos that the memory does not hold{needed}"
+    return report
+
+
+def _views_of(judged: Mapping[str, Any]) -> int:
+    return max((len(found.scores) for found in judged.values()), default=8)
+
+
+__all__ = ["FarPhoto", "Report", "by_hand", "calibrate", "describe_change", "forget", "set_threshold", "teach"]
