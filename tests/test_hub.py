@@ -224,6 +224,8 @@ def test_a_bank_pushed_alone_is_taken_in_by_a_model_without(taught, photos, onli
     taught.push_to_hub(REPO)
     taught.push_memory("me/bank")
     assert set(online.files("me/bank")) == {".gitattributes", "README.md", BANK_FILE}
+    taught.push_memory("me/shown", views=True)  # pictures of parts go along only if that is asked for
+    assert "memory_views.safetensors" in online.files("me/shown")
     bare = AnoPLeModel.from_pretrained(REPO, memory=False)
     bare.load_memory("me/bank")
     with torch.inference_mode():

@@ -235,6 +235,31 @@ def test_load_without_memory(taught, photos, tmp_path):
     assert loaded(photos, branch="prompt").scores.shape == (6,)
 
 
+def test_thresholds_of_an_older_config_move_into_the_bank(taught, tmp_path, caplog):
+    taught.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "calibration" not in config
+    entry = {"threshold": 9.0, "pixel_threshold": 9.0}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"calibration": {"gear": entry, "nut": entry}}))
+    loaded = AnoPLeModel.from_pretrained(tmp_path)
+    assert "thresholds in config.json are not used (gear)" in caplog.text and "anople threshold" in caplog.text
+    assert loaded.memory.thresholds_of("gear").threshold == 0.25  # the bank's holds
+    assert loaded.memory.thresholds_of("nut").threshold == 9.0  # it had none
+    loaded.save_memory(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+
+
+def test_views_are_saved_beside_the_bank(taught, photos, tmp_path):
+    taught.save_pretrained(tmp_path)
+    loaded = AnoPLeModel.from_pretrained(tmp_path)
+    assert loaded.memory.views.keys() == taught.memory.views.keys() == taught.memory.digests
+    digest = loaded.memory.references("gear")[0].digest
+    assert (loaded.memory.views[digest].pixels() - photos[0]).abs().max() < 0.02
+    assert loaded.memory.views[digest].image().size == (48, 48)
+    (tmp_path / "memory_views.safetensors").unlink()
+    assert AnoPLeModel.from_pretrained(tmp_path).memory.views == {}
+
+
 def test_stale_bank_is_refused(taught, tmp_path, make_model, photos):
     taught.save_pretrained(tmp_path / "a")
     other = make_model(seed=5)

@@ -43,7 +43,7 @@ class KnownBackbone:
 
 
 KNOWN = {
-    "tiny": KnownBackbone(EMBEDDED, "Apache-2.0", 15, 240, {"memory_layers": [3]}),
+    "tiny": KnownBackbone(EMBEDDED, "Apache-2.0", 15, 240, {"memory_layers": [3], "memory_search": "product"}),
     "small": KnownBackbone("wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M", "MIT", 94, 224, {"smoothing_sigma": 2.24}),
     "base": KnownBackbone("openai/clip-vit-base-patch16", "MIT", 599, 224, {"smoothing_sigma": 2.24}),
     "paper": KnownBackbone("timm/vit_base_patch16_plus_clip_240.laion400m_e31", "MIT", 834, 240),
@@ -145,7 +145,7 @@ def recommended_settings(name: str) -> dict[str, Any]:
 
     Example:
         >>> recommended_settings("tiny")
-        {'memory_layers': [3]}
+        {'memory_layers': [3], 'memory_search': 'product'}
     """
     return next((dict(known.settings) for known in KNOWN.values() if known.source == full_name(name)), {})
 

@@ -274,7 +274,15 @@ class AnoPLePreTrainedModel(PreTrainedModel):
         Args:
             folder: An existing folder.
         """
-        self._write_bank(Path(folder))
+        folder = Path(folder)
+        self._write_bank(folder)
+        config = folder / "config.json"
+        known = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        if "calibration" in known:  # of a bank of format 1, which is one of format 2 now
+            del known["calibration"]
+            temporary = folder / "config.json.tmp"
+            temporary.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            temporary.replace(config)
 
     def _write_bank(self, folder: Path, *, public: bool = False, views: bool = True) -> None:
         """`public` leaves the folders of this machine out of the names of photos and backbone."""

@@ -55,7 +55,7 @@ class AnoPLeConfig(PreTrainedConfig):
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (3,).
         memory_search: What a photo is compared with if its product is not told: the good patches of `all` products
             (the paper's), or those of the `product` that it is most like on the whole, which is then known, with its
-            own threshold.
+            own threshold. `product` is set with the embedded backbone: it ranks alike, and decides better.
         fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
             is taken there, too. `decoder` is ours.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals

@@ -135,7 +135,10 @@ class MemoryBank(nn.Module):
         """The common thresholds, once for all photos that come."""
         if self.common is not None and self.common.method == "set by hand":
             return self.common
-        scores, peaks, photos, rates, promised = [], [], 0, [], bool(self._products)
+        scores: list[float] = []
+        peaks: list[float] = []
+        rates: list[float] = []
+        photos, promised = 0, bool(self._products)
         for product in self._products.values():
             set_, (own, own_peaks) = product.thresholds, product.untold
             promised &= set_ is not None and set_.guaranteed
@@ -200,7 +203,8 @@ class MemoryBank(nn.Module):
         names = list(names) or [""] * len(features)
         digests = list(digests) or [""] * len(features)
         dates = list(added) or [now()] * len(features)
-        more = tuple(Reference(f.clone(), *of) for f, *of in zip(features, names, digests, dates, strict=True))
+        rows = zip(features, names, digests, dates, strict=True)
+        more = tuple(Reference(f.clone(), name, digest, date) for f, name, digest, date in rows)
         product = self._products.get(category, Product(()))
         self._replace(self._products | {category: replace(product, photos=(*product.photos, *more))})
 

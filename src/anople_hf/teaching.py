@@ -149,7 +149,8 @@ def teach(
     kept = model.memory
     model.memory = kept.without([])
     try:
-        reports, pixels = [], {}
+        reports: list[Report] = []
+        pixels: dict[str, Tensor] = {}
         for product, images in photos.items():
             named = list((names or {}).get(product, [])) or [f"photo {n}" for n in range(1, len(images) + 1)]
             report, seen = _remember(model, product, images, named)
@@ -305,7 +306,8 @@ def _sort_out(
     photos = bank.references(product) if product in bank.categories else []
     called = {photo.digest: photo.name or photo.digest[:12] for photo in photos}
     cells = {digest: bank.views[digest].cells() for digest in called if digest in bank.views}
-    new, pixels = [], {}
+    new: list[int] = []
+    pixels: dict[str, Tensor] = {}
     for place, (image, name) in enumerate(zip(images, names, strict=True)):
         digest = image_digest(image)
         pixels[digest] = image

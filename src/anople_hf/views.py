@@ -32,8 +32,9 @@ class View:
     """One photo.
 
     Attributes:
-        levels: (3, S, S) uint8, each channel from its lowest to its highest value.
-        ends: (3, 2) those values, normalized as the model takes them.
+        levels: (3, S, S) uint8: the photo's own, if it was normalized as CLIP's are; else each channel from its
+            lowest to its highest value.
+        ends: (3, 2) what levels 0 and 255 are, normalized as the model takes them.
 
     Example:
         >>> photo = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -49,12 +50,16 @@ class View:
     def of(cls, pixels: Tensor) -> "View":
         """From a normalized view (3, S, S)."""
         pixels = pixels.detach().float().cpu()
-        ends = torch.stack([pixels.amin(dim=(1, 2)), pixels.amax(dim=(1, 2))], dim=1)
-        low, span = ends[:, :1, None], (ends[:, 1:] - ends[:, :1]).clamp_min(1e-6)[..., None]
-        return cls(((pixels - low) / span * 255).round().to(torch.uint8), ends)
+        mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
+        ends = torch.stack([-mean / std, (1 - mean) / std], dim=1)
+        levels = _levels(pixels, ends)
+        if levels.min() < -0.01 or levels.max() > 255.01 or (levels - levels.round()).abs().max() > 0.01:
+            ends = torch.stack([pixels.amin(dim=(1, 2)), pixels.amax(dim=(1, 2))], dim=1)
+            levels = _levels(pixels, ends)
+        return cls(levels.round().to(torch.uint8), ends)
 
     def pixels(self) -> Tensor:
-        """The normalized view again, to half of an 8-bit level."""
+        """The normalized view again: exactly, up to float32's rounding, or to half of an 8-bit level."""
         low, span = self.ends[:, :1, None], (self.ends[:, 1:] - self.ends[:, :1])[..., None]
         return low + self.levels.float() / 255 * span
 
@@ -67,6 +72,11 @@ class View:
     def cells(self) -> Tensor:
         """(3, 48, 48) means of the view, to be compared by `are_copies`."""
         return F.adaptive_avg_pool2d(self.pixels(), COARSE)
+
+
+def _levels(pixels: Tensor, ends: Tensor) -> Tensor:
+    low, span = ends[:, :1, None], (ends[:, 1:] - ends[:, :1]).clamp_min(1e-6)[..., None]
+    return (pixels - low) / span * 255
 
 
 def are_copies(mine: Tensor, theirs: Tensor) -> bool:

@@ -33,7 +33,7 @@ def test_a_threshold_moves_for_one_visitor_alone(desk, files):
     slider, said = desk.show_threshold(mine, "woven_cloth")
     level = mine.products.limits("woven_cloth")[0]
     assert slider.value == pytest.approx(level, rel=1e-3) and 2 * level < slider.maximum < 4 * level
-    assert "0 of 80" in said
+    assert "3 of 80" in said
     moved, said = desk.move_threshold(mine, "woven_cloth", 0.0)
     assert "80 of 80" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
     assert desk.show_threshold(other, "woven_cloth")[0].value == slider.value

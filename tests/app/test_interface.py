@@ -181,7 +181,7 @@ def test_teach_check_threshold_and_two_visitors(page, browser, url, parts):
         second.get_by_role("tab", name="Teach").wait_for(timeout=PATIENCE)
         assert "board" not in products_of(second) and "capsule" in products_of(second)
     open_tab(page, "Threshold")
-    expect(page.locator("#alarms")).to_contain_text("0 of 3 views of the taught good photos", timeout=PATIENCE)
+    expect(page.locator("#alarms")).to_contain_text("0 of 24 views of the taught good photos", timeout=PATIENCE)
     expect(page.locator("#alarms .strip .under")).to_have_count(3)
     open_tab(page, "Teach")
     pictures = page.locator("#good-photos button:has(img)")

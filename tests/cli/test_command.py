@@ -272,7 +272,7 @@ def test_a_bad_setting_ends_in_one_line(setting, drawn, tiny_clip, tmp_path):
     options = ["--set", setting, "--backbone", tiny_clip, "--output", tmp_path / "out"]
     done = anople("train", drawn, "--products", "capsule", *options, "--quiet", check=False)
     assert done.returncode == 2 and setting.split("=")[0] in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_ends_in_one_line_and_the_bank_stays(trained, drawn, tmp_path):
@@ -320,13 +320,3 @@ def test_three_teach_at_once_and_none_is_lost(trained, drawn, tmp_path):
     started = [subprocess.Popen([*START, "teach", str(run), name, str(photo), "--quiet"]) for name in "abc"]
     assert [process.wait(300) for process in started] == [0] * 3
     assert set(MemoryBank.load(run / BANK_FILE).categories) == {"brass_gear", "capsule", "a", "b", "c"}
-
-
-def test_strict_refuses_and_changes_nothing(trained, drawn, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    stray = drawn / "brass_gear/train/good/004.png"
-    before = (run / BANK_FILE).read_bytes()
-    done = anople("teach", run, "capsule", stray, "--strict", "--quiet", check=False)
-    assert done.returncode == 2 and "refused, nothing was changed" in done.stderr and stray.name in done.stderr
-    assert (run / BANK_FILE).read_bytes() == before

@@ -33,6 +33,9 @@ def push(
     facts: Facts = None,
     keep_card: Annotated[bool, typer.Option("--keep-card", help="Keep the repository's card, if it has one.")] = False,
     memory_only: Annotated[bool, typer.Option("--memory-only", help="Push the memory bank alone.")] = False,
+    views: Annotated[
+        bool, typer.Option("--views", help="Push the remembered photos, too: small pictures of your parts.")
+    ] = False,
     self_contained: Annotated[
         bool | None, typer.Option(help="Include the backbone. Default: only if others cannot load it by its id.")
     ] = None,
@@ -53,7 +56,7 @@ def push(
     model, processor = load_run(run, own=True)
     where: dict[str, Any] = {"private": private, "revision": revision, "create_pr": pull_request}
     if memory_only:
-        info = model.push_memory(repo_id, commit_message=message, **where)
+        info = model.push_memory(repo_id, commit_message=message, views=views, **where)
     else:
         tables, known = _read_tables(evaluation), _read_facts(facts)
         written = run / "README.md"
@@ -70,6 +73,7 @@ def push(
             card=card,
             extra_files=along | _eval_results(tables, known),
             save_backbone=self_contained,
+            views=views,
             with_code=code,
             commit_message=message,
             **where,

@@ -121,7 +121,8 @@ def products(run: Run, as_json: Json = False) -> None:
     """List the products that a detector knows: photos, threshold, what it promises, when, and the odd photo out."""
     quieten(True)
     model, _ = load_run(run)
-    rows, lines = [], []
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
     for name in model.memory.categories:
         product = model.memory.product(name)
         found, odd = product.thresholds, product.by_strangeness

@@ -141,7 +141,8 @@ def train(
     history = learn(model, pairs, prompts, config, accelerator, states=states, resume=resume, progress=progress)
 
     model.set_class_names(names, **prompts)
-    photos, paths_of = {}, {}
+    photos: dict[str, torch.Tensor] = {}
+    paths_of: dict[str, list[str]] = {}
     for category in names:
         rows = shots.filter(lambda row, wanted=category: row == wanted, input_columns="category")
         photos[category] = processor(images=list(rows["image"]))["pixel_values"]
