@@ -20,6 +20,7 @@ from transformers import CLIPConfig, CLIPModel
 from anople_hf import AnoPLeConfig, AnoPLeModel
 from anople_hf.backbones import load_backbone, recommended_settings
 from anople_hf.training.configuration import TrainingConfig
+from anople_hf.training.latent import with_latent
 from anople_hf.training.loop import parameter_groups, training_losses
 
 CASES = [
@@ -60,12 +61,14 @@ def measure(model: AnoPLeModel, case: dict[str, int], repeats: int) -> dict[str,
     eos = model.config.text_config.eos_token_id
     words = torch.randint(5, 300, (2, case["categories"], TOKENS))
     words[..., -1] = eos
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3)
-    config = TrainingConfig()
+    batch |= {"pixel_values": pixels, "views": rows}
+    config = TrainingConfig().completed(None, case["photos"])
+    optimizer = torch.optim.AdamW(parameter_groups(model, config))
 
     def step() -> None:
-        output = model(pixels, branch="prompt", views=rows, input_ids=words)
-        training_losses(output, batch, config, model.config.temperature)["total"].backward()
+        seen, noise = with_latent(batch, model.config, config)
+        output = model(seen["pixel_values"], branch="prompt", views=seen["views"], noise=noise, input_ids=words)
+        training_losses(output, seen, config, model.config.temperature)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
 

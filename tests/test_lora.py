@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from anople_hf import AnoPLeModel
 from anople_hf.lora import is_lora
+from anople_hf.training.configuration import TrainingConfig
 from anople_hf.training.loop import parameter_groups
 
 
@@ -57,7 +58,8 @@ def test_trained_ones_do(make_model, adapted, photos):
 
 def test_they_learn_together_with_the_prompts_and_clip_does_not(make_model, photos, processor):
     model = make_model(lora_rank=2, lora_towers="both").train()
-    learning = {id(p) for group in parameter_groups(model, 0.0) for p in group["params"]}
+    plan = TrainingConfig().completed(None, 8)
+    learning = {id(p) for group in parameter_groups(model, plan) for p in group["params"]}
     for name, parameter in model.named_parameters():
         assert (id(parameter) in learning) is (is_lora(name) or not name.startswith("clip.")), name
     prompts = processor.class_prompts(["gear", "nut"])

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.scoring import abnormal_probability, fuse, resize_map
+from anople_hf.scoring import abnormal_probability, fuse
 from anople_hf.thresholds import Thresholds
 
 
@@ -41,22 +41,56 @@ def test_score_follows_equations_9_15_and_16(taught, photos):
     output = taught(photos)
     assert output.scores.shape == (6,) and output.anomaly_maps.shape == (6, 48, 48)
     fused = fuse(
-        output.decoder_maps,
-        torch.nn.functional.interpolate(output.memory_maps[:, None], size=(6, 6), mode="bilinear")[:, 0],
+        torch.nn.functional.interpolate(output.decoder_maps[:, None], size=(48, 48), mode="bilinear")[:, 0],
+        torch.nn.functional.interpolate(output.memory_maps[:, None], size=(48, 48), mode="bilinear")[:, 0],
     )
     assert torch.allclose(output.scores, fuse(output.image_probabilities, fused.amax(dim=(1, 2))), atol=1e-6)
     expected = abnormal_probability(output.image_features, taught.text_features, 0.07)
     assert torch.equal(output.image_probabilities, expected)
 
 
+def maskclip(model, photos):
+    """M-hat by hand: every patch's value in the last block, projected, compared with the two texts, then enlarged."""
+    vision = model.clip.vision_model
+    before = vision(
+        photos, prompts=model.prompts.for_vision(), prefix=model.prompts.prefix(torch.full((len(photos),), 4)),
+        output_hidden_states=True,
+    ).hidden_states[-2][:, 1:10]  # fmt: skip
+    block, linear, norm = vision.encoder.layers[-1], torch.nn.functional.linear, torch.nn.functional.layer_norm
+
+    def normed(x, layer):
+        return norm(x, x.shape[-1:], layer.weight, layer.bias, layer.eps)
+
+    attention = block.self_attn
+    values = linear(normed(before, block.layer_norm1), attention.v_proj.weight, attention.v_proj.bias)
+    values = linear(values, attention.out_proj.weight, attention.out_proj.bias)
+    dense = linear(normed(values, vision.post_layernorm), model.clip.visual_projection.weight)
+    dense = dense.transpose(1, 2).unflatten(2, (3, 3))
+    dense = torch.nn.functional.interpolate(dense, scale_factor=2.0, mode="bilinear")
+    cosines = torch.einsum("bdhw,kd->bkhw", torch.nn.functional.normalize(dense, dim=1), model.text_features)
+    return (cosines / model.config.temperature).softmax(dim=1)[:, 1]
+
+
 @torch.no_grad()
-def test_fusing_at_the_output_takes_the_maximum_there(taught, photos):
-    before = taught(photos)
-    taught.config.fuse_at = "output"
-    after = taught(photos)
-    enlarged = [resize_map(found, 48) for found in (after.decoder_maps, after.memory_maps)]
-    assert torch.allclose(after.scores, fuse(after.image_probabilities, fuse(*enlarged).amax(dim=(1, 2))), atol=1e-6)
-    assert not torch.allclose(before.scores, after.scores, atol=1e-6)
+def test_the_map_starts_as_that_of_maskclip(make_model, photos):
+    model, attended = make_model(), make_model(decoder_tokens="last")
+    expected = maskclip(model, photos)
+    assert torch.allclose(model(photos, branch="prompt").decoder_maps, expected, atol=1e-5)
+    assert not torch.allclose(attended(photos, branch="prompt").decoder_maps, expected, atol=1e-2)
+    shallow = make_model(prompt_depth=1)  # the last block's own prompts are no part of what its values are made of
+    assert torch.allclose(shallow(photos, branch="prompt").decoder_maps, maskclip(shallow, photos), atol=1e-5)
+
+
+@torch.no_grad()
+def test_values_of_patches_cost_two_projections_and_no_second_pass(make_model, photos):
+    calls = []
+    model = make_model(num_text_prompts=0)
+    for module in model.clip.vision_model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
+    model(photos, branch="prompt")
+    tokens = 1 + 9 + 1 + 4
+    assert sorted(calls) == [9] * 2 + [tokens] * 6 * 4  # q, k, v, out and the two of the MLP, in 4 layers
 
 
 @torch.no_grad()

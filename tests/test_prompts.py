@@ -37,6 +37,72 @@ def test_coupling_decides_what_learns(make_model, tiny_clip, photos, coupling):
     assert all(p.grad is None for p in model.clip.parameters())
 
 
+def by_hand(model, photos, ids):
+    """Both towers with prompts written as plain loops over CLIP's own layers: z_0 (B, d) and texts (N, d)."""
+    linear, normalize = torch.nn.functional.linear, torch.nn.functional.normalize
+    p = model.prompts
+    text, visual, joined, seen = [], [], model.clip.text_model, model.clip.vision_model
+    for j in range(p.depth):  # eq. 6
+        down, up = p.vision_to_text[j], p.text_to_vision[j]
+        text.append(torch.cat([p.text[j], linear(p.visual[j], down.weight, down.bias)]))
+        visual.append(torch.cat([p.visual[j], linear(p.text[j], up.weight, up.bias)]))
+
+    patches = seen.embeddings.patch_embedding(photos).flatten(2).transpose(1, 2)
+    hidden = torch.cat([seen.embeddings.class_embedding.expand(len(photos), 1, -1), patches], dim=1)
+    hidden = seen.pre_layrnorm(hidden + seen.embeddings.position_embedding.weight)
+    first = torch.cat([p.scale_prefix[4][None], visual[0]])  # without positions, through the same norm
+    hidden = torch.cat([hidden, seen.pre_layrnorm(first).expand(len(photos), -1, -1)], dim=1)
+    for index, layer in enumerate(seen.encoder.layers):
+        if 0 < index < p.depth:
+            hidden = torch.cat([hidden[:, :-8], visual[index].expand(len(photos), -1, -1)], dim=1)
+        hidden = layer(hidden, None)
+    image = model.clip.visual_projection(seen.post_layernorm(hidden[:, 0]))
+
+    words = joined.embeddings.token_embedding(ids)
+    words[:, 1:9] = text[0]
+    hidden = words + joined.embeddings.position_embedding.weight[: ids.shape[1]]  # prompts have places in a sentence
+    length = ids.shape[1]
+    causal = torch.full((length, length), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+    for index, layer in enumerate(joined.encoder.layers):
+        if 0 < index < p.depth:
+            hidden = torch.cat([hidden[:, :1], text[index].expand(len(ids), -1, -1), hidden[:, 9:]], dim=1)
+        hidden = layer(hidden, causal)
+    ends = (ids == model.config.text_config.eos_token_id).int().argmax(dim=1)
+    pooled = joined.final_layer_norm(hidden)[torch.arange(len(ids)), ends]
+    return normalize(image, dim=-1), normalize(model.clip.text_projection(pooled), dim=-1)
+
+
+@torch.no_grad()
+def test_both_towers_equal_a_prompted_clip_written_by_hand(make_model, tiny_clip, photos):
+    """Layer norms, positions, slots and coupling: what of them is left out or moved, shows here."""
+    from anople_hf import AnoPLeProcessor
+
+    model = make_model(prompt_depth=3)
+    model.prompts.reset_parameters(std=1.0)  # as large as tokens are, so that they count
+    ids = AnoPLeProcessor.from_backbone(tiny_clip, model.config).class_prompts(["gear"])["input_ids"]
+    image, text = by_hand(model, photos, ids[:, 0])
+    assert torch.allclose(model.encode_image(photos)[0], image, atol=1e-5)
+    assert torch.allclose(model.encode_text(ids), text, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "other", "way"), [("image", "text", "t2v"), ("text", "visual", "v2t")])
+def test_a_gradient_crosses_over_only_where_the_coupling_lets_it(make_model, tiny_clip, photos, side, other, way):
+    """From the image vector back to the prompts of the text, and from the text vectors back to those of vision."""
+    from anople_hf import AnoPLeProcessor
+
+    for coupling in ("both", way, "independent", "t2v" if way == "v2t" else "v2t"):
+        model = make_model(coupling=coupling)
+        if side == "image":
+            found = model.encode_image(photos[:2])[0]
+        else:
+            prompts = AnoPLeProcessor.from_backbone(tiny_clip, model.config).class_prompts(["gear", "nut"])
+            found = model.encode_text(**prompts)
+        found[:, 0].sum().backward()
+        gradient = getattr(model.prompts, other).grad
+        reached = gradient is not None and bool(gradient.any(dim=-1).all())
+        assert reached is (coupling in ("both", way)), coupling
+
+
 def test_every_row_of_the_prefix_learns(make_model, photos):
     model = make_model()
     model.encode_image(photos[:5], torch.arange(5))[0].square().mean(dim=0)[0].backward()

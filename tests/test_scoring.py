@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from anople_hf.scoring import abnormal_probability, fuse, resize_map, smooth
+from anople_hf.scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
 
 unit = st.floats(1e-4, 1.0)
 
@@ -24,6 +24,17 @@ def test_fusion_is_symmetric_below_both_and_half_of_equals(a, b):
     assert fuse(x, y) == fuse(y, x)
     assert fuse(x, y) <= min(a, b) + 1e-6
     assert fuse(x, x).item() == pytest.approx(a / 2, rel=1e-5)
+
+
+def test_a_peak_of_one_patch_keeps_its_height():
+    """On the decoder's grid of twice the patches 0.56 of it would be left, because no cell lies on its center."""
+    memory, decoder = torch.zeros(1, 15, 15), torch.full((1, 30, 30), 0.5)
+    memory[0, 7, 7] = 1.0
+    assert resize_map(memory, 30).max().item() == pytest.approx(0.5625)
+    fused = fuse_maps(decoder, memory, 240)
+    left = (1 - 1 / 32) ** 2
+    assert fused.shape == (1, 240, 240) and fused.max().item() == pytest.approx(1 / (1 / 0.5 + 1 / left), rel=1e-5)
+    assert fuse_maps(None, memory, 240) is memory
 
 
 def test_fusion_survives_a_distance_below_zero():

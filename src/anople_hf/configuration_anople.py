@@ -50,14 +50,15 @@ class AnoPLeConfig(PreTrainedConfig):
         decoder_upsample: Bilinear factor from the patch grid to the decoder's map; 2 is ours.
         decoder_init: `clip` starts D as CLIP's own projection of every patch (MaskCLIP's dense features), `random`
             from noise; `clip` is ours.
+        decoder_tokens: What D reads of the last block: its `value`s, MaskCLIP's way, or its `last` tokens, after
+            attention, which localize worse in a CLIP of usual size. `value` is ours.
         decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (3,).
-        memory_search: What a photo is compared with if its product is not told: the good patches of `all` products
-            (the paper's), or those of the `product` that it is most like on the whole, which is then known, with its
-            own threshold. `product` is set with the embedded backbone: it ranks alike, and decides better.
-        fuse_at: Where eq. 15 is computed: on the `decoder`'s grid, or at the size of the `output`; the score's maximum
-            is taken there, too. `decoder` is ours.
+        memory_search: What a photo is compared with if its product is not told: the good patches of `all` products,
+            or those of the `product` that it is most like on the whole, which is then known, with its own threshold.
+            The paper does not say what R in eq. 14 holds; `all` is our reading. `product` is set with the embedded
+            backbone: it ranks alike, and each product is decided by its own threshold.
         smoothing_sigma: Gaussian blur of the anomaly map, in pixels of the model's input (240); 2.4 is ours and equals
             PromptAD's 4 pixels at 400; scale it with `input_size` to keep that. The image score is taken before.
         lora_rank: Rank of the low-rank weights that PEFT adds to CLIP's attention and training moves together with the
@@ -97,10 +98,10 @@ class AnoPLeConfig(PreTrainedConfig):
     temperature: float = 0.07
     decoder_upsample: int = 2
     decoder_init: Literal["clip", "random"] = "clip"
+    decoder_tokens: Literal["value", "last"] = "value"
     decoder_kernel: int = 3
     memory_layers: list[int] | tuple[int, ...] | None = None
     memory_search: Literal["all", "product"] = "all"
-    fuse_at: Literal["decoder", "output"] = "decoder"
     smoothing_sigma: float = 2.4
     lora_rank: int = 0
     lora_alpha: int = 16
@@ -187,7 +188,7 @@ class AnoPLeConfig(PreTrainedConfig):
     @property
     def scoring(self) -> dict[str, Any]:
         """What turns features into scores: thresholds mean nothing under other settings."""
-        names = ("memory_search", "fuse_at", "smoothing_sigma", "temperature")
+        names = ("memory_search", "smoothing_sigma", "temperature")
         return {name: getattr(self, name) for name in names}
 
     @property

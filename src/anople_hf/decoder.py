@@ -1,8 +1,9 @@
-"""`PatchDecoder` D: maps patch tokens to a finer feature map in the text space.
+"""`PatchDecoder` D: maps patch tokens to a finer feature map in the text space; `value_tokens`, what it reads.
 
 Implements sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after MaskCLIP.
 
-- It starts as MaskCLIP: CLIP's own visual projection, applied to every patch. Training adds a refinement to it.
+- It starts as MaskCLIP: CLIP's own visual projection, applied to the last block's values. Training adds a refinement.
+  The attended tokens mix the whole photo into every patch; its values stay where they are.
 - The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, two
   thirds of the vision tower; this one costs 0.6 at 30 x 30.
 - The exact form is ours: the paper gives neither kernel nor map size.
@@ -13,7 +14,23 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+from transformers import CLIPVisionModel
 from transformers import initialization as init
+
+
+def value_tokens(vision: CLIPVisionModel, hidden: Tensor) -> Tensor:
+    """The last block's values of each patch, as MaskCLIP reads them: attention in which a patch sees itself alone.
+
+    Args:
+        vision: The tower.
+        hidden: (B, n, d_v) patch tokens in front of the last block.
+
+    Returns:
+        (B, n, d_v), layer-normed; the price of two projections, not of a block.
+    """
+    block = vision.encoder.layers[-1]
+    values = block.self_attn.v_proj(block.layer_norm1(hidden))
+    return vision.post_layernorm(block.self_attn.out_proj(values))
 
 
 class PatchDecoder(nn.Module):
@@ -56,7 +73,7 @@ class PatchDecoder(nn.Module):
         """Refine and project the patches of a batch.
 
         Args:
-            tokens: (B, g * g, d_v) layer-normed patch tokens, row-major.
+            tokens: (B, g * g, d_v) layer-normed patch tokens or values, row-major.
 
         Returns:
             (B, d_t, g * upsample, g * upsample).

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 from .backbones import HUB_OPTIONS, full_name, load_backbone, recommended_settings
 from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
-from .decoder import PatchDecoder
+from .decoder import PatchDecoder, value_tokens
 from .images import image_digest
 from .lora import add_lora
 from .matching import is_exporting
@@ -171,7 +171,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         return F.normalize(vectors.mean(dim=1), dim=-1)
 
     def encode_image(
-        self, pixel_values: Tensor, views: Tensor | None = None, layers: Sequence[int] = ()
+        self,
+        pixel_values: Tensor,
+        views: Tensor | None = None,
+        layers: Sequence[int] = (),
+        noise: tuple[int, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One pass of the prompted vision tower (eq. 4-7).
 
@@ -179,18 +183,28 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             pixel_values: (B, 3, S, S) normalized views, S as in `config.image_size`.
             views: (B,) rows of the scale prefix; None for the global view.
             layers: 0-based encoder layers whose patch tokens are wanted, too.
+            noise: Layer and (K, n, d_v): the last K views are latent anomalies, see `prompts.add_noise`.
 
         Returns:
-            z_0 (B, d) projected and of unit length; the layer-normed last patch tokens (B, n, d_v); the tokens of
-            `layers` as (B, L, n, d_v), or None.
+            z_0 (B, d) projected and of unit length; what the decoder reads (B, n, d_v), layer-normed: the last
+            block's values or tokens of the patches, see `config.decoder_tokens`; the tokens of `layers` as
+            (B, L, n, d_v), or None.
 
         Raises:
             ValueError: Views of another size.
         """
-        encoded, remembered = self._see(self.clip.vision_model, pixel_values, views, layers)
+        vision = self.clip.vision_model
+        before_last = (
+            [self.config.vision_config.num_hidden_layers - 2] if self.config.decoder_tokens == "value" else []
+        )
+        encoded, kept = self._see(vision, pixel_values, views, [*layers, *before_last], noise)
         image_features = F.normalize(self.clip.visual_projection(encoded.pooler_output), dim=-1)
-        patches = slice(1, 1 + self.config.grid_size**2)
-        return image_features, self.clip.vision_model.post_layernorm(encoded.last_hidden_state[:, patches]), remembered
+        if before_last:
+            assert kept is not None
+            tokens, kept = value_tokens(vision, kept[:, -1]), kept[:, :-1]
+        else:
+            tokens = vision.post_layernorm(encoded.last_hidden_state[:, 1 : 1 + self.config.grid_size**2])
+        return image_features, tokens, kept if layers else None
 
     def encode_memory(self, pixel_values: Tensor, views: Tensor | None = None) -> Tensor:
         """What the memory compares, (B, L, n, d_v): as from `encode_image`, without the layers behind it."""
@@ -198,9 +212,14 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         return cast(Tensor, self._see(tower, pixel_values, views, self.memory_layers)[1])
 
     def _see(
-        self, tower: CLIPVisionModel, pixel_values: Tensor, views: Tensor | None, layers: Sequence[int]
+        self,
+        tower: CLIPVisionModel,
+        pixel_values: Tensor,
+        views: Tensor | None,
+        layers: Sequence[int],
+        noise: tuple[int, Tensor] | None = None,
     ) -> tuple[Any, Tensor | None]:
-        """What a tower gives, and the patch tokens of `layers`."""
+        """What a tower gives, and the patch tokens of `layers`, -1 for its input."""
         side = self.config.image_size
         if pixel_values.shape[-2:] != (side, side):
             given = " x ".join(map(str, pixel_values.shape[-2:]))
@@ -211,6 +230,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             pixel_values,
             prompts=self.prompts.for_vision(),
             prefix=self.prompts.prefix(views),
+            noise=noise,
             interpolate_pos_encoding=self.config.input_size is not None,
             output_hidden_states=[layer + 1 for layer in layers] if layers else False,  # 0 is the encoder's input
         )
@@ -341,6 +361,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         memory: MemoryBank | None = None,
+        noise: tuple[int, Tensor] | None = None,
         return_dict: bool | None = None,
     ) -> AnoPLeOutput | tuple[Tensor, ...]:
         """Score a batch of views (sec. 3.4), or run the trainable path.
@@ -355,6 +376,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             input_ids: (2, C, T) class prompts: encode them now, with gradients, instead of using the stored vectors.
             attention_mask: (2, C, T), optional.
             memory: Match against this bank instead of the model's own.
+            noise: Layer and noise that make the last views latent anomalies, training only, see `encode_image`.
             return_dict: False returns a tuple.
 
         Raises:
@@ -370,7 +392,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             remembered = self.encode_memory(pixel_values, views)
         else:
             layers = () if branch == "prompt" else self.memory_layers
-            image_features, tokens, remembered = self.encode_image(pixel_values, views, layers)
+            image_features, tokens, remembered = self.encode_image(pixel_values, views, layers, noise)
             text_features = self._text_vectors(input_ids, attention_mask)
             probability = abnormal_probability(image_features, text_features, self.config.temperature)
             patch_features = self.decoder(tokens)
@@ -385,7 +407,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             strangeness = self._strangeness(remembered, category, bank, nearness)
 
         side = pixel_values.shape[-1]
-        fused = fuse_maps(decoder_map, memory_map, side if self.config.fuse_at == "output" else None)
+        fused = fuse_maps(decoder_map, memory_map, side)
         peak = fused.flatten(1).amax(dim=1)
         scores = peak if probability is None else fuse(probability, peak)
         anomaly_maps = cast(Tensor, None)

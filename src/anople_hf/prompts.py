@@ -5,6 +5,7 @@ Implements eq. 1-7 (sec. 3.1: prompts and their coupling) and the scale-aware pr
 - Prompts pass through CLIP's forward as the keyword argument `prompts`; pre-hooks take it out and write the slots.
 - Nothing is stored on a module between calls, so threads, deepcopy, compile, export and DDP see the right prompts.
 - Deep prompts replace the slots of the layer before (as in MaPLe), so every layer has the same number of tokens.
+- So does `noise`, the latent anomalies of training: it is added to the patches before one layer.
 - Text reserves placeholder tokens after SOS. Vision appends prompts after the patches, so CLS stays at 0. Prompts have
   no position, so appending them equals the paper's prepending.
 """
@@ -153,14 +154,41 @@ def feed_vision_encoder(
 def feed_layer(
     module: nn.Module, args: tuple, kwargs: dict[str, Any], index: int, append: bool
 ) -> tuple[tuple, dict[str, Any]]:
-    """Pre-hook of encoder layer `index`: take `prompts` out and, in layers 1..J-1, replace the slots (eq. 3, 5)."""
+    """Pre-hook of encoder layer `index`: in layers 1..J-1 `prompts` replace the slots (eq. 3, 5); `noise` is added."""
     kwargs = dict(kwargs)
     prompts: Sequence[Tensor] | None = kwargs.pop("prompts", None)
+    noise: tuple[int, Tensor] | None = kwargs.pop("noise", None)
+    hidden, *rest = args  # CLIPEncoder calls its layers positionally
+    if noise is not None and noise[0] == index:
+        hidden = add_noise(hidden, noise[1])
     if prompts and 0 < index < len(prompts):
-        hidden, *rest = args  # CLIPEncoder calls its layers positionally
         start = hidden.shape[1] - prompts[index].shape[-2] if append else 1
-        args = (write_slots(hidden, prompts[index], start), *rest)
-    return args, kwargs
+        hidden = write_slots(hidden, prompts[index], start)
+    return (hidden, *rest), kwargs
+
+
+def add_noise(hidden: Tensor, noise: Tensor) -> Tensor:
+    """Make the last K of B views latent anomalies: noise on their patches (eq. 10, read as z_0 of eq. 4). Ours.
+
+    Args:
+        hidden: (B, 1 + n + C, d) tokens in front of a layer, patches behind CLS.
+        noise: (K, n, d) in units of the patches' own spread: the deviation of each channel over a view's patches.
+            So it means the same in every layer of every backbone.
+
+    Returns:
+        As `hidden`.
+
+    Example:
+        >>> hidden = torch.tensor([[[9.0], [1.0], [3.0]]]).repeat(2, 1, 1)  # CLS, and two patches that deviate by 1
+        >>> add_noise(hidden, torch.full((1, 2, 1), 0.5)).flatten(1).tolist()
+        [[9.0, 1.0, 3.0], [9.0, 1.5, 3.5]]
+    """
+    patches = slice(1, 1 + noise.shape[1])
+    noisy = hidden[-noise.shape[0] :]
+    spread = noisy[:, patches].detach().std(dim=1, keepdim=True, correction=0)
+    change = torch.zeros_like(noisy)
+    change[:, patches] = (noise * spread).to(hidden.dtype)
+    return torch.cat([hidden[: -noise.shape[0]], noisy + change])
 
 
 def first_layers(vision: CLIPVisionModel, count: int) -> CLIPVisionModel:

@@ -1,16 +1,31 @@
 """How cells become lines: averages in the paper's order, what is quoted, and what differs."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from anople_hf import AnoPLeConfig
+from anople_hf.backbones import recommended_settings
 from anople_hf.benchmark.cells import Cell, CellResult
 from anople_hf.benchmark.lines import make_lines
 from anople_hf.benchmark.plans import Plan
 from anople_hf.benchmark.quoted import differences, figures, find
 from anople_hf.data.published import PUBLISHED
 from anople_hf.evaluation.metrics import ALL_METRICS
+from anople_hf.training import TrainingConfig
 
+UNNAMED = {"backbone_config", "backbone", "backbone_revision", "backbone_fingerprint", "class_names", "calibration",
+           "prompt_fingerprint", "recipe", "shots", "seed", "settings"}  # fmt: skip
+"""What a cell says elsewhere, or what a model writes down about itself."""
+OTHER = {
+    "coupling": "text", "prompt_type": "object", "text_aggregation": "mean", "decoder_init": "random",
+    "memory_layers": [1],
+    "decoder_tokens": "last", "memory_search": "product", "lora_towers": "both", "lora_targets": ["k_proj"],
+    "abnormal_word": "broken", "shot_mode": "first_k", "anomaly_source": "shots", "anomaly_kinds": ["scar"],
+    "normal_views": ["turn"], "latent_noise": "none", "alignment": "mean", "align_channel": "label",
+    "mixed_precision": "bf16", "compile": "inductor", "report_to": ["wandb"], "false_alarm_rate": 0.1,
+    "warmup_share": 0.1, "temperature": 0.01, "input_size": 480, "batch_size": 4, "accumulate": 2, "decoder_kernel": 5,
+}  # fmt: skip
 PAPERS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
 
 
@@ -71,13 +86,52 @@ def test_differences_are_named():
     ]  # fmt: skip
     assert differences("table1", cell(dataset="mine", backbone="ViT-B-16-plus-240"), some) == ["data set"]
     assert differences("table5", cell(dataset="BMAD"), {}) == ["1 shots"]
-    ours = ["backbone embedded:tiny-clip", "category recognized"]
-    assert differences("table1", cell(backbone="embedded:tiny-clip"), COUNTS["MVTec-AD"]) == ours
-    told = cell(backbone="embedded:tiny-clip", route=True)
-    assert differences("table1", told, COUNTS["MVTec-AD"]) == [ours[0], "category told"]
+    recommended = [f"{name}={value}" for name, value in recommended_settings("embedded:tiny-clip").items()]
+    ours = ["backbone embedded:tiny-clip", "recipe=fast"]
+    found = differences("table1", cell(backbone="embedded:tiny-clip"), COUNTS["MVTec-AD"])
+    assert found[:2] == ours and set(found[2:]) == set(recommended) and "memory_search=product" in found
+    told = cell(backbone="embedded:tiny-clip", route=True, scope="all")
+    found = differences("table1", told, COUNTS["MVTec-AD"])
+    assert "category told" in found and "memory_search=product" not in found
     spade = replace(cell(backbone="embedded:tiny-clip"), method="spade")
     assert differences("table1", spade, COUNTS["MVTec-AD"]) == ours[:1]
     assert differences("table1", cell(dataset="Real-IAD"), {"mint": (1, 1, 1)}) == ["1 of 30 categories"]
+
+
+def test_every_setting_and_training_field_off_its_default_is_named():
+    counts = COUNTS["MVTec-AD"]
+    changed = cell(training={"max_steps": 5, "batch_size": 2, "anomaly_kinds": ["scar"]}, settings={"lora_rank": 4})
+    assert differences("table1", changed, counts) == ["lora_rank=4", "max_steps=5", "anomaly_kinds=['scar']"]
+    for owner, place in ((AnoPLeConfig, "settings"), (TrainingConfig, "training")):
+        for field in fields(owner):
+            if field.name in UNNAMED or field.name not in owner.__annotations__:
+                continue
+            default = getattr(owner, field.name) if place == "settings" else getattr(owner(), field.name)
+            other = OTHER.get(field.name, not default if isinstance(default, bool) else 3)
+            named = differences("table1", cell(**{place: {field.name: other}}), counts)
+            assert named == [f"{field.name}={other}"], field.name
+            assert differences("table1", cell(**{place: {field.name: default}}), counts) == []
+
+
+def test_what_makes_a_row_of_the_papers_is_no_difference_from_it():
+    counts = COUNTS["MVTec-AD"]
+    row = cell(row="c: global view alone", training={"multi_scale": False}, settings={"scale_prefix": False})
+    assert differences("table4", row, counts) == []
+    assert differences("table4", replace(row, row="full model"), counts) == ["scale_prefix=False", "multi_scale=False"]
+    own = cell(row="ours: temperature 0.01", settings={"temperature": 0.01})
+    assert differences("table4", own, counts) == ["temperature=0.01"]
+
+
+def test_cells_of_one_method_have_labels_of_their_own():
+    cells = [cell(scope="all"), cell(scope="product")]
+    lines = make_lines(Plan("table1", cells, COUNTS), [result({"a": 0.5}), result({"a": 0.6})])
+    found = {line.label: line.values["image_auroc"] for line in lines if not line.quoted}
+    assert found == {"AnoPLe, all memories": [50.0], "AnoPLe, own memory": [60.0]}
+    cells = [cell(held_out="a"), cell(held_out="a", held_out_memory=True)]
+    lines = make_lines(Plan("table2", cells, COUNTS), [result({"a": 0.2, "b": 0.8}), result({"a": 0.4, "b": 0.8})])
+    held = {line.label: line.values["image_auroc"] for line in lines if line.group.startswith("held-out")
+            and not line.quoted}  # fmt: skip
+    assert held == {"AnoPLe": [20.0], "AnoPLe, held-out class remembered": [40.0]}
 
 
 def test_quoted_figures_are_the_papers():

@@ -5,7 +5,8 @@ from datasets import Dataset
 from PIL import Image
 
 from anople_hf.benchmark import make_plan, render, run_plan
-from anople_hf.benchmark.plans import ABLATIONS, name_source
+from anople_hf.benchmark.ablations import ABLATIONS
+from anople_hf.benchmark.plans import name_source
 
 QUICK = {"max_steps": 1, "batch_size": 1, "calibration_views": 1}
 WORK = {
@@ -30,11 +31,12 @@ EXPECTED = {
         "held-out, 1-shot | INP-Former | (67.7)",
         "without bottle",
         "87.5,",
+        "held-out, 1-shot | AnoPLe, held-out class remembered |",
     ),
     "table3": ("| MVTec-AD | screw, 1-shot | AnoPLe |", "(53.9,", "pcb4, 1-shot | PromptAD* | (90.4)"),
     "table4": ("| MVTec-AD | 1-shot | a: text to vision |", "(93.5,", "b: no alignment | (93.7)"),
     "table5": ("| BMAD | Brain, 4-shot | AnoPLe |", "(79.8,", "Liver, 4-shot | UniVAD | (72.8)"),
-    "figure1b": ("| MVTec-AD | 1-shot | AnoPLe |", "(27.9,", "WinCLIP"),
+    "figure1b": ("| MVTec-AD | 1-shot | AnoPLe |", "(27.9,", "WinCLIP", "| AnoPLe, batches of 16 |"),
     "compare": ("| MVTec-AD | 2-shot | PatchCore |", "WinCLIP, zero-shot", "quoted from the paper"),
 }
 
@@ -62,6 +64,17 @@ def test_every_ablation_has_its_own_work(trees, tiny_clip):
     assert len({cell.key for cell in plan.cells}) == 2 * len(ABLATIONS)
 
 
+def test_every_table_can_be_run_with_both_memory_scopes(trees, tiny_clip):
+    for table in ("table1", "table2", "table4"):
+        plan = make_plan(
+            table, [trees["mvtec"]], backbone=tiny_clip, seeds=(0,), shots=(1,), scopes=("all", "product")
+        )
+        ours = [cell for cell in plan.cells if cell.method == "anople"]
+        assert [cell.settings_in_use["memory_search"] for cell in ours] == ["all", "product"] * (len(ours) // 2)
+        assert len({cell.key for cell in plan.cells}) == len(plan.cells)
+        assert all(not cell.scope for cell in plan.cells if cell.method != "anople")
+
+
 def test_data_sets_are_named_by_their_categories(trees, tmp_path):
     assert [name_source(trees[name])[0] for name in ("mvtec", "visa", "real_iad", "bmad")] == [
         "MVTec-AD", "VisA", "Real-IAD", "BMAD",
@@ -77,6 +90,7 @@ def test_data_sets_are_named_by_their_categories(trees, tmp_path):
         ({"shots": (3,)}, "'bottle' has 2 good photos, 3 shots are planned"),
         ({"table": "table2", "held_out": ("cup",)}, "no category 'cup'"),
         ({"table": "table4", "rows": ("e",)}, r"no rows \['e'\]"),
+        ({"scopes": ("own",)}, "unknown scopes own"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_before_any_work(change, message, trees, tiny_clip):

@@ -334,3 +334,23 @@ def test_the_reader_is_the_packages_own(exported):
         "export/detector.py",
         "images.py",
     ]
+
+
+def test_the_check_asks_the_model_with_the_search_that_predict_uses(taught, tmp_path, monkeypatch):
+    """Not the graph's exact one: on a processor that multiplies bfloat16 the two have to agree, too."""
+    model, processor = copy.copy(taught[0]), taught[1]
+    model._modules = taught[0]._modules | {"memory": taught[0].memory.renamed(str)}  # with nothing prepared
+    asked, searched, coarsely = [], [], nearest.NearestPatch._coarsely
+    monkeypatch.setattr(nearest, "LARGE", 1)
+    monkeypatch.setattr(nearest, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(nearest.NearestPatch, "_coarsely", lambda self, q: searched.append(1) or coarsely(self, q))
+    monkeypatch.setattr(export_module, "check_parity", lambda graph, *_: asked.append(graph) or {})
+    export(model, processor, tmp_path / "out", kind="torch")
+    assert not searched
+    pixels = processor(images=some_photos(3))["pixel_values"]
+    with torch.inference_mode():
+        found = asked[0](pixels)
+        assert searched and torch.equal(found["scores"], model(pixels).scores)
+        exact = ScoringGraph(model, None, "both")(pixels)
+    for name in ("scores", "anomaly_maps"):
+        assert torch.allclose(found[name], exact[name], rtol=0, atol=1e-5)

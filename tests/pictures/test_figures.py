@@ -56,13 +56,21 @@ def test_every_group_is_drawn_once():
     assert counts == [2, 2, 2, 2]
 
 
+def test_text_vectors_stand_in_the_plane_of_one_category():
+    features, words = np.random.default_rng(0).normal(size=(6, 5)), np.eye(2, 5) * 9
+    figure = draw_features(features, ["a"] * 6, [0, 1] * 3, methods=("pca",), text_features=words)
+    stars = {group.get_label(): group.get_offsets()[0] for group in figure.axes[0].collections}
+    points = to_plane(np.concatenate([features, words]))
+    np.testing.assert_allclose([stars["w+, normal text"], stars["w-, abnormal text"]], points[6:])
+
+
 def test_pictures_are_written(make_model, processor, test_split, tmp_path):
     paths = write_figures(make_model(), processor, test_split, tmp_path / "out", methods=("pca",))
-    assert [path.name for path in paths] == ["features.png", "attention.png"]
+    assert [path.name for path in paths] == ["features.png", "category_features.png", "attention.png"]
     for path in paths:
         with Image.open(path) as picture:
             assert min(picture.size) > 200
     plain = write_figures(make_model(scale_prefix=False), processor, test_split, tmp_path / "plain", methods=("pca",))
-    assert [path.name for path in plain] == ["features.png"]
+    assert [path.name for path in plain] == ["features.png", "category_features.png"]
     with pytest.raises(ValueError, match="without a scale prefix"):
         draw_attention(make_model(scale_prefix=False), processor, test_split, [0])

@@ -9,7 +9,8 @@ from accelerate.utils import DistributedType
 
 from anople_hf.data import load_inspection_data
 from anople_hf.training import TrainingConfig, train
-from anople_hf.training.loop import learn
+from anople_hf.training.latent import with_latent
+from anople_hf.training.loop import learn, parameter_groups, training_losses
 from anople_hf.training.losses import dice_loss, equal_shares, image_loss
 
 
@@ -102,7 +103,7 @@ def test_deterministic_algorithms_are_switched_on(two_categories, tiny_clip):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(plain, two_categories, tiny_clip, tmp_path):
-    run(two_categories, tiny_clip, learning_rate=5e-3, work_folder=tmp_path, checkpoint_every=1)
+    run(two_categories, tiny_clip, work_folder=tmp_path, checkpoint_every=1)
     newest = sorted((tmp_path / "states").glob("step-*"))
     assert [folder.name for folder in newest] == ["step-000002", "step-000003"]
     shutil.rmtree(newest[1])
@@ -160,6 +161,18 @@ def test_fsdp_is_refused_before_anything_is_learned(make_model, processor):
         {"align_channel": "label"},
         {"multi_scale": False},
         {"latent_sigma": 0.1},
+        {"latent_mean": 1.0},
+        {"latent_noise": "middle"},
+        {"latent_noise": "image"},
+        {"latent_noise": "none"},
+        {"normal_views": []},
+        {"normal_views": ["turn"]},
+        {"learning_rate": 5e-3},
+        {"projection_rate": 1.0},
+        {"decoder_rate": 0.1},
+        {"project_rate": 1.0},
+        {"recipe": "fast"},
+        {"settings": {"decoder_tokens": "last"}},
         {"anomaly_source": "procedural"},
         {"anomaly_kinds": ["scar"]},
         {"anomalies_on_product": True},
@@ -173,8 +186,8 @@ def test_fsdp_is_refused_before_anything_is_learned(make_model, processor):
     ids=str,
 )
 def test_every_setting_changes_what_is_learned(plain, two_categories, tiny_clip, change):
-    changed = run(two_categories, tiny_clip, max_steps=2, **change)
-    terms = [(step["total"], step["pixel_dice"], step["align"]) for step in (changed.history[1], plain.history[1])]
+    changed = run(two_categories, tiny_clip, **change)
+    terms = [(step["total"], step["pixel_dice"], step["align"]) for step in (changed.history[2], plain.history[2])]
     assert terms[0] != pytest.approx(terms[1], rel=1e-6)
 
 
@@ -189,3 +202,52 @@ def test_without_alignment_the_total_lacks_it(two_categories, tiny_clip):
     terms = run(two_categories, tiny_clip, max_steps=1, alignment="none").history[0]
     others = sum(value for name, value in terms.items() if name not in ("align", "total"))
     assert terms["total"] == pytest.approx(others, rel=1e-5) and terms["align"] > 0
+
+
+def test_one_photo_with_a_fixed_mask_can_be_learned_by_heart(make_model, processor, photos):
+    """M-hat rises inside the mask and falls outside it; so a mask that is mirrored, soft or elsewhere shows."""
+    model = make_model().train()
+    prompts = processor.class_prompts(["gear", "nut"])
+    mask = torch.zeros(2, 48, 48, dtype=torch.bool)
+    mask[1, :16, :32] = True  # the two upper left patches
+    twin = photos[0].clone()
+    twin[:, :16, :32] = 2.0
+    batch = {
+        "pixel_values": torch.stack([photos[0], twin]), "masks": mask, "labels": torch.tensor([0, 1]),
+        "views": torch.tensor([4, 4]), "photos": torch.tensor([0, 0]),
+    }  # fmt: skip
+    config = TrainingConfig(learning_rate=1e-2).completed(None, 1)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config))
+
+    def step():
+        seen, noise = with_latent(batch, model.config, config)
+        output = model(seen["pixel_values"], branch="prompt", views=seen["views"], noise=noise, **prompts)
+        return output, training_losses(output, seen, config, model.config.temperature)
+
+    before = step()[0].decoder_maps[1]
+    for _ in range(80):
+        step()[1]["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    output, losses = step()
+    after, good = output.decoder_maps[1], output.decoder_maps[0]
+    inside = torch.zeros(6, 6, dtype=torch.bool)
+    inside[:2, :4] = True
+    assert after[inside].mean() > max(0.7, before[inside].mean().item())
+    assert after[~inside].mean() < min(0.3, before[~inside].mean().item()) and good.mean() < 0.3
+    assert losses["image"] < 0.3 and losses["image_latent"] < 0.5
+
+
+def test_a_masks_cell_holds_its_anomalous_share(make_model, processor, photos, monkeypatch):
+    """A thin defect covers a part of a cell; taken from the nearest pixel it would be a whole one, or none."""
+    given = {}
+    monkeypatch.setattr("anople_hf.training.loop.total_loss", lambda **terms: given.update(terms) or terms)
+    model, mask = make_model().train(), torch.zeros(1, 48, 48, dtype=torch.bool)
+    mask[0, 8:10, 8:48] = True  # two of the eight rows of the second row of cells
+    batch = {"pixel_values": photos[:1], "masks": mask, "labels": torch.tensor([1]), "views": torch.tensor([4]),
+             "photos": torch.tensor([0]), "made_latent": torch.tensor([False])}  # fmt: skip
+    output = model(photos[:1], branch="prompt", **processor.class_prompts(["gear", "nut"]))
+    training_losses(output, batch, TrainingConfig(), 0.07)
+    expected = torch.zeros(6, 6)
+    expected[1, 1:] = 0.25
+    assert torch.allclose(given["masks"][0], expected)

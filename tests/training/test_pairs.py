@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from anople_hf.data import load_inspection_data
-from anople_hf.training.pairs import AnomalyPairs, collate_pairs
+from anople_hf.training.pairs import EXPOSURE, AnomalyPairs, collate_pairs, vary
 from anople_hf.training.synthesis import AnomalySynthesizer
 
 
@@ -37,6 +37,48 @@ def test_views_share_one_defect(pairs):
     good, bad = sample["pixel_values"][1:5], sample["pixel_values"][6:]
     changed = (good - bad).abs().amax(dim=1) > 1e-6
     assert (changed <= sample["masks"][6:]).all() and changed.any()
+
+
+def test_masks_lie_where_the_twins_were_painted(pairs):
+    """A mask that is mirrored or turned against its image would cover other pixels than those that changed."""
+    for number in range(4):
+        sample = pairs(changes=["shift", "exposure", "turn"])[number]
+        changed = (sample["pixel_values"][:5] - sample["pixel_values"][5:]).abs().amax(dim=1) > 1e-6
+        masks = sample["masks"][5:]
+        assert (changed <= masks)[1:].all() and changed[1:].sum() > 0.6 * masks[1:].sum()
+        assert not (masks == masks.flip(2)).all() and not (masks == masks.flip(1)).all()
+        overlap = (changed[0] & masks[0]).sum() / masks[0].sum()
+        assert overlap > 0.6, number
+
+
+def test_good_photos_are_varied_and_the_twin_is_made_of_the_varied_one(pairs):
+    plain, varied = pairs(), pairs(changes=["shift", "exposure"])
+    seen = [varied.draw(number)[0] for number in range(0, 12)]
+    for number, photo in enumerate(seen):
+        assert photo.shape == plain.draw(number)[0].shape and photo.dtype == np.uint8
+        assert not np.array_equal(photo, plain.draw(number)[0])
+        _, defective, mask, _ = varied.draw(number)
+        assert np.array_equal(defective[~mask], photo[~mask])
+    names = [varied.draw(number)[3] for number in range(12)]
+    first, again = [number for number in range(12) if names[number] == names[0]][:2]
+    assert not np.array_equal(seen[first], seen[again])
+    assert np.array_equal(seen[5], pairs(changes=["shift", "exposure"]).draw(5)[0])
+
+
+def test_what_each_change_does():
+    rng = np.random.default_rng
+    photo = rng(0).integers(60, 180, (120, 120, 3), dtype=np.uint8)
+    assert np.array_equal(vary(photo, [], rng(1)), photo)
+    moved = {vary(photo, ["shift"], rng(seed))[10:-10, 10:-10].tobytes() for seed in range(40)}
+    places = {photo[y : y + 100, x : x + 100].tobytes() for y in range(8, 13) for x in range(8, 13)}  # 120 / 60 = 2
+    assert len(moved) > 1 and moved <= places
+    turned = {vary(photo, ["turn"], rng(seed)).tobytes() for seed in range(20)}
+    assert turned == {np.rot90(photo, times).tobytes() for times in range(4)}
+    for seed in range(10):
+        exposed = vary(photo, ["exposure"], rng(seed)).astype(float)
+        assert abs(exposed.mean() / photo.mean() - 1) < EXPOSURE + 0.01
+        assert abs(exposed.std() / photo.std() - 1) < EXPOSURE + 0.01
+    assert np.array_equal(photo, rng(0).integers(60, 180, (120, 120, 3), dtype=np.uint8))  # left as it was
 
 
 def test_single_scale_has_the_global_view_alone(pairs):

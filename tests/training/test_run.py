@@ -66,7 +66,9 @@ def test_same_seed_same_weights_other_seed_other_weights(trained, two_categories
 
 
 def test_loss_falls(two_categories, tiny_clip):
-    history = run(two_categories, tiny_clip, max_steps=40, learning_rate=5e-3, multi_scale=False).history
+    # The values of a random CLIP's last block, and its projection, are worth less than those of a trained one.
+    settings = {"learning_rate": 5e-3, "project_rate": 1.0, "normal_views": [], "settings": {"decoder_tokens": "last"}}
+    history = run(two_categories, tiny_clip, max_steps=40, multi_scale=False, **settings).history
     for term, share in {"total": 0.95, "pixel_dice": 0.85}.items():
         early, late = (sum(terms[term] for terms in part) / 8 for part in (history[:8], history[-8:]))
         assert late < share * early, term
@@ -106,14 +108,69 @@ def test_listed_shots_are_taken(two_categories, tiny_clip):
 
 def test_vectors_do_not_decay(make_model):
     model = make_model()
-    decayed, free = parameter_groups(model, 0.1)
-    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0.0
-    assert all(p.ndim > 1 for p in decayed["params"])
+    groups = parameter_groups(model, TrainingConfig(weight_decay=0.1).completed(None, 8))
+    assert {group["weight_decay"] for group in groups} == {0.1, 0.0}
+    assert all(p.ndim > 1 for group in groups if group["weight_decay"] for p in group["params"])
+    free = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    assert {id(p) for n, p in model.named_parameters() if p.requires_grad and p.ndim == 1} <= free
+    assert {id(model.prompts.text), id(model.prompts.visual), id(model.prompts.scale_prefix)} <= free
     learning = sum(p.requires_grad for p in model.parameters())
-    assert len(decayed["params"]) + len(free["params"]) == learning
+    assert sum(len(group["params"]) for group in groups) == learning
 
 
-@pytest.mark.parametrize("wrong", [{"shots": 0}, {"max_steps": 0}, {"alignment": "x"}, {"false_alarm_rate": 1.5}])
+def test_each_part_learns_at_its_own_rate(make_model):
+    model = make_model()
+    plan = TrainingConfig(learning_rate=0.5, projection_rate=0.25, decoder_rate=2.0, project_rate=0.125)
+    rate = {id(p): g["lr"] for g in parameter_groups(model, plan.completed(None, 8)) for p in g["params"]}
+    expected = {"text": 0.5, "visual": 0.5, "scale_prefix": 0.5, "vision_to_text": 0.125, "text_to_vision": 0.125}
+    expected |= {"project": 0.0625, "spatial": 1.0, "norm": 1.0, "refine": 1.0}
+    found = {n.split(".")[1]: rate[id(p)] for n, p in model.named_parameters() if p.requires_grad}
+    assert found == expected
+
+
+def test_clips_projection_in_the_decoder_stays_unless_it_is_asked_to_learn(trained, two_categories, tiny_clip):
+    def moved(result):
+        torch.manual_seed(0)
+        start = AnoPLeModel.from_backbone(tiny_clip, **result.config.settings)
+        return not torch.equal(result.model.decoder.project.weight, start.decoder.project.weight)
+
+    assert not moved(trained)
+    assert moved(run(two_categories, tiny_clip, project_rate=0.1, max_steps=2))
+    assert moved(run(two_categories, tiny_clip, settings={"decoder_init": "random"}, max_steps=2))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "photos", "given", "steps"),
+    [
+        ("embedded:tiny-clip", 12, {}, 200),  # the floor
+        ("embedded:tiny-clip", 120, {}, 600),
+        ("laion/CLIP", 60, {}, 3000),
+        ("laion/CLIP", 1, {}, 300),
+        ("laion/CLIP", 60, {"recipe": "fast"}, 300),
+        ("laion/CLIP", 61, {"epochs": 3, "min_steps": 1}, 92),
+        ("laion/CLIP", 60, {"max_steps": 7}, 7),
+    ],
+)
+def test_steps_follow_from_the_photos_and_the_recipe(backbone, photos, given, steps):
+    plan = TrainingConfig(**given).completed(backbone, photos)
+    assert plan.max_steps == steps and plan.completed(backbone, photos) == plan
+    assert plan.learning_rate == (5e-3 if plan.recipe == "fast" else 1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shots": 0},
+        {"max_steps": 0},
+        {"alignment": "x"},
+        {"false_alarm_rate": 1.5},
+        {"recipe": "slow"},
+        {"epochs": 0},
+        {"latent_noise": "here"},
+        {"normal_views": ["flip"]},
+        {"project_rate": -1.0},
+    ],
+)
 def test_impossible_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainingConfig(**wrong)

@@ -20,6 +20,7 @@ from ..evaluation.measurement import EvaluationResult, evaluate
 from ..modeling_anople import Branch
 from ..training.configuration import TrainingConfig
 from ..training.run import train
+from .speed import time_scoring
 
 BRANCHES: dict[str, Branch] = {"AnoPLe": "both", "AnoPLe, prompts alone": "prompt", "AnoPLe, memory alone": "memory"}
 """The parts of AnoPLe that one training gives."""
@@ -45,6 +46,10 @@ class Cell:
         settings: Fields of `AnoPLeConfig`, or arguments of a baseline, that differ from the defaults.
         shot_mode: As for `choose_shots`.
         route: Give each image's category.
+        scope: Which memories a photo is compared with if its category is not given, `all` or `product`, the two
+            readings of R in eq. 14; empty: as the settings say.
+        held_out_memory: Remember the shots of the held-out category, after training without it.
+        timed: Measure how many images a second, see `time_scoring`.
     """
 
     dataset: str
@@ -61,17 +66,23 @@ class Cell:
     settings: dict[str, Any] = field(default_factory=dict)
     shot_mode: str = "seeded"
     route: bool = False
+    scope: str = ""
+    held_out_memory: bool = False
+    timed: bool = False
 
     @property
     def settings_in_use(self) -> dict[str, Any]:
-        """`settings`, completed for `anople` with those recommended for the backbone."""
-        return (recommended_settings(self.backbone) if self.method == "anople" else {}) | self.settings
+        """`settings` and scope, and for `anople` those recommended for the backbone where nothing else is said."""
+        scope = {"memory_search": self.scope} if self.scope else {}
+        return (recommended_settings(self.backbone) if self.method == "anople" else {}) | self.settings | scope
 
     @property
     def key(self) -> str:
         """File name of the result, readable and unique to these settings."""
         content = asdict(self) | {"root": "", "row": "", "photos": _fingerprint(self.root)}
         content["settings"] = self.settings_in_use
+        if self.method == "anople":  # defaults and recipes may change
+            content["training"] = asdict(TrainingConfig(**self.training).completed(self.backbone, photos=1))
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.dataset}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "_")
 
@@ -86,7 +97,8 @@ class CellResult:
         images: One row per method or branch and test image: path, category, defect, label, score.
         shots: Paths of the training photos, by category.
         protocol: How the numbers were measured, including versions.
-        images_per_second: Speed by method or branch; kept apart because it differs between runs.
+        images_per_second: Speed by method or branch, and by that with ", batches of 16" behind it, if the cell is
+            `timed`; kept apart because it differs between runs.
     """
 
     cell: dict[str, Any]
@@ -135,13 +147,20 @@ def measure(cell: Cell) -> CellResult:
         raise ValueError(f"{cell.dataset} has no category {', '.join(unknown)}.")
     pick = {name: [i for i, c in enumerate(table["category"]) if c in wanted] for name, table in splits.items()}
     train_split, test = splits["train"].select(pick["train"]), splits["test"].select(pick["test"])
+    held_out = train_split.select([])
+    if cell.held_out_memory:
+        held_out = train_split.select([i for i, c in enumerate(train_split["category"]) if c == cell.held_out])
+        kept = choose_shots(held_out, cell.shots, seed=cell.seed, mode=cell.shot_mode)  # type: ignore[arg-type]
+        held_out = held_out.select(kept[cell.held_out])
     if cell.held_out:
         train_split = train_split.select([i for i, c in enumerate(train_split["category"]) if c != cell.held_out])
     chosen = choose_shots(train_split, cell.shots, seed=cell.seed, mode=cell.shot_mode)  # type: ignore[arg-type]
     shots = {name: [train_split[index]["path"] for index in rows] for name, rows in chosen.items()}
-    results = _anople(cell, train_split, test, shots) if cell.method == "anople" else _baseline(
-        cell, train_split, test, chosen
-    )  # fmt: skip
+    if cell.method == "anople":
+        results, speed = _anople(cell, train_split, test, shots, held_out)
+    else:
+        results, speed = _baseline(cell, train_split, test, chosen)
+    shots |= {cell.held_out: list(held_out["path"])} if cell.held_out_memory else {}
     first = next(iter(results.values()))
     protocol = first.protocol | {"versions": {name: version(name) for name in PACKAGES}}
     protocol.pop("branch", None)
@@ -152,25 +171,36 @@ def measure(cell: Cell) -> CellResult:
         for category, values in result.categories.items():
             rows.append({**own, "category": category, **values})
         images += [{**own, **image} for image in result.images]
-    speed = {name: result.images_per_second for name, result in results.items()}
     return CellResult(asdict(cell), rows, images, shots, protocol, speed)
 
 
 def _anople(
-    cell: Cell, train_split: datasets.Dataset, test: datasets.Dataset, shots: dict[str, list[str]]
-) -> dict[str, EvaluationResult]:
-    config = TrainingConfig(**{"shots": cell.shots, "seed": cell.seed, "settings": cell.settings, **cell.training})
+    cell: Cell,
+    train_split: datasets.Dataset,
+    test: datasets.Dataset,
+    shots: dict[str, list[str]],
+    held_out: datasets.Dataset,
+) -> tuple[dict[str, EvaluationResult], dict[str, float]]:
+    settings = cell.settings | ({"memory_search": cell.scope} if cell.scope else {})
+    config = TrainingConfig(**{"shots": cell.shots, "seed": cell.seed, "settings": settings, **cell.training})
     run = train(train_split, config, backbone=cell.backbone, listed_shots=shots, progress=False)
     run.model.eval()
-    return {
+    if len(held_out):
+        pixels = run.processor(images=list(held_out["image"]))["pixel_values"]
+        run.model.memorize(pixels, cell.held_out, names=list(held_out["path"]))
+    results = {
         name: evaluate(run.model, run.processor, test, branch=BRANCHES[name], route=cell.route, progress=False)
         for name in cell.branches
     }
+    speed: dict[str, float] = {}
+    for name in cell.branches if cell.timed else ():
+        speed |= time_scoring(name, run.model, run.processor, test, branch=BRANCHES[name], route=cell.route)
+    return results, speed
 
 
 def _baseline(
     cell: Cell, train_split: datasets.Dataset, test: datasets.Dataset, chosen: dict[str, list[int]]
-) -> dict[str, EvaluationResult]:
+) -> tuple[dict[str, EvaluationResult], dict[str, float]]:
     from ..baselines import METHODS
     from ..processing_anople import AnoPLeProcessor
 
@@ -182,7 +212,8 @@ def _baseline(
         pixels = processor(images=list(rows["image"]))["pixel_values"]
         detector.memorize(pixels, category, names=list(rows["path"]))
     result = evaluate(detector, processor, test, route=cell.route, progress=False)
-    return {METHODS[cell.method].title: result}
+    title = METHODS[cell.method].title
+    return {title: result}, time_scoring(title, detector, processor, test, route=cell.route) if cell.timed else {}
 
 
 __all__ = ["BRANCHES", "Cell", "CellResult", "load", "measure"]

@@ -10,8 +10,9 @@ from typing import Any
 from ..benchmark import quoted
 from ..evaluation.measurement import mean_of
 from ..evaluation.metrics import METRICS
+from .ablations import ABLATIONS
 from .cells import Cell, CellResult
-from .plans import ABLATIONS, UNSEEN, Plan
+from .plans import UNSEEN, Plan
 
 TWO = ("image_auroc", "pixel_auroc")
 SHOWN: dict[str, tuple[str, ...]] = {
@@ -74,7 +75,7 @@ def _means(plan: Plan, pairs: Pairs) -> list[Line]:
     lines: dict[tuple[str, ...], Line] = {}
     for cell, result in pairs:
         for method in dict.fromkeys(row["method"] for row in result.rows):
-            line = _line(lines, plan, cell, f"{cell.shots}-shot", cell.row or method)
+            line = _line(lines, plan, cell, f"{cell.shots}-shot", _scoped(cell, cell.row or method))
             if plan.table == "table4":
                 line.paper = quoted.find("table4", cell.dataset, cell.row)
             else:
@@ -94,12 +95,13 @@ def _held_out(plan: Plan, pairs: Pairs) -> list[Line]:
             rest = [row for row in own if row["category"] != cell.held_out]
             for part, rows in (("train", rest), ("held-out", held)):
                 if rows:
-                    line = _line(lines, plan, cell, f"{part}, {cell.shots}-shot", method)
+                    line = _line(lines, plan, cell, f"{part}, {cell.shots}-shot", _scoped(cell, method))
                     line.paper = quoted.find("table2", cell.dataset, part, method)
-                    places = collected.setdefault((id_of(line), method), {})
+                    places = collected.setdefault((id_of(line), line.label), {})
                     places.setdefault((cell.seed, cell.held_out), []).extend(rows)
             if held:
-                _add(_line(lines, plan, cell, f"without {cell.held_out}", method), held, SHOWN["table2"])
+                alone = _line(lines, plan, cell, f"without {cell.held_out}", _scoped(cell, method))
+                _add(alone, held, SHOWN["table2"])
     for line in lines.values():
         places = collected.get((id_of(line), line.label), {})
         for seed in dict.fromkeys(seed for seed, _ in places):
@@ -122,7 +124,7 @@ def _by_category(plan: Plan, pairs: Pairs) -> list[Line]:
             names = [name for name in names if name in UNSEEN] or names
         for name in names:
             for method in dict.fromkeys(row["method"] for row in result.rows):
-                line = _line(lines, plan, cell, f"{name}, {cell.shots}-shot", method)
+                line = _line(lines, plan, cell, f"{name}, {cell.shots}-shot", _scoped(cell, method))
                 task = next((task for task in quoted.BMAD if name.lower().startswith(task.lower())), name)
                 path = (cell.dataset, name) if plan.table == "table3" else (task,)
                 line.paper = quoted.find(plan.table, *path, method)
@@ -136,7 +138,7 @@ def _speed(plan: Plan, pairs: Pairs) -> list[Line]:
     lines: dict[tuple[str, ...], Line] = {}
     for cell, result in pairs:
         for method, value in result.images_per_second.items():
-            line = _line(lines, plan, cell, f"{cell.shots}-shot", method)
+            line = _line(lines, plan, cell, f"{cell.shots}-shot", _scoped(cell, method))
             line.paper = quoted.find("figure1b", cell.dataset, method)
             line.values.setdefault("images_per_second", []).append(value)
     return list(lines.values())
@@ -164,6 +166,13 @@ def _only_quoted(plan: Plan) -> list[Line]:
             named = quoted.find("table4", dataset) or {}
             found += [Line(dataset, "1-shot", n, {}, p) for n, p in named.items() if n in ABLATIONS]  # type: ignore
     return found
+
+
+def _scoped(cell: Cell, label: str) -> str:
+    """A label that tells the cells apart which a table has of one method."""
+    parts = {"all": "all memories", "product": "own memory"}
+    remembered = ["held-out class remembered"] if cell.held_out_memory else []
+    return ", ".join([label, *([parts[cell.scope]] if cell.scope else []), *remembered])
 
 
 def _has(lines: list[Line], other: Line) -> bool:

@@ -4,12 +4,16 @@ The figures are those of Tables 1 to 5 and Figure 1b. Nothing here was measured 
 """
 
 import json
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from ..backbones import full_name
+from ..configuration_anople import AnoPLeConfig
 from ..data import published
+from ..training.configuration import TrainingConfig
+from .ablations import ABLATIONS
 from .cells import Cell
 
 METHODS = {"SPADE": "SPADE", "PatchCore": "PatchCore", "WinCLIP": "WinCLIP", "AnoPLe": "AnoPLe"}
@@ -71,9 +75,29 @@ def differences(table: str, cell: Cell, counts: dict[str, tuple[int, int, int]])
         found.append(f"{cell.shots} shots")
     if cell.route:
         found.append("category told")
-    if cell.settings_in_use.get("memory_search") == "product" and not cell.route:
-        found.append("category recognized")
-    return found
+    return found + (_changed(cell) if cell.method == "anople" else [])
+
+
+def _changed(cell: Cell) -> list[str]:
+    """Every setting and training field of a cell that is not the default, such as `temperature=0.01`.
+
+    What makes a row of the paper's Table 4 what it is, is no difference from that row.
+    """
+    training, settings = ({}, {}) if cell.row.startswith("ours") else ABLATIONS.get(cell.row, ({}, {}))
+    plan = TrainingConfig(**cell.training).completed(cell.backbone, photos=1)
+    used: list[tuple[str, Any, Any]] = [("recipe", plan.recipe, "paper-like")]
+    for owner, values, own in (
+        (AnoPLeConfig, cell.settings_in_use, settings), (TrainingConfig, cell.training, training),
+    ):  # fmt: skip
+        for field in fields(owner):
+            if field.name in values and field.name not in {*own, "recipe", "shots", "seed", "settings"}:
+                default = field.default if field.default_factory is MISSING else field.default_factory()
+                used.append((field.name, values[field.name], default))
+    return [f"{name}={value}" for name, value, default in used if _plain(value) != _plain(default)]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 __all__ = ["differences", "figures", "find", "recognize"]

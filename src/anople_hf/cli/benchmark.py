@@ -1,6 +1,6 @@
 """The verbs `anople compare`, `reproduce` and `figures`: methods side by side, the paper's tables and figures.
 
-They reproduce Tables 1 to 5 and Figures 1, 3, 4 and 5.
+They reproduce Tables 1 to 5 and Figures 1b, 3, 4 and 5.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,10 @@ MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of An
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Field of AnoPLeConfig as KEY=VALUE. Repeatable.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Also measure AnoPLe's two branches alone.")]
 Route = Annotated[bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="Memories that AnoPLe searches: all or product. Repeatable; runs each."),
+]
 Mode = Annotated[str, typer.Option(help="How shots are chosen: seeded, or first_k.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads per process; other numbers round differently.")]
 
@@ -40,6 +44,7 @@ def compare(
     max_steps: MaxSteps = None,
     mixed_precision: Precision = "no",
     settings: Settings = None,
+    scope: Scopes = None,
     parts: Parts = False,
     route: Route = False,
     shot_mode: Mode = "seeded",
@@ -69,6 +74,7 @@ def reproduce(
     max_steps: MaxSteps = None,
     mixed_precision: Precision = "no",
     settings: Settings = None,
+    scope: Scopes = None,
     parts: Parts = False,
     shot_mode: Mode = "seeded",
     threads: Threads = 2,
@@ -92,7 +98,7 @@ def figures(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the paper's figures of a detector: heat maps (3), features by PCA and t-SNE (1c, 4), attention (5)."""
+    """Draw the paper's figures of a detector: heat maps (3), features of one product (4) and of all, attention (5)."""
     quieten(quiet)
     from ..data import load_inspection_data
     from ..pictures.figures import write_figures
@@ -132,6 +138,7 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
         methods=given["method"] or (),
         training={name: given[name] for name in ("max_steps", "mixed_precision") if given[name] not in (None, "no")},
         settings=parse_settings(given["settings"] or []),
+        scopes=tuple(given["scope"] or ()),
         branches=tuple(BRANCHES) if given["parts"] else ("AnoPLe",),
         **{name: given[name] for name in ("route", "shot_mode") if name in given},
         **special,

@@ -83,10 +83,16 @@ def train(
     shot_mode: Annotated[str, typer.Option(help="seeded, or first_k: the first photos by name.")] = "seeded",
     nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
     seed: Seed = 0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Good photos per step; each becomes ten views.")] = 2,
+    recipe: Annotated[str, typer.Option(help="fast, paper-like, or auto: by the backbone.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(min=1, help="How often each photo is seen; else the recipe's.")] = None,
+    min_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps at least.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Exactly so many steps, whatever the epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
     accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="AdamW's peak learning rate.")] = 5e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of AdamW; else the recipe's.")] = None,
+    projection_rate: Annotated[float, typer.Option(help="Share of it for the prompts' projections.")] = 0.1,
+    decoder_rate: Annotated[float, typer.Option(help="Share of it for the decoder's refinement.")] = 1.0,
+    project_rate: Annotated[float, typer.Option(help="Share of it for the decoder's projection.")] = 0.0,
     backbone: Annotated[
         str, typer.Option(help="CLIP: tiny, small, base or paper; folder or Hub id, also of open_clip.")
     ] = "tiny",
@@ -104,8 +110,13 @@ def train(
     anomaly_source: Source = "mixed",
     anomaly_kinds: Kinds = "texture",
     anomalies_on_product: OnProduct = False,
-    latent_sigma: Annotated[float, typer.Option(help="Noise of the latent anomalies.")] = 0.015,
-    mixed_precision: Annotated[str, typer.Option(help="fp16, bf16, or no to leave it to accelerate.")] = "no",
+    normal_views: Annotated[str, typer.Option(help="Out of shift, exposure, turn; separated by commas.")] = (
+        "shift,exposure"
+    ),
+    latent_noise: Annotated[str, typer.Option(help="patches, middle, image or none.")] = "patches",
+    latent_sigma: Annotated[float | None, typer.Option(help="Deviation of the latent anomalies' noise.")] = None,
+    latent_mean: Annotated[float, typer.Option(help="Its mean.")] = 0.0,
+    mixed_precision: Annotated[str, typer.Option(help="fp16 or bf16; no leaves it to accelerate.")] = "no",
     gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
     compile: Annotated[
         str, typer.Option(help="Run the towers through torch.compile with this backend, such as inductor.")
@@ -150,7 +161,8 @@ def train(
     given: dict[str, Any] = {
         field.name: context.params[field.name] for field in fields(TrainingConfig) if field.name in context.params
     }
-    lists = {"anomaly_kinds": _split(anomaly_kinds), "report_to": _split(report_to)}
+    texts = {"anomaly_kinds": anomaly_kinds, "report_to": report_to, "normal_views": normal_views}
+    lists = {name: _split(text) for name, text in texts.items()}
     plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings or [])})
     work = output.with_name(f"{output.name}.training")
     splits = load_inspection_data(data, categories=_split(products) or None, skip_bad=skip_bad)
@@ -220,6 +232,7 @@ def preview_anomalies(
     from ..modeling_anople import AnoPLeModel
     from ..pictures.sheets import write_pairs
     from ..processing_anople import AnoPLeProcessor
+    from ..training.configuration import TrainingConfig
     from ..training.pairs import AnomalyPairs
     from ..training.synthesis import AnomalySynthesizer
 
@@ -228,7 +241,9 @@ def preview_anomalies(
     photos = train_split.select([index for indices in chosen.values() for index in indices])
     processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
     synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)
-    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, seed=seed)
+    pairs = AnomalyPairs(
+        photos, processor, synthesizer, length=count, changes=TrainingConfig().normal_views, seed=seed
+    )
     written = write_pairs(pairs, output)
     tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},
          f"saved: {written}")  # fmt: skip

@@ -1,11 +1,13 @@
 """The word for each category in the text prompts.
 
-These words are [class] in eq. 1. For MVTec-AD and VisA they are PromptAD's, whose conventions the authors follow.
+These words are [class] in eq. 1. Those for MVTec-AD and most of VisA are PromptAD's, whose conventions the authors
+follow; those for Real-IAD and BMAD are ours, as a person would write them.
 """
 
 from collections.abc import Iterable, Mapping
 
 PUBLISHED_NAMES = {
+    # VisA
     "chewinggum": "chewing gum",
     "macaroni1": "macaroni",
     "macaroni2": "macaroni",
@@ -13,6 +15,26 @@ PUBLISHED_NAMES = {
     "pcb2": "printed circuit board",
     "pcb3": "printed circuit board",
     "pcb4": "printed circuit board",
+    # Real-IAD
+    "audiojack": "audio jack",
+    "mounts": "mount",
+    "pcb": "printed circuit board",
+    "sim_card_set": "SIM card set",
+    "terminalblock": "terminal block",
+    "transistor1": "transistor",
+    "u_block": "U-shaped block",
+    "usb": "USB connector",
+    "usb_adaptor": "USB adapter",
+    "vcpill": "vitamin C pill",
+    "woodstick": "wooden stick",
+    # BMAD
+    "Brain": "brain MRI",
+    "Liver": "liver CT",
+    "Retina_RESC": "retinal OCT",
+    "Retina": "retinal OCT",
+    "brain": "brain MRI",
+    "liver": "liver CT",
+    "retinal": "retinal OCT",
 }
 """Categories whose folder name is not a good word. Names that occur twice count twice in the mean over classes."""
 

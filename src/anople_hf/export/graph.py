@@ -18,6 +18,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -82,10 +83,15 @@ class ScoringGraph(nn.Module):
         self.category, self.branch = category, branch
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Map (B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
-        found = cast(AnoPLeOutput, self.model(pixel_values, category=self.category, branch=self.branch))
-        outputs = {"scores": found.scores, "anomaly_maps": found.anomaly_maps}
-        return outputs if found.products is None else outputs | {"products": found.products}
+        """(B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
+        return judge(self.model, pixel_values, self.category, self.branch)
+
+
+def judge(model: AnoPLeModel, pixel_values: Tensor, category: str | None, branch: Branch) -> dict[str, Tensor]:
+    """What a graph gives for (B, 3, S, S), by the model itself, as `predict` asks it."""
+    found = cast(AnoPLeOutput, model(pixel_values, category=category, branch=branch))
+    outputs = {"scores": found.scores, "anomaly_maps": found.anomaly_maps}
+    return outputs if found.products is None else outputs | {"products": found.products}
 
 
 def export(
@@ -158,7 +164,8 @@ def export(
         about |= {"graph": files[0], "files": {name: file_digest(folder / name) for name in files}}
         about["bytes"] = sum((folder / name).stat().st_size for name in files)
         _write_json(folder, about)  # so that what is checked is what will be read
-        about["parity"] = check_parity(graph, processor, ExportedDetector.from_folder(folder), photos)
+        asked = partial(judge, model, category=category, branch=branch)  # with its own search, not with the graph's
+        about["parity"] = check_parity(asked, processor, ExportedDetector.from_folder(folder), photos)
         _write_json(folder, about)
         _write_reader(folder)
     return about | {"seconds": round(time.perf_counter() - started, 1)}

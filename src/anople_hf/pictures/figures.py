@@ -1,8 +1,10 @@
 """The paper's figures for a detector: image features in the plane, and the attention of single tokens.
 
-Implements Figures 1c and 4 (features by t-SNE and PCA) and 5 (attention). Figure 3 is `sheets.write_sheet`.
+Implements Figures 4 (features of one category and the text vectors, by t-SNE) and 5 (attention). Figure 3 is
+`sheets.write_sheet`. Features of all products in one plane are ours.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -81,6 +83,7 @@ def draw_features(
     labels: Sequence[int],
     *,
     methods: Sequence[Method] = ("pca", "tsne"),
+    text_features: NDArray[np.floating] | None = None,
 ) -> Figure:
     """Draw photos as points: the marker shows the product; color and fill show good or defective.
 
@@ -88,14 +91,20 @@ def draw_features(
         features: (N, d).
         categories: Category of each photo.
         labels: 0 good, 1 defective.
-        methods: One panel for each.
+        methods: A panel for each.
+        text_features: w+ and w- (2, d), to be shown in the same plane; they lie far from photos, as in any CLIP.
     """
     figure = Figure(figsize=(4.6 * len(methods) + 1.6, 4.4), facecolor="white", layout="constrained")
     names = sorted(set(categories))
     for number, method in enumerate(methods, start=1):
         axis = figure.add_subplot(1, len(methods), number)
         plain(axis)
-        points = to_plane(features, method)
+        words = np.empty((0, features.shape[1])) if text_features is None else text_features
+        points = to_plane(np.concatenate([features, words]), method)
+        for point, word, color in zip(
+            points[len(features) :], ("w+, normal text", "w-, abnormal text"), ("#2a78a8", DEFECTIVE), strict=False
+        ):
+            axis.scatter(*point, s=160, marker="*", facecolors=color, edgecolors=INK, linewidths=0.9, label=word)
         for place, name in enumerate(names):
             for label, color in ((0, GOOD), (1, DEFECTIVE)):
                 own = [
@@ -165,7 +174,9 @@ def draw_attention(
 def write_figures(
     model: AnoPLeModel, processor: AnoPLeProcessor, test: datasets.Dataset, folder: Path, *, methods: Sequence[Method]
 ) -> list[Path]:
-    """Write `features.png` and, for a model with a scale prefix, `attention.png`.
+    """Write `features.png`, `category_features.png` (Figure 4) and, with a scale prefix, `attention.png`.
+
+    The category shown is the one with most test photos.
 
     Args:
         model: A trained model.
@@ -179,7 +190,12 @@ def write_figures(
     """
     features = image_features(model, processor, test)
     plane = draw_features(features, test["category"], test["label"], methods=methods)
-    written = [save(plane, folder / "features.png")]
+    shown = Counter(test["category"]).most_common(1)[0][0]
+    own = [place for place, category in enumerate(test["category"]) if category == shown]
+    labels = [test["label"][place] for place in own]
+    words = model.text_features.float().cpu().numpy()
+    one = draw_features(features[own], [shown] * len(own), labels, methods=methods, text_features=words)
+    written = [save(plane, folder / "features.png"), save(one, folder / "category_features.png")]
     if model.prompts.scale_prefix is not None:
         chosen = pick_rows(test, per_category=2)[:8]
         written.append(save(draw_attention(model, processor, test, chosen), folder / "attention.png", dpi=100))

@@ -3,10 +3,20 @@
 Where in the paper: sec. 3.3 and 4.1; the optimizer and its schedule are not published, the values here are ours.
 """
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from ..backbones import EMBEDDED
+from .pairs import CHANGES
+
 TRACKERS = ("tensorboard", "trackio", "wandb")
+LATENT_NOISE = ("patches", "middle", "image", "none")
+RECIPES: dict[str, dict[str, Any]] = {
+    "fast": {"epochs": 10, "min_steps": 200, "learning_rate": 5e-3},
+    "paper-like": {"epochs": 100, "min_steps": 300, "learning_rate": 1e-3},
+}
+"""What a recipe sets where nothing is given; why these values, see docs/learning.md."""
 
 
 @dataclass
@@ -18,16 +28,34 @@ class TrainingConfig:
         shot_mode: `seeded`, or `first_k`: the first photos by name.
         nested_shots: Whether the 1-shot choice of a seed is part of its 2-shot choice.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
-        max_steps: Optimizer steps. Ours.
+        recipe: Values of the three next fields where they are not given: `fast`, for the embedded backbone; or
+            `paper-like`, for real CLIPs, after the paper's relatives; `auto` goes by the backbone. Ours.
+        epochs: How often each photo is seen; None: the recipe's, 10 or 100.
+        min_steps: Optimizer steps at least, so that a single photo is learned from, too; None: 200 or 300.
+        learning_rate: AdamW's peak for prompts and prefix; None: 5e-3 or 1e-3.
+        max_steps: Exactly so many optimizer steps, whatever the epochs; None leaves it to them.
         batch_size: Good photos a step, over all processes; each becomes 2 x 5 views. Ours.
         accumulate: Passes that a step's photos are split into; changes memory and time, not what is learned.
-        learning_rate: AdamW's peak. Ours.
+        projection_rate: Rate of the projections between the modalities, as a share of `learning_rate`. Ours: a matrix
+            moves its outputs by more than a vector does at the same rate.
+        decoder_rate: The same for the decoder's refinement. Ours.
+        project_rate: The same for the decoder's projection, which starts as CLIP's own; 0 leaves it as it is. Ours;
+            one that starts from noise (`decoder_init=random`) learns as the refinement does.
         weight_decay: AdamW's, on projections and decoder weights. Ours.
         warmup_share: Share of the steps with a rising rate, then cosine to 0. Ours.
         anomaly_source: Texture of the pseudo anomalies, `mixed`, `procedural`, `shots` or a folder of textures.
         anomaly_kinds: `texture` (DRAEM's, the default), `cutpaste`, `scar`; one is drawn for each sample.
         anomalies_on_product: Keep pseudo anomalies off the background. Ours, off.
-        latent_sigma: Deviation of the latent anomalies on the unit sphere (eq. 10); SimpleNet's 0.015.
+        normal_views: How good photos are varied before anything else is done to them, out of `shift` (up to a
+            sixtieth of the side), `exposure` (brightness and contrast by up to a tenth) and `turn` (by right angles:
+            only where the product may lie in any of them). Ours; the relatives vary theirs, too.
+        latent_noise: Where a latent anomaly (eq. 10) is made of the photo's global view: on its `patches` as the
+            encoder gets them (eq. 4's z_0), on the tokens in the `middle` of it, or on the `image` vector of every
+            view behind it (eq. 9's z_0); `none` leaves the term out. `patches` is ours: what is added to the image
+            vector cannot be told from a normal one by two text vectors, see docs/learning.md.
+        latent_sigma: Its deviation, in units of the spread of each channel over the patches; for `image`, of the unit
+            vector. None: 1, or SimpleNet's 0.015. Ours.
+        latent_mean: Its mean, in the same units. Ours.
         multi_scale: Train on global and local views (Table 4c); on is the paper's.
         alignment: L_align with the `weighted` sum (the paper's), the `mean`, or `none` (Table 4b).
         align_channel: What weighs the patches of a normal view in L_align: the `abnormal` probability (eq. 11 to the
@@ -49,16 +77,25 @@ class TrainingConfig:
     shot_mode: Literal["seeded", "first_k"] = "seeded"
     nested_shots: bool = True
     seed: int = 0
-    max_steps: int = 200
+    recipe: Literal["auto", "fast", "paper-like"] = "auto"
+    epochs: int | None = None
+    min_steps: int | None = None
+    learning_rate: float | None = None
+    max_steps: int | None = None
     batch_size: int = 2
     accumulate: int = 1
-    learning_rate: float = 5e-3
+    projection_rate: float = 0.1
+    decoder_rate: float = 1.0
+    project_rate: float = 0.0
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     anomaly_source: str = "mixed"
     anomaly_kinds: list[str] = field(default_factory=lambda: ["texture"])
     anomalies_on_product: bool = False
-    latent_sigma: float = 0.015
+    normal_views: list[str] = field(default_factory=lambda: ["shift", "exposure"])
+    latent_noise: Literal["patches", "middle", "image", "none"] = "patches"
+    latent_sigma: float | None = None
+    latent_mean: float = 0.0
     multi_scale: bool = True
     alignment: Literal["weighted", "mean", "none"] = "weighted"
     align_channel: Literal["abnormal", "label"] = "abnormal"
@@ -76,10 +113,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "shots", "max_steps", "batch_size", "accumulate", "calibration_views", "checkpoint_every",
-            "keep_checkpoints",
+            "shots", "epochs", "min_steps", "max_steps", "batch_size", "accumulate", "calibration_views",
+            "checkpoint_every", "keep_checkpoints",
         ):  # fmt: skip
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
         if self.batch_size % self.accumulate:
             raise ValueError(
@@ -87,18 +124,47 @@ class TrainingConfig:
                 "split into equal parts."
             )
         for name, allowed in (
+            ("recipe", ("auto", *RECIPES)),
+            ("latent_noise", LATENT_NOISE),
             ("alignment", ("weighted", "mean", "none")),
             ("align_channel", ("abnormal", "label")),
             ("mixed_precision", ("no", "fp16", "bf16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
+        if unknown := sorted(set(self.normal_views) - set(CHANGES)):
+            raise ValueError(f"normal_views={unknown}: expected some of {', '.join(CHANGES)}.")
+        if min(self.projection_rate, self.decoder_rate, self.project_rate) < 0:
+            raise ValueError("projection_rate, decoder_rate and project_rate are shares of learning_rate, 0 or more.")
         if unknown := sorted(set(self.report_to) - set(TRACKERS)):
             raise ValueError(f"report_to={unknown}: expected trackers out of {', '.join(TRACKERS)}.")
         if not 0 < self.false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate={self.false_alarm_rate}: expected a share between 0 and 1.")
         if not 0 <= self.warmup_share < 1:
             raise ValueError(f"warmup_share={self.warmup_share}: expected a share from 0 to below 1.")
+
+    def completed(self, backbone: str | None, photos: int) -> "TrainingConfig":
+        """With the values of its recipe, and with the number of steps, where they are not given.
+
+        Args:
+            backbone: As for `load_backbone`.
+            photos: How many are learned from.
+
+        Example:
+            >>> plan = TrainingConfig().completed("laion/CLIP-ViT-B-16", photos=60)
+            >>> plan.recipe, plan.epochs, plan.max_steps
+            ('paper-like', 100, 3000)
+        """
+        name = self.recipe
+        if name == "auto":
+            name = "fast" if backbone == EMBEDDED else "paper-like"
+        given = {key: getattr(self, key) for key in RECIPES[name] if getattr(self, key) is not None}
+        values = RECIPES[name] | given
+        steps = self.max_steps or max(values["min_steps"], math.ceil(values["epochs"] * photos / self.batch_size))
+        sigma = self.latent_sigma
+        if sigma is None:
+            sigma = 0.015 if self.latent_noise == "image" else 1.0
+        return replace(self, recipe=name, **values, max_steps=steps, latent_sigma=sigma)
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is learned; a run is resumed only with the same ones."""

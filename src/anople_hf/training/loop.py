@@ -4,8 +4,9 @@ Where in the paper: sec. 3.3 (eq. 8-13). What a step sees follows from its numbe
 in every loss term: so neither the number of processes, nor accumulation, nor an interruption changes what is learned.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,20 @@ from transformers import get_cosine_schedule_with_warmup
 from ..modeling_anople import AnoPLeModel, AnoPLeOutput
 from ..output.progress import seconds_between
 from .configuration import TrainingConfig
-from .losses import total_loss
+from .latent import latent_features, with_latent
+from .losses import CHANCE, total_loss
 from .pairs import AnomalyPairs, collate_pairs
 from .states import TrainingStates
-from .synthesis import latent_anomalies
+
+logger = logging.getLogger(__name__)
+
+PARTS = (  # beginnings of names; the first that fits decides
+    ("decoder.project.", "project_rate"),
+    ("decoder.", "decoder_rate"),
+    ("prompts.vision_to_text.", "projection_rate"),
+    ("prompts.text_to_vision.", "projection_rate"),
+)
+"""Which parts of a model have a rate of their own."""
 
 
 def learn(
@@ -44,7 +55,7 @@ def learn(
         model: Untrained, or to be trained on.
         pairs: `max_steps` x `batch_size` samples.
         prompts: Class prompts from the processor.
-        config: How to learn.
+        config: How to learn; `completed` by the number of photos, or else it is taken from its shots.
         accelerator: Made with `gradient_accumulation_steps=config.accumulate` and split batches.
         states: Folder of saved states; None saves none.
         resume: Go on from the newest state there.
@@ -57,6 +68,8 @@ def learn(
         ValueError: The batch cannot be split evenly over the processes, or Accelerate is set to FSDP.
         FloatingPointError: The loss is not finite; names step, terms and photos. The state before it is saved.
     """
+    config = config.completed(model.config.backbone, config.shots * prompts["input_ids"].shape[1])
+    assert config.max_steps is not None and config.learning_rate is not None
     micro = config.batch_size // config.accumulate
     if micro % accelerator.num_processes:
         raise ValueError(
@@ -70,7 +83,9 @@ def learn(
             "frozen, so it has neither gradients nor optimizer states. Choose plain multi-GPU training (DDP), and "
             "--gradient-checkpointing or --mixed-precision bf16 if memory is short."
         )
-    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+    if config.project_rate == 0 and model.config.decoder_init == "clip":
+        model.decoder.project.requires_grad_(False)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate)
     schedule = get_cosine_schedule_with_warmup(
         optimizer, round(config.warmup_share * config.max_steps), config.max_steps
     )
@@ -103,8 +118,11 @@ def learn(
     with bar, trackers(accelerator, config):
         for batch in loader:
             with accelerator.accumulate(wrapped):
+                batch, noise = with_latent(batch, model.config, config)
                 with accelerator.autocast():
-                    output = wrapped(batch["pixel_values"], branch="prompt", views=batch["views"], **prompts)
+                    output = wrapped(
+                        batch["pixel_values"], branch="prompt", views=batch["views"], noise=noise, **prompts
+                    )
                 terms = training_losses(output, batch, config, model.config.temperature)
                 parts.append(_mean_over_processes(terms, accelerator))
                 if not all(map(math.isfinite, parts[-1].values())):
@@ -132,7 +150,28 @@ def learn(
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward again
     _release_towers(model, config)
     model.eval()
+    warn_of_chance(history)
     return history
+
+
+def warn_of_chance(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Tell which losses end above what guessing costs: such a term has taught nothing, and may hold others back.
+
+    Args:
+        history: Of `learn`; its last fifth is looked at.
+
+    Returns:
+        Their names.
+    """
+    last = history[-max(1, len(history) // 5) :]
+    means = {name: sum(terms[name] for terms in last) / len(last) for name in CHANCE}
+    above = [name for name, chance in CHANCE.items() if means[name] > chance]
+    for name in above:
+        logger.warning(
+            "the loss %r ends at %.3f; guessing costs %.3f, so nothing was learned from it.", name, means[name],
+            CHANCE[name],
+        )  # fmt: skip
+    return above
 
 
 def training_losses(
@@ -142,23 +181,26 @@ def training_losses(
 
     Args:
         output: Of the model's trainable path, `branch="prompt"` with class prompts.
-        batch: From `collate_pairs`.
+        batch: From `with_latent`.
         config: Alignment and latent noise.
         temperature: tau of eq. 9.
     """
     assert output.decoder_maps is not None and output.patch_features is not None  # branch="prompt" gives them
     assert output.text_features is not None and output.image_features is not None
+    views = len(batch["labels"])  # latent anomalies stand behind them
     height, width = output.decoder_maps.shape[-2:]
+    latent, latent_photos = latent_features(output.image_features, batch, config)
     masks = F.adaptive_avg_pool2d(batch["masks"].float()[:, None], (height, width))[:, 0]  # a cell's anomalous share
     return total_loss(
-        image_features=output.image_features,
-        patch_features=output.patch_features,
-        abnormal_probability=output.decoder_maps,
+        image_features=output.image_features[:views],
+        patch_features=output.patch_features[:views],
+        abnormal_probability=output.decoder_maps[:views],
         text_features=output.text_features,
         masks=masks,
         labels=batch["labels"],
-        latent_features=_latent(output.image_features, batch, config),
+        latent_features=latent,
         photos=batch["photos"],
+        latent_photos=latent_photos,
         temperature=temperature,
         align_mode="mean" if config.alignment == "mean" else "weighted",
         align_channel=config.align_channel,
@@ -166,22 +208,29 @@ def training_losses(
     )
 
 
-def _latent(features: Tensor, batch: Mapping[str, Any], config: TrainingConfig) -> Tensor:
-    """One latent anomaly for each normal view (eq. 10); a photo's noise follows from its number alone."""
-    found = []
-    for number in batch["photos"].unique_consecutive().tolist():
-        generator = torch.Generator(features.device).manual_seed(config.seed * 1_000_003 + number)
-        normal = (batch["photos"] == number) & (batch["labels"] == 0)
-        found.append(latent_anomalies(features[normal], config.latent_sigma, generator=generator))
-    return torch.cat(found)
+def parameter_groups(model: torch.nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """What learns, in groups with their own rate and decay: vectors (prompts, prefix, biases, norms) do not decay.
 
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """What learns, in two groups: matrices decay, vectors (prompts, prefix, biases, norms) do not."""
-    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decays = [p for name, p in learning if name.endswith("weight") and p.ndim > 1]
-    others = [p for name, p in learning if not (name.endswith("weight") and p.ndim > 1)]
-    return [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    Args:
+        model: What of it learns is what asks for gradients.
+        config: `completed`; rates and decay.
+    """
+    assert config.learning_rate is not None
+    groups: dict[tuple[str, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = next((rate for start, rate in PARTS if name.startswith(start)), "")
+            groups.setdefault((part, name.endswith("weight") and parameter.ndim > 1), []).append(parameter)
+    shares = {"": 1.0, **{part: getattr(config, part) for _, part in PARTS}}
+    shares["project_rate"] = shares["project_rate"] or shares["decoder_rate"]  # at 0 it learns if it starts from noise
+    return [
+        {
+            "params": found,
+            "lr": shares[part] * config.learning_rate,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (part, decays), found in groups.items()
+    ]
 
 
 @contextmanager

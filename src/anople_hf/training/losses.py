@@ -6,6 +6,7 @@ All are computed in float32 whatever the model's dtype: dice sums thousands of p
 Masks are 1 on anomalous pixels; they may be soft (a cell's anomalous share), which dice and focal take as they come.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 ALIGN_CHANNELS = ("abnormal", "label")
 LOSS_TERMS = ("pixel_dice", "pixel_focal", "image", "image_latent", "align")
 ALIGN_MODES = ("weighted", "mean")
+CHANCE = {"pixel_focal": math.log(2) / 4, "image": math.log(2), "image_latent": math.log(2)}
+"""What a term costs whose probabilities are one half everywhere."""
 TINY = 1e-7  # the smallest probability whose complement is still below 1 in float32
 FAINTEST = 1e-30  # the peak of a map below which it counts as empty
 
@@ -132,10 +135,12 @@ def image_loss(
     temperature: Tensor | float,
     latent_features: Tensor,
     photos: Tensor | None = None,
+    latent_photos: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The two terms of L_img in eq. 10: against pixel-space and against latent-space anomalies.
 
-    Each term holds the normal views z+ once and its own kind of anomaly, so that both are balanced alike.
+    Each term holds the normal views z+ once and its own kind of anomaly. In the second, normal views and anomalies
+    weigh the same; that photos do, whatever number of their views is normal, is ours.
 
     Args:
         image_features: z_0 of all views, (B, d), L2-normalized.
@@ -143,8 +148,8 @@ def image_loss(
         labels: (B,), 1 where the view shows an anomaly.
         temperature: tau, > 0.
         latent_features: z_latent, (L, d), L2-normalized, all of them anomalies; L may be 0.
-        photos: (B,) which photo a view shows: the second term then counts photos alike, and L has to be the number of
-            normal views. None: it counts views alike.
+        photos: (B,) which photo a view shows: the second term then counts photos alike. None: it counts views alike.
+        latent_photos: (L,) which photo an anomaly was made of; None: of the normal views, one each.
 
     Returns:
         L_ce(z+, z-, w) and L_ce(z+, z_latent, w), scalars; their sum is L_img.
@@ -159,14 +164,17 @@ def image_loss(
         1.386294
     """
     pixel = contrastive_loss(image_features, text_features, labels, temperature)
-    features = torch.cat([image_features[labels == 0].float(), latent_features.float()])
-    if not len(features):  # a batch of anomalies alone has nothing to perturb
+    if not len(latent_features):  # the term is left out, or a batch of anomalies alone has nothing to perturb
         return pixel, pixel.new_zeros(())
+    features = torch.cat([image_features[labels == 0].float(), latent_features.float()])
     targets = torch.ones(len(features), dtype=torch.long, device=features.device)
     targets[: len(features) - len(latent_features)] = 0
     shares = None
     if photos is not None:
-        shares = equal_shares(labels == 0, photos)[labels == 0].repeat(2) / 2
+        latent_photos = photos[labels == 0] if latent_photos is None else latent_photos
+        owners = torch.cat([photos, latent_photos])  # also photos of which nothing was made
+        made = equal_shares(torch.arange(len(owners), device=owners.device) >= len(photos), owners)[len(photos) :]
+        shares = torch.cat([equal_shares(labels == 0, photos)[labels == 0], made]) / 2
     return pixel, contrastive_loss(features, text_features, targets, temperature, shares)
 
 
@@ -225,6 +233,7 @@ def total_loss(
     latent_features: Tensor,
     temperature: Tensor | float,
     photos: Tensor | None = None,
+    latent_photos: Tensor | None = None,
     align_mode: str = "weighted",
     align_channel: str = "abnormal",
     weights: Mapping[str, float] | None = None,
@@ -241,7 +250,8 @@ def total_loss(
         latent_features: z_latent, (L, d), L2-normalized.
         temperature: tau, > 0.
         photos: (B,) which photo each view shows, so that photos count alike in the terms that leave views out; None
-            counts views alike.
+            counts views alike. Ours, as eq. 8 does not say how views and photos are averaged.
+        latent_photos: (L,) which photo each latent anomaly was made of.
         align_mode: See `alignment_loss`.
         align_channel: Which probability weighs the patches of a normal view: the "abnormal" one, eq. 11 to the
             letter, or that of its "label", the normal one.
@@ -249,8 +259,8 @@ def total_loss(
             the total (table 4b's "no align").
 
     Returns:
-        Unweighted scalars `pixel_dice` (over the views that show an anomaly), `pixel_focal`, `image`, `image_latent`,
-        `align`, and `total`, their weighted sum.
+        Unweighted scalars `pixel_dice` (over the views that show an anomaly, ours), `pixel_focal`, `image`,
+        `image_latent`, `align`, and `total`, their weighted sum.
 
     Raises:
         ValueError: If a weight names no term, or shapes do not fit together.
@@ -263,7 +273,9 @@ def total_loss(
     evidence = abnormal_probability
     if align_channel == "label":
         evidence = torch.where(labels[:, None, None] == 1, abnormal_probability, 1 - abnormal_probability)
-    image, image_latent = image_loss(image_features, text_features, labels, temperature, latent_features, photos)
+    image, image_latent = image_loss(
+        image_features, text_features, labels, temperature, latent_features, photos, latent_photos
+    )
     terms = {
         "pixel_dice": _dice_where_shown(abnormal_probability, masks, photos),
         "pixel_focal": focal_loss(abnormal_probability, masks),

@@ -15,7 +15,15 @@ from torch import Tensor
 from ..configuration_anople import LOCAL_VIEWS
 from ..images import read_image
 from ..processing_anople import AnoPLeProcessor
+from .shapes import Pixels
 from .synthesis import AnomalySynthesizer, local_views
+
+CHANGES = ("shift", "exposure", "turn")
+"""How a good photo may be varied."""
+SHIFT = 60
+"""It is moved by up to this part of its side: 8 pixels of 480."""
+EXPOSURE = 0.1
+"""Brightness and contrast change by up to this share."""
 
 
 class AnomalyPairs(torch.utils.data.Dataset):
@@ -30,7 +38,8 @@ class AnomalyPairs(torch.utils.data.Dataset):
         synthesizer: Draws the anomalies.
         length: Samples in total.
         multi_scale: Global view and four crops, or the global view alone (Table 4c).
-        seed: Fixes order and anomalies.
+        changes: How good photos are varied, see `vary`; their twins are made of the varied ones.
+        seed: Fixes order, changes and anomalies.
     """
 
     def __init__(
@@ -41,10 +50,11 @@ class AnomalyPairs(torch.utils.data.Dataset):
         *,
         length: int,
         multi_scale: bool = True,
+        changes: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self.processor, self.synthesizer = processor, synthesizer
-        self.length, self.multi_scale, self.seed = length, multi_scale, seed
+        self.length, self.multi_scale, self.changes, self.seed = length, multi_scale, changes, seed
         side = 2 * processor.image_processor.size["height"]  # 480 in the paper: each crop is a full view
         # A few shots fit in memory: decode and resize each once.
         self.photos = [
@@ -81,7 +91,7 @@ class AnomalyPairs(torch.utils.data.Dataset):
         """The good photo (2S, 2S, 3) of sample `number`, its twin, the mask of the anomaly (2S, 2S), and its name."""
         epoch, position = divmod(number, len(self.photos))
         chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
-        photo = self.photos[chosen]
+        photo = vary(self.photos[chosen], self.changes, np.random.default_rng([self.seed, number, 2]))
         others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
         defective, mask = self.synthesizer(photo, np.random.default_rng([self.seed, number, 1]), others)
         return photo, defective, mask, self.names[chosen]
@@ -89,6 +99,34 @@ class AnomalyPairs(torch.utils.data.Dataset):
     def _views(self, picture: np.ndarray) -> list[np.ndarray]:
         views = local_views(picture)
         return views if self.multi_scale else views[:1]
+
+
+def vary(photo: Pixels, changes: Sequence[str], rng: np.random.Generator) -> Pixels:
+    """A good photo as it could have been taken, too: a few shots are else the same pixels at every step. Ours.
+
+    Args:
+        photo: Square, uint8 (S, S, 3); left as it is.
+        changes: Out of `shift` (the border is mirrored), `exposure` and `turn` (by right angles).
+        rng: Source of all randomness.
+
+    Example:
+        >>> ramp = np.arange(120, dtype=np.uint8)[:, None, None].repeat(120, 1).repeat(3, 2)
+        >>> np.unique(vary(ramp, ["shift"], np.random.default_rng(0))[60, 60]).size
+        1
+    """
+    if "turn" in changes:
+        photo = np.rot90(photo, int(rng.integers(4)))
+    if "shift" in changes:
+        reach = photo.shape[0] // SHIFT
+        top, left = rng.integers(0, 2 * reach + 1, 2)
+        padded = np.pad(photo, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+        photo = padded[top : top + photo.shape[0], left : left + photo.shape[1]]
+    if "exposure" in changes:
+        contrast, brightness = rng.uniform(1 - EXPOSURE, 1 + EXPOSURE, 2)
+        middle = photo.mean(dtype=np.float64)
+        changed = (photo.astype(np.float32) - np.float32(middle)) * np.float32(contrast)
+        photo = np.rint(changed + np.float32(middle * brightness)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(photo)
 
 
 def collate_pairs(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor | list[str]]:

@@ -128,6 +128,8 @@ def train(
     shots = data.select([index for indices in chosen.values() for index in indices])
 
     model, processor = _start(config, backbone, backbone_revision, init_from)
+    config = config.completed(model.config.backbone, len(shots))
+    assert config.max_steps is not None
     prompts = processor.class_prompts(list(names.values()))
     pairs = AnomalyPairs(
         shots,
@@ -135,6 +137,7 @@ def train(
         AnomalySynthesizer(config.anomaly_source, kinds=config.anomaly_kinds, on_product=config.anomalies_on_product),
         length=config.max_steps * config.batch_size,
         multi_scale=config.multi_scale,
+        changes=config.normal_views,
         seed=config.seed,
     )
     states = work_folder / "states" if work_folder else None
