@@ -29,7 +29,7 @@ class TrainingConfig:
         nested_shots: Whether the 1-shot choice of a seed is part of its 2-shot choice.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
         recipe: Values of the three next fields where they are not given: `fast`, for the embedded backbone; or
-            `paper-like`, for real CLIPs, after the paper's relatives; `auto` goes by the backbone. Ours.
+            `paper-like`, for real CLIPs, after its relatives; `auto` goes by the backbone. Ours.
         epochs: How often each photo is seen; None: the recipe's, 10 or 100.
         min_steps: Optimizer steps at least, so that a single photo is learned from, too; None: 200 or 300.
         learning_rate: AdamW's peak for prompts and prefix; None: 5e-3 or 1e-3.
