@@ -37,8 +37,8 @@ def test_embedded_tokens_tell_images_and_places_apart():
     pixels = torch.randn(2, 3, 240, 240, generator=torch.Generator().manual_seed(0)).cumsum(dim=3) / 10
     with torch.no_grad():
         encoded = clip.vision_model(pixels, output_hidden_states=True)
-    assert len(encoded.hidden_states) == 7 and encoded.hidden_states[1].shape == (2, 226, 192)
-    patches = torch.nn.functional.normalize(encoded.hidden_states[1][:, 1:], dim=-1)
+    assert len(encoded.hidden_states) == 7 and encoded.hidden_states[4].shape == (2, 226, 256)
+    patches = torch.nn.functional.normalize(encoded.hidden_states[4][:, 1:], dim=-1)
     assert torch.isfinite(patches).all() and (patches @ patches.mT).min() < 0.9
 
 

@@ -42,8 +42,11 @@ class KnownBackbone:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+TINY_SETTINGS = {"memory_layers": [3], "memory_search": "product", "decoder_tokens": "last"}
+"""Its fourth layer carries its teacher's features; its last tokens were taught where damage is."""
+
 KNOWN = {
-    "tiny": KnownBackbone(EMBEDDED, "Apache-2.0", 15, 240, {"memory_layers": [3], "memory_search": "product"}),
+    "tiny": KnownBackbone(EMBEDDED, "Apache-2.0", 15, 240, TINY_SETTINGS),
     "small": KnownBackbone("wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M", "MIT", 94, 224, {"smoothing_sigma": 2.24}),
     "base": KnownBackbone("openai/clip-vit-base-patch16", "MIT", 599, 224, {"smoothing_sigma": 2.24}),
     "paper": KnownBackbone("timm/vit_base_patch16_plus_clip_240.laion400m_e31", "MIT", 834, 240),
@@ -145,7 +148,7 @@ def recommended_settings(name: str) -> dict[str, Any]:
 
     Example:
         >>> recommended_settings("tiny")
-        {'memory_layers': [3], 'memory_search': 'product'}
+        {'memory_layers': [3], 'memory_search': 'product', 'decoder_tokens': 'last'}
     """
     return next((dict(known.settings) for known in KNOWN.values() if known.source == full_name(name)), {})
 

@@ -83,6 +83,7 @@ def test_differences_are_named():
     assert differences("table1", cell(), COUNTS["MVTec-AD"]) == []
     assert differences("table1", cell(backbone="openai/clip-vit-base-patch16", route=True, shots=8), some) == [
         "backbone clip-vit-base-patch16", "1 of 15 categories", "number of photos", "8 shots", "category told",
+        "smoothing_sigma=2.24",
     ]  # fmt: skip
     assert differences("table1", cell(dataset="mine", backbone="ViT-B-16-plus-240"), some) == ["data set"]
     assert differences("table5", cell(dataset="BMAD"), {}) == ["1 shots"]

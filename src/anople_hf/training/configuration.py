@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from ..backbones import EMBEDDED
+from ..backbones import EMBEDDED, full_name
 from .pairs import CHANGES
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -157,7 +157,7 @@ class TrainingConfig:
         """
         name = self.recipe
         if name == "auto":
-            name = "fast" if backbone == EMBEDDED else "paper-like"
+            name = "fast" if full_name(backbone or "") == EMBEDDED else "paper-like"
         given = {key: getattr(self, key) for key in RECIPES[name] if getattr(self, key) is not None}
         values = RECIPES[name] | given
         steps = self.max_steps or max(values["min_steps"], math.ceil(values["epochs"] * photos / self.batch_size))
