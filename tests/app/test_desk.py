@@ -16,7 +16,6 @@ from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 from anople_hf.thresholds import Thresholds
 
-
 NOT_GOOD = {"defective", "unknown product"}
 """Of a small photo, where the samples were taught from larger ones: it may be unlike them as a whole."""
 
