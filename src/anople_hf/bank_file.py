@@ -117,7 +117,7 @@ def read_bank(
 def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's bytes."""
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(flat.numpy()).hexdigest()
+    return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
 def _checked(path: str | os.PathLike, header: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Implements sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after M
 - The exact form is ours: the paper gives neither kernel nor map size.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def value_tokens(vision: CLIPVisionModel, hidden: Tensor) -> Tensor:
     Returns:
         (B, n, d_v), layer-normed; the price of two projections, not of a block.
     """
-    block = vision.encoder.layers[-1]
+    block: Any = vision.encoder.layers[-1]
     values = block.self_attn.v_proj(block.layer_norm1(hidden))
     return vision.post_layernorm(block.self_attn.out_proj(values))
 

@@ -222,8 +222,8 @@ class MemoryBank(nn.Module):
         if not gone:
             raise KeyError(f"no photo {name!r} of {category!r}; known: {[r.name for r in product.photos]}")
         if name is not None and len(gone) > 1:
-            digests = ", ".join(r.digest[:12] for r in gone)
-            raise ValueError(f"{len(gone)} photos of {category!r} are called {name!r}; give the digest: {digests}")
+            choices = ", ".join(r.digest[:12] for r in gone)
+            raise ValueError(f"{len(gone)} photos of {category!r} are called {name!r}; give the digest: {choices}")
         kept = tuple(r for r in product.photos if r not in gone)
         digests, old = {r.digest for r in kept}, product.thresholds
         left = replace(

@@ -41,7 +41,8 @@ class Judged:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Judged":
         """What `to_dict` gave."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -16,6 +16,9 @@ from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 from anople_hf.thresholds import Thresholds
 
+NOT_GOOD = {"defective", "unknown product"}
+"""Of a small photo, where the samples were taught from larger ones: it may be unlike them as a whole."""
+
 
 @pytest.fixture
 def desk(detectors):
@@ -43,7 +46,8 @@ def test_a_threshold_moves_for_one_visitor_alone(desk, files):
 
 def test_many_photos_and_their_files(desk, files):
     rows, pictures, table, archive = desk.check_batch(desk.arrive(), files * 4, "woven_cloth")
-    assert len(rows) == len(pictures) == 8 and rows[0][:3] == ["hole.png", "woven_cloth", "defective"]
+    assert len(rows) == len(pictures) == 8 and rows[0][:2] == ["hole.png", "woven_cloth"]
+    assert {row[2] for row in rows} <= NOT_GOOD and all(row[3] > 1 for row in rows)
     assert open(table).read().count("hole.png") == 8 and archive.endswith("overlays.zip")  # noqa: SIM115
     with pytest.raises(gr.Error, match="choose 1 to 30"):
         desk.check_batch(desk.arrive(), files * 16, ANY)
@@ -191,6 +195,6 @@ def test_a_lent_process_teaches_and_checks(detectors, files):
         visitor, told = worker.submit(desk.teach, desk.arrive(), "cloth", files[:1]).result(200)[:2]
         assert "cloth**: 1 good photo known" in told and "cloth" in visitor.products.names
         found = worker.submit(desk.check, visitor, files[0], "woven_cloth", 0.5).result(200)[0]
-        assert found.label == "defective"
+        assert found.label in NOT_GOOD
         with pytest.raises(gr.Error, match="Unknown product"):
             worker.submit(desk.check, visitor, files[0], "cup", 0.5).result(200)

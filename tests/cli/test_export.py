@@ -69,7 +69,8 @@ def test_an_exported_detector_judges_as_predict_does(anople, run, exported, draw
     assert report["output"] == str(out) and report["kind"] == "onnx" and report["seconds"] > 0
     assert report["parity"]["photos"] == 14 and report["parity"]["decisions"] == {"different": 0}
     said = tmp_path / "said"
-    done = anople("predict", run, drawn / "capsule" / "test", "--product", "capsule", "--output", said)
+    photos = drawn / "capsule" / "test"
+    done = anople("predict", run, photos, "--product", "capsule", "--no-unknown", "--output", said)
     assert done.returncode == 0, done.stderr
     with open(said / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -100,7 +100,7 @@ def test_results_are_those_of_the_model_and_its_processor(kind, taught, exported
     detector.pixel_threshold = float(outputs.anomaly_maps.median())
     sizes = [photo.shape[:2] for photo in photos]
     limits = {"thresholds": detector.threshold, "pixel_thresholds": detector.pixel_threshold}
-    expected = taught[1].post_process(outputs, sizes, **limits)
+    expected = taught[1].post_process(outputs, sizes, unknown=False, **limits)
     assert {result["label"] for result in expected} == {"normal", "defective"}
     for theirs, ours in zip(detector(photos), expected, strict=True):
         assert set(theirs) == set(ours) | {"category"} and theirs["category"] is None
@@ -279,7 +279,7 @@ def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp
         outputs = model(processor(images=photos)["pixel_values"])
     assert model.memory.names(outputs.products[:4]) == ["gear", "gear", "nut", "nut"]
     detector = ExportedDetector.from_folder(tmp_path / "out", threads=1)
-    expected = processor.post_process(outputs, [photo.shape[:2] for photo in photos])
+    expected = processor.post_process(outputs, [photo.shape[:2] for photo in photos], unknown=False)
     for theirs, ours, name in zip(detector(photos), expected, model.memory.names(outputs.products), strict=True):
         assert theirs["category"] == name
         assert theirs["label"] == ours["label"] == {"gear": "defective", "nut": "normal"}[name]

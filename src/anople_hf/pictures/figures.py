@@ -104,7 +104,9 @@ def draw_features(
         for point, word, color in zip(
             points[len(features) :], ("w+, normal text", "w-, abnormal text"), ("#2a78a8", DEFECTIVE), strict=False
         ):
-            axis.scatter(*point, s=160, marker="*", facecolors=color, edgecolors=INK, linewidths=0.9, label=word)
+            axis.scatter(
+                point[0], point[1], s=160, marker="*", facecolors=color, edgecolors=INK, linewidths=0.9, label=word
+            )
         for place, name in enumerate(names):
             for label, color in ((0, GOOD), (1, DEFECTIVE)):
                 own = [

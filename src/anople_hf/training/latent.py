@@ -9,7 +9,7 @@ that the layers respond to.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,10 +42,10 @@ def with_latent(
         return extended, None
     for name in ("pixel_values", "views"):
         extended[name] = torch.cat([batch[name], batch[name][chosen]])
-    shape = (model.grid_size**2, cast(int, model.vision_config.hidden_size))
+    shape = (model.grid_size**2, model.vision_config.hidden_size)
     numbers = batch["photos"][chosen].tolist()
     noise = torch.stack([_noise(shape, number, config, batch["pixel_values"].device) for number in numbers])
-    return extended, (cast(int, model.vision_config.num_hidden_layers) // 2 * (config.latent_noise == "middle"), noise)
+    return extended, (model.vision_config.num_hidden_layers // 2 * (config.latent_noise == "middle"), noise)
 
 
 def _noise(shape: tuple[int, ...], number: int, config: TrainingConfig, device: torch.device) -> Tensor:
