@@ -188,7 +188,7 @@ class AnoPLeConfig(PreTrainedConfig):
     @property
     def scoring(self) -> dict[str, Any]:
         """What turns features into scores: thresholds mean nothing under other settings."""
-        names = ("memory_search", "smoothing_sigma", "temperature")
+        names = ("decoder_tokens", "memory_search", "smoothing_sigma", "temperature")
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -19,7 +19,7 @@ ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000
 MOST_TAUGHT = 100
 """Good photos that a visitor may add, those of loaded banks included. With the embedded backbone they take up to
-0.8 GB: each 2.8 MB of patches, as much again to be searched, 0.2 MB to be judged again, and what is kept of pairs."""
+0.1 GB: each 0.2 MB of patches, as much again to be searched, and 0.2 MB to be judged again."""
 
 
 @dataclass
