@@ -68,7 +68,7 @@ def test_teaching_and_checking_on_a_lent_gpu(space, tmp_path):
     client = Client(space, verbose=False)
     photos = [handle_file(str(path)) for path in sorted((tmp_path / "parts/circuit_board/train/good").iterdir())]
     assert "3 good photos known" in client.predict("board", photos, api_name="/teach")[0]
-    assert "(board)" in client.predict(photos[0], "board", 0.6, api_name="/check")[0]
+    assert "the threshold of board" in client.predict(photos[0], "board", 0.6, api_name="/check")[0]
     assert (tmp_path / "lent.log").read_text().count("lent") == 2
     with pytest.raises(
         Exception, match="not in the list of choices"

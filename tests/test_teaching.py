@@ -2,7 +2,6 @@
 
 import io
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -73,7 +72,8 @@ def test_the_only_photo_is_judged_by_its_own_changed_views(model, see):
 
 
 def odd_cloth():
-    return Image.fromarray(255 - np.asarray(good("woven_cloth", 30)))
+    """A photo that is not good at all: a stain on the cloth."""
+    return Image.fromarray(render_defective(PRODUCTS["woven_cloth"], "stain", [7, 30], 96)[0])
 
 
 def test_an_odd_photo_is_named_and_sets_no_threshold(model, see):

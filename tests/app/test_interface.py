@@ -235,12 +235,12 @@ def test_the_api_of_a_program(url, parts):
     assert "3 good photos known" in str(told)
     photo = handle_file(str(parts / "test/good/000.png"))
     verdict, overlay = client.predict(photo, "board", 0.6, api_name="/check")[:2]
-    assert "threshold" in verdict and "(board)" in verdict
+    assert "times the threshold of board" in verdict
     with Image.open(overlay if isinstance(overlay, str) else overlay["path"]) as picture:
         assert picture.size == (128, 128)
     with pytest.raises(Exception, match="board is not in the list of choices"):
         other.predict(photo, "board", 0.6, api_name="/check")
     bank = client.predict(api_name="/download_bank")
     assert other.predict(handle_file(bank), api_name="/load_bank")[0] == "The bank brought: board (3 photos)."
-    assert "(board)" in other.predict(photo, "board", 0.6, api_name="/check")[0]
+    assert "the threshold of board" in other.predict(photo, "board", 0.6, api_name="/check")[0]
     assert "3 of 3 views" in client.predict("board", 0.0, api_name="/set_threshold")

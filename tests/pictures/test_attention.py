@@ -9,6 +9,8 @@ from anople_hf.pictures.attention import attention_maps
 def test_maps_add_up_and_leave_the_model_as_it_was(make_model, photos):
     model = make_model()
     before, scores = model.clip.config.vision_config._attn_implementation, model(photos, branch="prompt").scores
+    attention = model.clip.vision_model.encoder.layers[-1].self_attn
+    hooks = dict(attention._forward_hooks)  # those that transformers installs when hidden states are asked for
     maps = attention_maps(model, photos)
     grid = model.config.grid_size
     for name in ("cls", "prefix"):
@@ -16,7 +18,7 @@ def test_maps_add_up_and_leave_the_model_as_it_was(make_model, photos):
         torch.testing.assert_close(maps[name].sum(dim=(1, 2)), torch.ones(6))
     assert model.clip.config.vision_config._attn_implementation == before
     torch.testing.assert_close(model(photos, branch="prompt").scores, scores)
-    assert not model.clip.vision_model.encoder.layers[-1].self_attn._forward_hooks
+    assert attention._forward_hooks == hooks
 
 
 def test_the_maps_are_those_of_the_attention_by_hand(make_model, photos):

@@ -78,6 +78,13 @@ def _is_input(error: Exception) -> bool:
     return isinstance(error, (StrictDataclassError, SafetensorError))
 
 
+def _is_network(error: Exception) -> bool:
+    """Whether a connection failed; what the Hub itself refuses is an OSError."""
+    from huggingface_hub.errors import HTTPError
+
+    return isinstance(error, HTTPError)
+
+
 def main() -> None:
     """Entry point. Errors in the input end with one clear line and exit code 2, not with a traceback."""
     gc.set_threshold(100_000)  # the libraries' million objects stay alive; scanning them takes a second
@@ -90,7 +97,9 @@ def main() -> None:
         typer.echo(f"anople: {message}", err=True)
         sys.exit(TROUBLE)
     except Exception as error:  # Python would end with 1, and that means a defective part here
-        if _is_input(error) and not os.environ.get("ANOPLE_DEBUG"):
+        if _is_network(error):
+            typer.echo(f"anople: the Hub cannot be reached ({error}); check the network, then try again.", err=True)
+        elif _is_input(error) and not os.environ.get("ANOPLE_DEBUG"):
             typer.echo(f"anople: {' '.join(str(error).split())}", err=True)
         else:
             traceback.print_exc()

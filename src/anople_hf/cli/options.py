@@ -79,6 +79,7 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) ->
                 f"{run} is no folder here, and only a folder can be changed; "
                 f"first: hf download {hub_id} --local-dir RUN"
             )
+        how = {**_found_on_hub(hub_id), **how}
         where: Any = hub_id
     else:
         where = run
@@ -99,6 +100,25 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) ->
     if not quiet:
         enable_progress_bar()
     return model, processor
+
+
+def _found_on_hub(hub_id: str) -> dict[str, Any]:
+    """How `from_pretrained` gets a detector: the Hub is asked once; if it does not answer, the cache will do."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    reason: Exception
+    try:
+        get_hf_file_metadata(hf_hub_url(hub_id, "config.json"))
+        return {}
+    except HfHubHTTPError as error:  # what the Hub says
+        reason = error
+    except (ConnectionError, HTTPError) as error:  # it must not be asked, or does not answer
+        if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+            return {"local_files_only": True}
+        reason = error
+    line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+    raise FileNotFoundError(f"{hub_id} is neither a folder here nor a detector on the Hub: {line}") from reason
 
 
 def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[Path]:
