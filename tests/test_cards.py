@@ -74,7 +74,7 @@ def test_a_card_holds_the_run_the_table_and_the_facts(taught, run):
         "| category | image AUROC | image AUPR | AUPRO |",
         "12 test images, 2 seeds (mean ± standard deviation), category not given, branch `both`",
         "The weights here are those of seed 3.",
-        "| gear | 2 | 0.2500 | 0.05 | no, only a target |",
+        "| gear | 2 | 0.2500 | 0.05 | 5% false alarms aimed at, not promised (learned from 2 photos) |",
         "| nut | 2 | none | - | - |",
         "| any (not given) | 4 | 0.1250 |",
         "Nuts and gears (https://example.org/nuts), license: cc-by-4.0.",
