@@ -243,7 +243,8 @@ def _open_openvino(path: Path, outputs: list[str], threads: int | None) -> Run:
         import openvino
     except ImportError as error:
         raise ImportError("this detector runs on OpenVINO: pip install openvino") from error
-    # The hint stands in the graph, too; without it, processors that multiply bfloat16 would do so.
+    # The hint stands in the graph, too, but OpenVINO's CPU does not read it there (2026.4): a processor that
+    # multiplies bfloat16 would do so.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
