@@ -6,13 +6,13 @@
 """
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from transformers.dynamic_module_utils import get_relative_import_files
 
 TASK = "image-anomaly-detection"
 AUTO_CLASSES = {
@@ -39,6 +39,8 @@ def ship_code(folder: Path) -> list[str]:
     Returns:
         Names of the copied files.
     """
+    from transformers.dynamic_module_utils import get_relative_import_files
+
     here = Path(__file__).parent
     roots = [here / f"{name}.py" for name in CODE_ROOTS]
     files = {*roots, *(Path(file) for root in roots for file in get_relative_import_files(root))}
@@ -127,6 +129,6 @@ def public_name(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def is_hub_id(backbone: str | None) -> bool:
-    """Whether others can load a backbone by this name: an id on the Hub, no folder here and no part of the package."""
-    return backbone is not None and ":" not in backbone and not Path(backbone).exists()
+def is_hub_id(name: str | None) -> bool:
+    """Whether others can load a model by this name: an id on the Hub, no folder here and no part of the package."""
+    return name is not None and bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)) and not Path(name).exists()

@@ -136,6 +136,11 @@ def test_mistakes_end_with_one_line(run, anople, hub, tmp_path):
     code, said = anople("push", run, REPO)
     assert code == 2 and "You have no rights here" in said.err and "Traceback" not in said.err
     assert hub.repositories == {}
+    hub.faults.clear()
+    hub.fail("POST", "/api/repos/create", cut=True)
+    code, said = anople("push", run, REPO)
+    assert code == 2 and said.err.startswith("anople: the Hub cannot be reached") and said.err.count("\n") == 1
+    assert not hub.requests("POST", "/commit/")
 
 
 def test_a_data_set_is_pushed_and_loads_back_equal(tmp_path):

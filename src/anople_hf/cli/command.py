@@ -70,6 +70,13 @@ def anople(
     """Few-shot multi-class visual anomaly detection: teach products with a few good photos, find defective parts."""
 
 
+def _is_network(error: Exception) -> bool:
+    """Whether a connection failed; what the Hub itself refuses is an OSError."""
+    from huggingface_hub.errors import HTTPError
+
+    return isinstance(error, HTTPError)
+
+
 def main() -> None:
     """Entry point: mistakes in the input end with one clear line and exit code 2, not with a traceback."""
     gc.set_threshold(100_000)  # a million objects of the libraries stay; looking through them takes a second
@@ -81,8 +88,11 @@ def main() -> None:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"anople: {message}", err=True)
         sys.exit(TROUBLE)
-    except Exception:  # Python would end with 1, and that means a defective part here
-        traceback.print_exc()
+    except Exception as error:  # Python would end with 1, and that means a defective part here
+        if _is_network(error):
+            typer.echo(f"anople: the Hub cannot be reached ({error}); check the network, then try again.", err=True)
+        else:
+            traceback.print_exc()
         sys.exit(TROUBLE)
     except SystemExit as done:
         if done.code == STOPPED:

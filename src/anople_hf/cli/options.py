@@ -5,13 +5,18 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..training.configuration import TrainingConfig
+
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from PIL.Image import Image
+
     from ..modeling_anople import AnoPLeModel
     from ..processing_anople import AnoPLeProcessor
 
@@ -27,24 +32,55 @@ Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
 Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
 
 
+def described(owner: type) -> dict[str, str]:
+    """What each field of a configuration is, from the Args or Attributes section of its docstring."""
+    found: dict[str, list[str]] = {}
+    name = None
+    for line in (owner.__doc__ or "").splitlines():
+        if start := re.match(r" {8}(\w+): (.*)", line):
+            name = start[1]
+            found[name] = [start[2]]
+        elif name and re.match(r" {12}\S", line):
+            found[name].append(line.strip())
+        else:
+            name = None
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+DESCRIBED = described(TrainingConfig)
+
+
+def setting(name: str, *flags: str, **how: Any) -> Any:
+    """The option of a field of `TrainingConfig`: its help is what the docstring says."""
+    return typer.Option(*flags, help=DESCRIBED.get(name, "").replace("`", ""), **how)
+
+
 def quieten(quiet: bool) -> None:
-    """What every verb that works begins with: our own messages and bars stay, the libraries' chatter goes."""
+    """What every verb that works begins with: our own messages stay, the libraries' go. Needs no torch."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def start_torch() -> None:
+    """Import torch and transformers without their messages; seconds, so every mistake that can be is found before."""
     import transformers
 
     from .. import register
 
     register()  # the command itself starts without
-
-    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    try:
-        import datasets
-    except ImportError:  # predict and memorize need no training extras
-        return
+
+
+def load_data(root: str | Path, **how: Any) -> "DatasetDict":
+    """A data set, see `load_inspection_data`, without the library's own bars. Needs no torch."""
+    import datasets
+
+    from ..data import load_inspection_data
+
     datasets.disable_progress_bars()
+    return load_inspection_data(root, **how)
 
 
 def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
@@ -52,42 +88,63 @@ def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
     typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
 
 
-def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
-    """Model and processor of a trained detector; a clear error if there is none.
+def find_run(run: Path, *, own: bool = False) -> dict[str, Any]:
+    """Where a trained detector is, for `load_run`; a clear error if there is none. Needs no torch.
 
     Args:
-        run: Folder of `anople train`, or a Hub id.
-        quiet: False shows the bars of what comes after the loading; `quieten` took them all away.
+        run: Folder of `anople train`, or a Hub id. The Hub is asked once; if it does not answer, the cache will do.
         own: It is going to be changed, so only a folder will do.
+
+    Returns:
+        Arguments of `from_pretrained`.
+    """
+    if (run / "config.json").is_file():
+        return {"pretrained_model_name_or_path": run}
+    from ..hub import is_hub_id
+
+    hub_id = run.as_posix()
+    if "/" not in hub_id or not is_hub_id(hub_id):
+        raise FileNotFoundError(
+            f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
+        )
+    if own:
+        raise FileNotFoundError(
+            f"{run} is no folder here, and only a folder can be changed; first: hf download {hub_id} --local-dir RUN"
+        )
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": hub_id}
+    reason: Exception
+    try:
+        get_hf_file_metadata(hf_hub_url(hub_id, "config.json"))
+        return where
+    except HfHubHTTPError as error:  # what the Hub says
+        reason = error
+    except (ConnectionError, HTTPError) as error:  # it must not be asked, or does not answer
+        if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+            return where | {"local_files_only": True}
+        reason = error
+    line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+    raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {line}") from reason
+
+
+def load_run(where: Mapping[str, Any], *, quiet: bool = True, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
+    """Model and processor of a trained detector.
+
+    Args:
+        where: As `find_run` found it.
+        quiet: False shows the bars of what comes after the loading.
         how: Further arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
     """
+    start_torch()
     from transformers.utils.logging import enable_progress_bar
 
     from ..modeling_anople import AnoPLeModel
     from ..processing_anople import AnoPLeProcessor
 
-    if not (run / "config.json").is_file():
-        hub_id = run.as_posix()
-        if run.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-            raise FileNotFoundError(
-                f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
-            )
-        if own:
-            raise FileNotFoundError(
-                f"{run} is no folder here, and only a folder can be changed; "
-                f"first: hf download {hub_id} --local-dir RUN"
-            )
-        where: Any = hub_id
-    else:
-        where = run
-    try:
-        model = AnoPLeModel.from_pretrained(where, **how).eval()
-        processor = AnoPLeProcessor.from_pretrained(where)
-    except OSError as error:
-        if where is run:
-            raise
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {reason}") from error
+    model = AnoPLeModel.from_pretrained(**where, **how).eval()
+    processor = AnoPLeProcessor.from_pretrained(**where)
     if not quiet:
         enable_progress_bar()
     return model, processor
@@ -132,20 +189,29 @@ def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[P
     return list(dict.fromkeys(paths))
 
 
-def keep_readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
-    """The photos that can be read, checked before any work starts, and a line for each that cannot; they are told."""
+def keep_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
+    """The files that begin as photos do, and a line for each other one; they are told. Nothing is decoded yet."""
     from ..images import check_images
 
-    good, bad = check_images(paths, skip_bad=skip_bad)
+    good, bad = check_images(paths, skip_bad=skip_bad, decode=False)
     for reason in bad:
         typer.echo(f"skipped: {reason}", err=True)
     return good, bad
 
 
-def list_photos(sources: Sequence[str | Path], skip_bad: bool) -> list[Path]:
-    """All readable photos under `sources`, see `find_photos`; at least one."""
+def read_photos(sources: Sequence[str | Path], skip_bad: bool) -> dict[Path, "Image"]:
+    """All readable photos under `sources`, see `find_photos`; at least one. Those left out are told."""
+    from ..images import UnreadableImageError, read_photo
+
     paths = find_photos(sources)
-    good, _ = keep_readable(paths, skip_bad)
-    if not good:
+    photos = {}
+    for path in keep_photos(paths, skip_bad)[0]:
+        try:
+            photos[path] = read_photo(path)
+        except UnreadableImageError as error:
+            if not skip_bad:
+                raise UnreadableImageError(f"{error}; replace the file, or leave it out with --skip-bad.") from error
+            typer.echo(f"skipped: {error}", err=True)
+    if not photos:
         raise ValueError(f"none of the {len(paths)} photos can be read.")
-    return good
+    return photos

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, OwnRun, Quiet, SkipBad, list_photos, load_run, quieten, tell
+from .options import Json, OwnRun, Quiet, SkipBad, find_run, load_data, load_run, quieten, read_photos, tell
 
 
 def memorize(
@@ -22,13 +22,14 @@ def memorize(
 ) -> None:
     """Teach a product, or more photos of a known one, without training."""
     quieten(quiet)
+    where = find_run(run, own=True)
+    good = read_photos(photos, skip_bad)
+    model, processor = load_run(where)
     from ..calibration import calibrate as set_thresholds
 
-    model, processor = load_run(run, own=True)
-    paths = list_photos(photos, skip_bad)
-    pixels = processor(images=paths)["pixel_values"]
+    pixels = processor(images=list(good.values()))["pixel_values"]
     before = len(model.memory)
-    model.memorize(pixels, category, names=[str(path) for path in paths])
+    model.memorize(pixels, category, names=[str(path) for path in good])
     found = set_thresholds(model, {category: pixels}, false_alarm_rate=false_alarm_rate)
     model.save_memory(run)
     added, known = len(model.memory) - before, list(model.memory.categories)
@@ -52,18 +53,19 @@ def calibrate(
     Photos that are in its memory are left out. 5 % takes at least 19 photos a product, 1 % takes 99.
     """
     quieten(quiet)
+    where = find_run(run, own=True)
+    split = load_data(data, skip_bad=skip_bad)["train"]
+    model, processor = load_run(where)
     from ..calibration import calibrate_on_new
     from ..configuration_anople import SHARED
-    from ..data import load_inspection_data
     from ..images import image_digest
 
-    model, processor = load_run(run, own=True)
-    split = load_inspection_data(data, skip_bad=skip_bad)["train"]
     photos, lines = {}, []
     for category in dict.fromkeys(split["category"]):
         known = {reference.digest for reference in model.memory.references(category)}
         rows = split.filter(lambda name, wanted=category: name == wanted, input_columns="category")
-        pixels = processor(images=list_photos([data / path for path in rows["path"]], skip_bad))["pixel_values"]
+        good = read_photos([data / path for path in rows["path"]], skip_bad)
+        pixels = processor(images=list(good.values()))["pixel_values"]
         photos[category] = pixels[[image_digest(image) not in known for image in pixels]]
         lines.append(
             f"{category}: {len(photos[category])} new photos, {len(pixels) - len(photos[category])} known ones"
@@ -88,7 +90,7 @@ def remove(
 ) -> None:
     """Take a product, or one of its photos, out of a detector's memory."""
     quieten(True)
-    model, _ = load_run(run, own=True)
+    model, _ = load_run(find_run(run, own=True))
     model.remove(category, photo)
     model.save_memory(run)
     known = list(model.memory.categories)

@@ -12,11 +12,27 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from .options import Json, Output, Overwrite, Quiet, Seed, SkipBad, quieten, tell
+from ..training.configuration import AlignChannel, Alignment, Precision, ShotMode, TrainingConfig
+from .options import (
+    Json,
+    Output,
+    Overwrite,
+    Quiet,
+    Seed,
+    SkipBad,
+    find_run,
+    load_data,
+    quieten,
+    setting,
+    start_torch,
+    tell,
+)
 
-Source = Annotated[str, typer.Option(help="mixed, procedural, shots, or a folder of textures.")]
-Kinds = Annotated[str, typer.Option(help="Out of texture, cutpaste, scar; separated by commas.")]
-OnProduct = Annotated[bool, typer.Option(help="Keep pseudo anomalies off the background.")]
+USUAL = TrainingConfig()
+KINDS = ",".join(USUAL.anomaly_kinds)
+Source = Annotated[str, setting("anomaly_source")]
+Kinds = Annotated[str, setting("anomaly_kinds")]
+OnProduct = Annotated[bool, setting("anomalies_on_product")]
 
 
 def _read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -75,14 +91,14 @@ def train(
             help="YAML with any of these options; the command line wins.", callback=_read_config, is_eager=True
         ),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
-    shot_mode: Annotated[str, typer.Option(help="seeded, or first_k: the first photos by name.")] = "seeded",
-    nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
-    seed: Seed = 0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
-    accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 5e-3,
+    shots: Annotated[int, setting("shots", min=1)] = USUAL.shots,
+    shot_mode: Annotated[ShotMode, setting("shot_mode")] = USUAL.shot_mode,
+    nested_shots: Annotated[bool, setting("nested_shots")] = USUAL.nested_shots,
+    seed: Annotated[int, setting("seed")] = USUAL.seed,
+    max_steps: Annotated[int, setting("max_steps", min=1)] = USUAL.max_steps,
+    batch_size: Annotated[int, setting("batch_size", min=1)] = USUAL.batch_size,
+    accumulate: Annotated[int, setting("accumulate", min=1)] = USUAL.accumulate,
+    learning_rate: Annotated[float, setting("learning_rate")] = USUAL.learning_rate,
     backbone: Annotated[
         str, typer.Option(help="CLIP: the embedded one; folder or Hub id, also of open_clip; open_clip:MODEL:FILE.")
     ] = "embedded:tiny-clip",
@@ -91,26 +107,26 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of AnoPLeConfig, such as coupling=t2v. Repeatable.")
     ] = None,
-    alignment: Annotated[str, typer.Option(help="weighted, mean or none (Table 4b).")] = "weighted",
-    align_channel: Annotated[str, typer.Option(help="abnormal or label: what weighs a normal view.")] = "abnormal",
-    multi_scale: Annotated[bool, typer.Option(help="Learn from crops, too (Table 4c).")] = True,
-    anomaly_source: Source = "mixed",
-    anomaly_kinds: Kinds = "texture",
-    anomalies_on_product: OnProduct = False,
-    latent_sigma: Annotated[float, typer.Option(help="Noise of the latent anomalies.")] = 0.015,
-    mixed_precision: Annotated[str, typer.Option(help="fp16 or bf16; no leaves it to accelerate.")] = "no",
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
-    compile: Annotated[str, typer.Option(help="torch.compile the towers with this backend: inductor.")] = "",
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits every time, slower.")] = False,
-    num_workers: Annotated[int, typer.Option(help="Processes that prepare samples.")] = 0,
+    alignment: Annotated[Alignment, setting("alignment")] = USUAL.alignment,
+    align_channel: Annotated[AlignChannel, setting("align_channel")] = USUAL.align_channel,
+    multi_scale: Annotated[bool, setting("multi_scale")] = USUAL.multi_scale,
+    anomaly_source: Source = USUAL.anomaly_source,
+    anomaly_kinds: Kinds = KINDS,
+    anomalies_on_product: OnProduct = USUAL.anomalies_on_product,
+    latent_sigma: Annotated[float, setting("latent_sigma")] = USUAL.latent_sigma,
+    mixed_precision: Annotated[Precision, setting("mixed_precision")] = USUAL.mixed_precision,
+    gradient_checkpointing: Annotated[bool, setting("gradient_checkpointing")] = USUAL.gradient_checkpointing,
+    compile: Annotated[str, setting("compile")] = USUAL.compile,
+    deterministic: Annotated[bool, setting("deterministic", "--deterministic")] = USUAL.deterministic,
+    num_workers: Annotated[int, setting("num_workers")] = USUAL.num_workers,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 50,
-    keep_checkpoints: Annotated[int, typer.Option(min=1, help="Saved states kept.")] = 2,
-    report_to: Annotated[str, typer.Option(help="tensorboard, trackio, wandb; separated by commas.")] = "",
+    checkpoint_every: Annotated[int, setting("checkpoint_every", min=1)] = USUAL.checkpoint_every,
+    keep_checkpoints: Annotated[int, setting("keep_checkpoints", min=1)] = USUAL.keep_checkpoints,
+    report_to: Annotated[str, setting("report_to")] = ",".join(USUAL.report_to),
     products: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
     class_names: Annotated[Path | None, typer.Option(help="JSON of words for the prompts, by category.")] = None,
-    false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
+    false_alarm_rate: Annotated[float, setting("false_alarm_rate")] = USUAL.false_alarm_rate,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -122,28 +138,32 @@ def train(
     Stopped by Ctrl-C or otherwise, the same command with --resume goes on.
     """
     quieten(quiet)
-    from accelerate import PartialState
-
-    from ..data import load_inspection_data
-    from ..data.few_shot import read_index_files, read_shots
     from ..output.whole import check_output, whole_folder
-    from ..training.configuration import TrainingConfig
-    from ..training.run import on_cpu
-    from ..training.run import train as learn
-    from ..training.states import drop_states
 
     check_output(output, overwrite=overwrite)
     given: dict[str, Any] = {
         field.name: context.params[field.name] for field in fields(TrainingConfig) if field.name in context.params
     }
     lists = {"anomaly_kinds": _split(anomaly_kinds), "report_to": _split(report_to)}
-    plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings or [])})
+    plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings) if settings else {}})
     work = output.with_name(f"{output.name}.training")
-    splits = load_inspection_data(data, categories=_split(products) or None, skip_bad=skip_bad)
+    if init_from:
+        find_run(init_from)
+    splits = load_data(data, categories=_split(products) or None, skip_bad=skip_bad)
     listed = None
     if shots_file:
+        from ..data.few_shot import read_index_files, read_shots
+
         by_index = shots_file.is_dir()
         listed = read_index_files(shots_file, splits["train"], shots) if by_index else read_shots(shots_file)
+    words = json.loads(class_names.read_text(encoding="utf-8")) if class_names else None
+    start_torch()
+    from accelerate import PartialState
+
+    from ..training.run import on_cpu
+    from ..training.run import train as learn
+    from ..training.states import drop_states
+
     processes = PartialState(cpu=on_cpu())
     main = processes.is_main_process
     if main and not resume:
@@ -155,7 +175,7 @@ def train(
             backbone=None if init_from else backbone,
             backbone_revision=backbone_revision,
             init_from=init_from,
-            class_names=json.loads(class_names.read_text()) if class_names else None,
+            class_names=words,
             listed_shots=listed,
             skip_bad=skip_bad,
             work_folder=work,
@@ -181,27 +201,28 @@ def preview_anomalies(
     data: Annotated[Path, typer.Argument(help="Good photos, laid out as for train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
     count: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 8,
-    shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
+    shots: Annotated[int, setting("shots", min=1)] = USUAL.shots,
     seed: Seed = 0,
-    anomaly_source: Source = "mixed",
-    anomaly_kinds: Kinds = "texture",
-    anomalies_on_product: OnProduct = False,
+    anomaly_source: Source = USUAL.anomaly_source,
+    anomaly_kinds: Kinds = KINDS,
+    anomalies_on_product: OnProduct = USUAL.anomalies_on_product,
     backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "embedded:tiny-clip",
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Show what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
     quieten(True)
-    from ..data import load_inspection_data
     from ..data.few_shot import choose_shots
+
+    train_split = load_data(data, skip_bad=skip_bad)["train"]
+    chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
+    start_torch()
     from ..modeling_anople import AnoPLeModel
     from ..pictures.sheets import write_pairs
     from ..processing_anople import AnoPLeProcessor
     from ..training.pairs import AnomalyPairs
     from ..training.synthesis import AnomalySynthesizer
 
-    train_split = load_inspection_data(data, skip_bad=skip_bad)["train"]
-    chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
     photos = train_split.select([index for indices in chosen.values() for index in indices])
     processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
     synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)

@@ -8,6 +8,7 @@ scale that a folder of overlays shares.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,8 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ..modeling_anople import AnoPLeModel
 from .palette import COLOR_MAP, DETECTED, EDGE, FAINT, Color, css, paint, save
+
+if TYPE_CHECKING:
+    from ..modeling_anople import AnoPLeModel
 
 Pixels = NDArray[np.uint8]
 
@@ -142,6 +145,6 @@ def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold:
     return save(figure, path, dpi=160)
 
 
-def color_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
+def color_scale(model: "AnoPLeModel", category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
     """Map values at the two ends of the colors; the pixel threshold, see `calibration_of`, lies in their middle."""
     return 0.0, 2 * float(model.config.calibration_of(category, recognized=recognized).get("pixel_threshold", 0.25))

@@ -4,8 +4,12 @@ Where in the paper: sec. 3.3 and 4.1; the optimizer and its schedule are not pub
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+ShotMode = Literal["seeded", "first_k"]
+Alignment = Literal["weighted", "mean", "none"]
+AlignChannel = Literal["abnormal", "label"]
+Precision = Literal["no", "fp16", "bf16"]
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
@@ -46,7 +50,7 @@ class TrainingConfig:
     """
 
     shots: int = 4
-    shot_mode: Literal["seeded", "first_k"] = "seeded"
+    shot_mode: ShotMode = "seeded"
     nested_shots: bool = True
     seed: int = 0
     max_steps: int = 200
@@ -60,9 +64,9 @@ class TrainingConfig:
     anomalies_on_product: bool = False
     latent_sigma: float = 0.015
     multi_scale: bool = True
-    alignment: Literal["weighted", "mean", "none"] = "weighted"
-    align_channel: Literal["abnormal", "label"] = "abnormal"
-    mixed_precision: str = "no"
+    alignment: Alignment = "weighted"
+    align_channel: AlignChannel = "abnormal"
+    mixed_precision: Precision = "no"
     gradient_checkpointing: bool = False
     compile: str = ""
     deterministic: bool = False
@@ -86,13 +90,9 @@ class TrainingConfig:
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}; a step's photos are "
                 "split into equal parts."
             )
-        for name, allowed in (
-            ("alignment", ("weighted", "mean", "none")),
-            ("align_channel", ("abnormal", "label")),
-            ("mixed_precision", ("no", "fp16", "bf16")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(get_args(kind))}.")
         if unknown := sorted(set(self.report_to) - set(TRACKERS)):
             raise ValueError(f"report_to={unknown}: expected trackers out of {', '.join(TRACKERS)}.")
         if not 0 < self.false_alarm_rate < 1:
