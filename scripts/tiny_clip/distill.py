@@ -64,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos, see photos.py")
     parser.add_argument("--state", type=Path, required=True, help="folder that a training is resumed from")
     parser.add_argument("--output", type=Path, required=True, help="folder of the finished backbone")
+    parser.add_argument("--start-from", type=Path, help="a finished backbone to go on from, where STATE holds nothing")
     parser.add_argument("--views", type=int, default=1_000_000, help="views that the patch features learn from")
     parser.add_argument("--word-views", type=int, default=100_000, help="views that the text branch learns from")
     parser.add_argument("--batch", type=int, default=16, help="views a step")
@@ -89,6 +90,8 @@ def main() -> None:
     photos = torch.stack([torch.from_numpy(make_view(pool, 10**9 + i, 0).clean).permute(2, 0, 1) for i in range(64)])
     tokenizer = make_tokenizer()
     clip = make_student(tokenizer, patches_of(photos), args.seed).to(args.device)
+    if args.start_from is not None:
+        clip.load_state_dict(CLIPModel.from_pretrained(args.start_from, dtype=torch.float32).state_dict())
 
     def supply(step: int) -> Supply:
         return Supply(args.photos, stats, seed=args.seed, step=step, batch=args.batch, capacity=args.capacity,
