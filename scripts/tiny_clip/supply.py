@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from views import DAMAGES, make_view
 
 CHUNK = 8
-"""Views that are renewed in a step."""
+"""Views that are renewed at a time."""
+RENEWAL = 2
+"""Steps between two renewals: a view costs half as much as a step on it, and is seen about four times."""
 KINDS = ["", *DAMAGES]
 
 
@@ -114,14 +116,15 @@ class Supply:
         self.seed, self.step, self.batch, self.slots = seed, step, batch, capacity // CHUNK
         self.held: list[Views] = []
         warm = 16  # chunks before the first step
-        first = max(0, step + warm - self.slots)
+        taken = -(-step // RENEWAL) + warm
+        first = max(0, taken - self.slots)
         chunks = Chunks(folder, teacher, seed, first, device)
         alone = device != "cpu"  # a GPU's teacher is fast enough to run in this process
         self._loader: Iterator[Views] = iter(
             DataLoader(chunks, batch_size=None, sampler=range(10**9), num_workers=0 if alone else 1,
                        prefetch_factor=None if alone else 6, multiprocessing_context=None if alone else "spawn")
         )  # fmt: skip
-        for _ in range(first, step + warm):
+        for _ in range(first, taken):
             self._take()
 
     def _take(self) -> None:
@@ -131,7 +134,8 @@ class Supply:
     def next(self) -> Views:
         """The batch of the next step."""
         generator = torch.Generator().manual_seed(self.seed * 7919 + self.step)
-        self._take()
+        if self.step % RENEWAL == 0:
+            self._take()
         places = torch.randint(len(self.held) * CHUNK, (self.batch,), generator=generator).tolist()
         rows = [self.held[place // CHUNK][torch.tensor([place % CHUNK])] for place in places]
         views = Views(*(torch.cat([getattr(row, name) for row in rows]) for name in Views.__dataclass_fields__))
