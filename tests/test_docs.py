@@ -105,7 +105,7 @@ def test_notebook_runs_from_top_to_bottom(warm, tmp_path):
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     done = subprocess.run(["python", "-c", code], cwd=tmp_path, env=warm, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "image_auroc" in done.stdout and "threshold" in done.stdout
+    assert "image AUROC" in done.stdout and "threshold" in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

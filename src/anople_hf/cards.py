@@ -15,15 +15,10 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.utils import yaml_dump
 
 from .hub import is_hub_id, public_name
+from .metric_names import METRIC_NAMES
 
-METRIC_NAMES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "image_f1_max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_aupr": "pixel AUPR",
-    "aupro": "AUPRO",
-}
+METRICS = ("image_auroc", "image_aupr", "image_f1_max", "pixel_auroc", "pixel_aupr", "aupro")
+"""What a card tells, of all that `anople evaluate` measures."""
 SAME = ("branch", "category_known", "shots", "image_size", "mask_size", "images")
 RESULTS_FILE = ".eval_results/anople.yaml"
 
@@ -84,7 +79,7 @@ result = processor.post_process(outputs)[0]
 {{ protocol.images }} test images, {{ seeds }} seed{{ "" if seeds == 1 else "s" }}{{ "" if seeds == 1 else " (mean ± standard deviation)" }}, category {{ "given" if protocol.category_known else "not given" }}, branch `{{ protocol.branch }}`, maps and masks at {{ protocol.mask_size }} pixels, AUPRO {{ protocol.aupro }}; in percent.
 {%- if seeds > 1 and training %} The weights here are those of seed {{ training.seed }}.{% endif %}
 {% set metrics = table["mean"].keys() | list %}
-| category | {{ metrics | map("replace", "_", " ") | map("replace", "auroc", "AUROC") | map("replace", "aupr", "AUPR") | map("replace", "AUPRo", "AUPRO") | join(" | ") }} |
+| category |{% for metric in metrics %} {{ names[metric] }} |{% endfor %}
 |---|{{ "---|" * metrics | length }}
 {% for row, values in table.items() -%}
 | {{ row }} |{% for metric in metrics %} {% if metric in values %}{{ "%.1f" | format(values[metric][0]) }}{% if values[metric][1] is not none %} ± {{ "%.1f" | format(values[metric][1]) }}{% endif %}{% else %}-{% endif %} |{% endfor %}
@@ -254,6 +249,7 @@ def fill_card(
         training=training,
         shots=_read(run, "shots.json"),
         table=table,
+        names=METRIC_NAMES,
         protocol=evaluations[0]["protocol"] if evaluations else {},
         seeds=len(evaluations),
     )
@@ -302,7 +298,7 @@ def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, t
         tables = [e["mean"] if name == "mean" else e["categories"][name] for e in evaluations]
         rows[name] = {
             metric: (100 * mean(values), 100 * pstdev(values) if len(values) > 1 else None)
-            for metric in METRIC_NAMES
+            for metric in METRICS
             if (values := [t[metric] for t in tables if t.get(metric) is not None])
         }
     return rows

@@ -9,18 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..benchmark import quoted
+from ..metric_names import METRIC_NAMES
 from ..output.whole import write_whole
 from .cells import CellResult
 from .lines import SHOWN, Line, make_lines
 from .plans import Plan
-
-NAMES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "images_per_second": "images/s",
-}
 
 
 def render(plan: Plan, results: Sequence[CellResult], folder: Path) -> str:
@@ -45,7 +38,7 @@ def _table(plan: Plan, lines: list[Line]) -> list[str]:
     metrics = SHOWN[plan.table]
     unit = "images per second" if plan.table == "figure1b" else "per cent"
     text = [f"# {plan.table}", "", f"Mean ± deviation over seeds, in {unit} (the paper's figure, difference).", ""]
-    text += [f"| data | | | {' | '.join(NAMES[m] for m in metrics)} | against the paper's protocol |"]
+    text += [f"| data | | | {' | '.join(METRIC_NAMES[m] for m in metrics)} | against the paper's protocol |"]
     text += [f"|---|---|---|{'---|' * len(metrics)}---|"]
     for line in lines:
         cells = [_cell(line.values.get(metric, []), (line.paper or {}).get(metric)) for metric in metrics]
@@ -70,7 +63,11 @@ def _categories(plan: Plan, results: Sequence[CellResult]) -> list[str]:
     if plan.table not in ("table1", "compare"):
         return []
     metrics = SHOWN[plan.table]
-    text = ["## By category", "", f"| data | shots | category | method | {' | '.join(NAMES[m] for m in metrics)} |"]
+    text = [
+        "## By category",
+        "",
+        f"| data | shots | category | method | {' | '.join(METRIC_NAMES[m] for m in metrics)} |",
+    ]
     text.append(f"|---|---|---|---|{'---|' * len(metrics)}")
     found: dict[tuple[str, int, str, str], dict[str, list[float]]] = {}
     for row in (row for result in results for row in result.rows):
@@ -127,7 +124,7 @@ def _plot(plan: Plan, lines: list[Line]) -> bytes:
                 panel.plot(paper, place, marker="D", markersize=6, color="#b5541c", fillstyle="none", linestyle="")
         panel.set_yticks(range(len(own)), [f"{line.group}  {line.label}" for line in own], fontsize=8)
         panel.invert_yaxis()
-        panel.set_xlabel(f"{NAMES[metric]}{'' if metric == 'images_per_second' else ', %'}")
+        panel.set_xlabel(f"{METRIC_NAMES[metric]}{'' if metric == 'images_per_second' else ', %'}")
         panel.set_title(f"{name} (diamonds: quoted from the paper)", fontsize=9)
         panel.grid(axis="x", alpha=0.3)
         panel.set_xlim(left=0)

@@ -16,6 +16,7 @@ from PIL import Image
 from transformers.utils.logging import tqdm
 
 from ..images import read_mask
+from ..metric_names import METRIC_NAMES
 from ..modeling_anople import Branch
 from ..output.progress import seconds_between
 from ..processing_anople import AnoPLeProcessor
@@ -84,8 +85,8 @@ class EvaluationResult:
         """The paper's metrics in percent, as text; `more` gives the additional metrics."""
         width = max(len(name) for name in [*self.categories, "category"])
         shown = MORE_METRICS if more else METRICS
-        columns = {name: max(13, len(name) + 2) for name in shown}
-        lines = [f"{'category':{width}}" + "".join(f"{name:>{columns[name]}}" for name in shown)]
+        columns = {name: max(13, len(METRIC_NAMES[name]) + 2) for name in shown}
+        lines = [f"{'category':{width}}" + "".join(f"{METRIC_NAMES[name]:>{columns[name]}}" for name in shown)]
         for name, values in [*self.categories.items(), ("mean", self.mean)]:
             cells = {m: "-" if values[m] is None else f"{100 * float(values[m] or 0):.1f}" for m in shown}
             lines.append(f"{name:{width}}" + "".join(f"{cell:>{columns[m]}}" for m, cell in cells.items()))

@@ -19,15 +19,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ..evaluation.metrics import auroc, average_precision
+from ..evaluation.metrics import METRICS, auroc, average_precision
+from ..metric_names import METRIC_NAMES
 from .palette import DEFECTIVE, FAINT, GOOD, INK, plain, save
 
-METRIC_NAMES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-}
 UNKNOWN = "#a9a9a9"
 PANELS_A_ROW = 3
 
@@ -70,7 +65,7 @@ def draw_histograms(groups: Sequence[ScoreGroup]) -> Figure:
         else:
             truth = np.asarray(group.labels) > 0
             axis.hist(scores[~truth], bins=bins, color=GOOD)
-            axis.hist(scores[truth], bins=bins, facecolor=(*_rgb(DEFECTIVE), 0.35), edgecolor=DEFECTIVE, hatch="////")
+            axis.hist(scores[truth], bins=bins, facecolor=(DEFECTIVE, 0.35), edgecolor=DEFECTIVE, hatch="////")
         if group.threshold is not None:
             axis.axvline(group.threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         axis.set_xlim(bins[0], bins[-1])
@@ -81,7 +76,7 @@ def draw_histograms(groups: Sequence[ScoreGroup]) -> Figure:
     if any(group.labels is None for group in groups):
         kinds.append(Patch(color=UNKNOWN, label="photos"))
     if any(group.labels is not None for group in groups):
-        hatched = Patch(facecolor=(*_rgb(DEFECTIVE), 0.35), edgecolor=DEFECTIVE, hatch="////", label="defective")
+        hatched = Patch(facecolor=(DEFECTIVE, 0.35), edgecolor=DEFECTIVE, hatch="////", label="defective")
         kinds += [Patch(color=GOOD, label="good"), hatched]
     if any(group.threshold is not None for group in groups):
         kinds.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label="threshold"))
@@ -135,9 +130,10 @@ def draw_category_bars(
     figure = Figure(figsize=(8.4, height), facecolor="white")
     left = min(0.3, 0.04 + 0.0095 * max(map(len, names)))
     grid = figure.add_gridspec(
-        1, len(METRIC_NAMES), left=left, right=0.97, top=1 - 0.38 / height, bottom=0.45 / height, wspace=0.12
+        1, len(METRICS), left=left, right=0.97, top=1 - 0.38 / height, bottom=0.45 / height, wspace=0.12
     )
-    for column, (metric, title) in enumerate(METRIC_NAMES.items()):
+    for column, metric in enumerate(METRICS):
+        title = METRIC_NAMES[metric]
         axis = figure.add_subplot(grid[0, column])
         plain(axis)
         values = [categories[name].get(metric) for name in names]
@@ -272,7 +268,3 @@ def _mark(label: str) -> Line2D:
 
 def _dashes(label: str) -> Line2D:
     return Line2D([], [], color=UNKNOWN, linestyle=(0, (4, 2)), linewidth=1, label=label)
-
-
-def _rgb(color: str) -> tuple[float, float, float]:
-    return tuple(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))  # type: ignore[return-value]
