@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from anople_hf import AnoPLeConfig
+from anople_hf.cli.options import described
 from anople_hf.training.configuration import TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -25,21 +26,6 @@ Set the model's settings with `AnoPLeModel.from_backbone(..., key=value)` or `an
 stored in `config.json`. Set the training settings with options of `anople train` (`--max-steps`), keys of its
 `--config` file (`max_steps`) or fields of `TrainingConfig`; they are stored in `training_args.json`.
 """
-
-
-def described(owner: type) -> dict[str, str]:
-    """Field name to its description, from the Args or Attributes section of a docstring."""
-    found: dict[str, list[str]] = {}
-    name = None
-    for line in (owner.__doc__ or "").splitlines():
-        if start := re.match(r" {8}(\w+): (.*)", line):
-            name = start[1]
-            found[name] = [start[2]]
-        elif name and re.match(r" {12}\S", line):
-            found[name].append(line.strip())
-        else:
-            name = None
-    return {name: " ".join(lines) for name, lines in found.items()}
 
 
 def rows(owner: type) -> list[str]:

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import transformers
 from hub_server import TOKEN, HubServer
 from huggingface_hub import constants
+from PIL import ImageFile
 from sizes import SIDE
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from warm_start import WarmStart
@@ -99,6 +101,20 @@ def processor(tiny_clip, make_model):
 @pytest.fixture
 def photos():
     return torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each file was decoded: where Pillow turns its bytes into pixels."""
+    counts, load = Counter(), ImageFile.ImageFile.load
+
+    def counted(image):
+        if image.tile and image.filename:
+            counts[Path(image.filename)] += 1
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    return counts
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anople_hf.images import UnreadableImageError, check_images, find_images, read_image, read_mask
+from anople_hf.images import UnreadableImageError, check_images, find_images, read_image, read_mask, read_photo
 
 RAMP = np.linspace(0, 255, 40 * 24).astype(np.uint8).reshape(24, 40)
 COLORED = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
@@ -204,6 +204,17 @@ def test_check_finds_everything_that_cannot_be_used(tmp_path):
     with pytest.raises(UnreadableImageError, match="4 of 5 files") as refusal:
         check_images(paths)
     assert all(path.name in str(refusal.value) for path in paths[1:])
+
+
+def test_the_first_bytes_tell_most_of_it_without_decoding(tmp_path, decoded):
+    good, small = save(tmp_path, Image.new("RGB", (40, 40))), save(tmp_path, Image.new("RGB", (8, 40)), "small.png")
+    cut, other = damaged(tmp_path), save(tmp_path, Image.new("RGB", (40, 40)), "other.png")
+    other.write_bytes(b"no picture")
+    usable, reasons = check_images([good, small, cut, other, tmp_path / "gone.png"], skip_bad=True, decode=False)
+    assert usable == [good, cut] and len(reasons) == 3 and not decoded  # a photo's end is seen when it is decoded
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        read_photo(cut)
+    assert read_photo(good).size == (40, 40)
 
 
 def test_check_names_the_first_few_and_the_number(tmp_path):

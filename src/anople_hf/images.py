@@ -8,7 +8,7 @@ import io
 import struct
 import urllib.request
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +111,15 @@ def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     )
 
 
-def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Path], list[str]]:
-    """Decode every photo once, before any work starts.
+def check_images(
+    paths: Sequence[Path], skip_bad: bool = False, *, decode: bool = True
+) -> tuple[list[Path], list[str]]:
+    """Look at every photo once, before any work starts.
 
     Args:
         paths: Files.
         skip_bad: Return the reasons instead of raising.
+        decode: False reads their first bytes only; for photos that are decoded later anyway.
 
     Returns:
         The usable paths, and one line for each unusable one.
@@ -126,7 +129,7 @@ def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Pa
     """
     good, bad = [], []
     for path in paths:
-        reason = why_unusable(path)
+        reason = why_unusable(path, decode=decode)
         if reason:
             bad.append(reason)
         else:
@@ -142,25 +145,49 @@ def check_images(paths: Sequence[Path], skip_bad: bool = False) -> tuple[list[Pa
     return good, bad
 
 
-def why_unusable(source: Any) -> str | None:
+def why_unusable(source: Any, *, decode: bool = True) -> str | None:
     """Say why a file cannot be used as a photo, or return None.
 
     Args:
-        source: As for `read_image`. Only a path needs the suffix of an image file.
+        source: As for `read_photo`.
+        decode: False reads the first bytes only and finds no damage behind them.
     """
-    if isinstance(source, (str, Path)) and Path(source).suffix.lower() not in IMAGE_SUFFIXES:
-        return f"{source} is not an image file (expected {', '.join(IMAGE_SUFFIXES)})"
     try:
-        width, height = _decode(source).size
-    except FileNotFoundError:
-        return f"no such photo: {_name(source)}"
+        _read_photo(source, _decode if decode else _peek)
     except UnreadableImageError as error:
-        return f"{_name(source)}: {error}"
-    except _BROKEN as error:
-        return _broken(source, error)
-    if min(width, height) < SMALLEST:
-        return f"{_name(source)} is {width} x {height} pixels, smaller than a patch ({SMALLEST} x {SMALLEST})"
+        return str(error)
     return None
+
+
+def read_photo(source: Any) -> Image.Image:
+    """Read a photo for a model: as `read_image`, but refuse one that is smaller than a patch.
+
+    Args:
+        source: As for `read_image`. Only a path needs the suffix of an image file.
+
+    Raises:
+        UnreadableImageError: The reason, in one line; the caller adds what to do.
+    """
+    return _read_photo(source, _decode)
+
+
+def _read_photo(source: Any, read: Callable[[Any], Image.Image]) -> Image.Image:
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() not in IMAGE_SUFFIXES:
+        raise UnreadableImageError(f"{source} is not an image file (expected {', '.join(IMAGE_SUFFIXES)})")
+    try:
+        image = read(source)
+    except FileNotFoundError as error:
+        raise UnreadableImageError(f"no such photo: {_name(source)}") from error
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{_name(source)}: {error}") from error
+    except _BROKEN as error:
+        raise UnreadableImageError(_broken(source, error)) from error
+    width, height = image.size
+    if min(width, height) < SMALLEST:
+        raise UnreadableImageError(
+            f"{_name(source)} is {width} x {height} pixels, smaller than a patch ({SMALLEST} x {SMALLEST})"
+        )
+    return image
 
 
 def _decode(source: Any) -> Image.Image:
@@ -172,6 +199,14 @@ def _decode(source: Any) -> Image.Image:
         if not image.info.get("exif"):
             raise
         return _to_rgb(image)  # sound pixels with a damaged EXIF block: only its rotation is lost
+
+
+def _peek(source: Any) -> Image.Image:
+    """Read only the first bytes: whether it is a picture, and its size."""
+    image = _open(source)
+    if image is not source:
+        image.close()
+    return image
 
 
 def _broken(source: Any, error: BaseException) -> str:

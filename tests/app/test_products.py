@@ -103,3 +103,12 @@ def test_photos_become_rgb(tmp_path):
     Image.new("L", (50, 40), 7).save(tmp_path / "gray.png")
     assert checked_photo(tmp_path / "gray.png").mode == "RGB"
     assert checked_photo(Image.new("RGBA", (50, 40))).size == (50, 40)
+
+
+def test_a_photo_is_decoded_once_and_a_bad_one_is_named_without_its_folder(tmp_path, decoded):
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    checked_photo(tmp_path / "a.png")
+    assert decoded == {tmp_path / "a.png": 1}
+    Image.new("RGB", (9, 40)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"^small.png is 9 x 40 pixels.*Nothing was changed"):
+        checked_photo(tmp_path / "small.png")

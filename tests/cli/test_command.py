@@ -212,6 +212,46 @@ def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
         assert said[words[0]] in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("predict run photos -o out", "run is not a trained detector"),
+        ("predict made gone -o out", "no such file or folder: gone"),
+        ("predict made photos -o full", "--overwrite"),
+        ("evaluate run photos", "run is not a trained detector"),
+        ("evaluate made gone", "no such folder: gone"),
+        ("teach made gear gone", "no such file or folder: gone"),
+        ("teach run gear photos", "run is not a trained detector"),
+        ("products run", "run is not a trained detector"),
+        ("threshold made gear much", "expected a number, or `learned`"),
+        ("figures made gone -o out", "no such folder: gone"),
+        ("calibrate made gone", "no such folder: gone"),
+        ("export made -o full", "--overwrite"),
+        ("push made me/line1 --evaluation bad.json", "bad.json is no JSON"),
+        ("train gone -o out", "no such folder: gone"),
+        ("train photos -o out --alignment none_at_all", "alignment"),
+        ("compare photos -o out --seeds one", "--seeds one"),
+        ("data check photos", "no published data set; 0 problems"),
+    ],
+)
+def test_mistakes_in_paths_do_not_wait_for_torch(words, said, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "photos/gear").mkdir(parents=True)
+    for name in ("made/config.json", "full/kept.txt"):
+        (tmp_path / name).touch()
+    Image.new("RGB", (32, 32)).save(tmp_path / "photos/gear/1.png")
+    (tmp_path / "bad.json").write_text("no")
+    program = "import sys; sys.argv[1:] = {!r}\ntry: from anople_hf.cli import main; main()\nfinally: {}"
+    tell = "print('LOADED', sorted({'torch', 'transformers'} & set(sys.modules)))"
+    arguments = words.split()
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'anople'\n" + program.format(arguments, tell)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == (0 if arguments[0] == "data" else 2), done.stderr
+    assert said in done.stdout + done.stderr and "Traceback" not in done.stderr
+    assert done.stdout.endswith("LOADED []\n")
+
+
 def test_json_of_pictures_and_drawn_data(trained, drawn, tiny_clip, tmp_path):
     few = ["--train", 3, "--test-good", 1, "--test-defective", 4]
     said = anople("demo-data", tmp_path / "data", "--products", "capsule", "--size", 64, *few, "--json").stdout

@@ -1,10 +1,14 @@
-"""Which photos a command line means: files, folders, patterns, stdin."""
+"""Which photos and detectors a command line means: files, folders, patterns, stdin; folders and Hub ids."""
 
 import io
+from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
 
-from anople_hf.cli.options import find_photos
+from anople_hf.cli.options import find_photos, find_run
 
 
 @pytest.fixture
@@ -52,3 +56,35 @@ def test_what_is_not_there_is_named(shelf):
     assert find_photos(["empty", "*.jpg"], empty=True) == []
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_photos(["nowhere"], empty=True)
+
+
+def test_a_run_is_a_folder_or_on_the_hub(online, tmp_path):
+    (tmp_path / "config.json").touch()
+    assert find_run(tmp_path) == {"pretrained_model_name_or_path": tmp_path}
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        find_run(tmp_path / "cache")
+    HfApi().create_repo("me/line1")
+    for name in ("me/line1", "me/line2"):
+        with pytest.raises(FileNotFoundError, match=f"{name} is neither a folder here nor a detector on the Hub: "):
+            find_run(Path(name))
+    HfApi().upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="me/line1")
+    assert find_run(Path("me/line1")) == {"pretrained_model_name_or_path": "me/line1"}
+    with pytest.raises(FileNotFoundError, match="hf download me/line1"):
+        find_run(Path("me/line1"), own=True)
+
+
+def test_a_silent_hub_is_asked_once_and_the_cache_will_do(online, monkeypatch):
+    HfApi().create_repo("me/line1")
+    HfApi().upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="me/line1")
+    HfApi().hf_hub_download("me/line1", "config.json")
+    asked = []
+
+    def silent(url):
+        asked.append(url)
+        raise HTTPError("Connection refused")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", silent)
+    assert find_run(Path("me/line1")) == {"pretrained_model_name_or_path": "me/line1", "local_files_only": True}
+    with pytest.raises(FileNotFoundError, match="^runs/line1 is neither .*: Connection refused$"):
+        find_run(Path("runs/line1"))
+    assert len(asked) == 2

@@ -5,7 +5,7 @@ import pytest
 import transformers
 from PIL import Image
 
-from anople_hf.images import read_image
+from anople_hf.images import UnreadableImageError, read_image
 from anople_hf.inspection.predict import judge, predict
 from anople_hf.pictures.overlays import color_scale
 from anople_hf.thresholds import Thresholds
@@ -51,6 +51,19 @@ def test_a_recognized_product_is_named(taught, processor, paths):
     assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category is None
     taught.config.memory_search = "product"
     assert judge(taught, processor, [(paths[0], read_image(paths[0]))])[0].category == "gear"
+
+
+def test_a_photo_is_decoded_once_and_a_bad_one_is_named_or_skipped(taught, processor, paths, decoded):
+    paths[2].write_bytes(paths[2].read_bytes()[:200])
+    with pytest.raises(UnreadableImageError, match=r"2.png is truncated.*--skip-bad"):
+        list(predict(taught, processor, paths, progress=False))
+    decoded.clear()
+    said = []
+    found = list(predict(taught, processor, paths, batch_size=2, skip=said.append, progress=False))
+    assert [p.path for p in found] == [paths[0], paths[1], paths[3]] and len(said) == 1 and str(paths[2]) in said[0]
+    assert decoded == dict.fromkeys(paths, 1)
+    said.clear()
+    assert not list(predict(taught, processor, paths[2:3], skip=said.append, progress=False)) and len(said) == 1
 
 
 def test_unknown_category(taught, processor, paths):

@@ -84,6 +84,11 @@ def test_each_photo_once_in_small_batches_up_to_the_most(tmp_path):
     assert Camera(tmp_path, batch_size=4, most=5).batches() == [["0.png", "1.png", "2.png", "3.png"], ["4.png"]]
 
 
+def test_a_photo_is_decoded_once(tmp_path, decoded):
+    (tmp_path / "a.png").write_bytes(photo())
+    assert Camera(tmp_path).batches() == [["a.png"]] and decoded == {tmp_path / "a.png": 1}
+
+
 def test_a_file_that_goes_again_is_no_error(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(photo())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..images import read_image, why_unusable
+from ..images import UnreadableImageError, read_photo
 from ..memory import MemoryBank
 from ..teaching import by_hand
 from ..thresholds import Thresholds, spread_quantiles
@@ -141,12 +141,13 @@ def checked_photo(file: str | Path | Image.Image) -> Image.Image:
     path = Path(file)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path.name} has more than {MOST_BYTES // 2**20} MB; make it smaller.")
-    if reason := why_unusable(path):
-        raise ValueError(f"{reason.replace(str(path), path.name)}. Nothing was changed.")
-    with Image.open(path) as opened:
-        if opened.width * opened.height > MOST_PIXELS:
-            raise ValueError(f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller.")
-    return read_image(path)
+    try:
+        photo = read_photo(path)
+    except UnreadableImageError as error:
+        raise ValueError(f"{str(error).replace(str(path), path.name)}. Nothing was changed.") from error
+    if photo.width * photo.height > MOST_PIXELS:
+        raise ValueError(f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller.")
+    return photo
 
 
 __all__ = ["ANY", "MOST_PHOTOS", "MOST_TAUGHT", "Products", "checked_photo"]

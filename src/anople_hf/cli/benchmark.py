@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Quiet, Run, SkipBad, load_run, quieten, tell
+from ..training.configuration import Precision, ShotMode
+from .options import Json, Quiet, Run, SkipBad, find_run, load_data, load_run, quieten, setting, start_torch, tell
 
 Data = Annotated[list[str], typer.Argument(help="Data sets with test photos: folders, or NAME=FOLDER.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Results folder; finished work in it is not repeated.")]
@@ -20,7 +21,7 @@ Method = Annotated[
     list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
 ]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
-Precision = Annotated[str, typer.Option(help="Precision of AnoPLe's training: no, fp16 or bf16.")]
+MixedPrecision = Annotated[Precision, setting("mixed_precision")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of AnoPLe's training.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Field of AnoPLeConfig as KEY=VALUE. Repeatable.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Also measure AnoPLe's two branches alone.")]
@@ -29,7 +30,7 @@ Scopes = Annotated[
     list[str] | None,
     typer.Option("--scope", help="Memories that AnoPLe searches: all or product. Repeatable; runs each."),
 ]
-Mode = Annotated[str, typer.Option(help="How shots are chosen: seeded, or first_k.")]
+Mode = Annotated[ShotMode, setting("shot_mode")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads per process; other numbers round differently.")]
 
 
@@ -42,7 +43,7 @@ def compare(
     method: Method = None,
     backbone: Backbone = "tiny",
     max_steps: MaxSteps = None,
-    mixed_precision: Precision = "no",
+    mixed_precision: MixedPrecision = "no",
     settings: Settings = None,
     scope: Scopes = None,
     parts: Parts = False,
@@ -72,7 +73,7 @@ def reproduce(
     row: Annotated[list[str] | None, typer.Option(help="Table 4: only this row. Repeatable.")] = None,
     backbone: Backbone = "tiny",
     max_steps: MaxSteps = None,
-    mixed_precision: Precision = "no",
+    mixed_precision: MixedPrecision = "no",
     settings: Settings = None,
     scope: Scopes = None,
     parts: Parts = False,
@@ -100,14 +101,14 @@ def figures(
 ) -> None:
     """Draw the paper's figures of a detector: heat maps (3), features of one product (4) and of all, attention (5)."""
     quieten(quiet)
-    from ..data import load_inspection_data
+    where = find_run(run)
+    splits = load_data(data, skip_bad=skip_bad)
+    if "test" not in splits:
+        raise ValueError(f"{data} has no test split; the figures show test photos.")
+    model, processor = load_run(where, quiet=quiet)
     from ..pictures.figures import write_figures
     from ..pictures.sheets import write_sheet
 
-    model, processor = load_run(run, quiet=quiet)
-    splits = load_inspection_data(data, skip_bad=skip_bad)
-    if "test" not in splits:
-        raise ValueError(f"{data} has no test split; the figures show test photos.")
     written = [write_sheet(model, processor, splits["test"], output / "heat_maps.png", route=route)]
     written += write_figures(model, processor, splits["test"], output, methods=("pca", "tsne") if tsne else ("pca",))
     tell(as_json, {"saved": list(map(str, written))}, *(f"saved: {path}" for path in written))
@@ -116,6 +117,11 @@ def figures(
 def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
     """Plan, measure and print. `given` are the options by name, `special` those of a single table."""
     quieten(given["quiet"])
+    try:
+        numbers = [int(seed) for seed in given["seeds"].split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--seeds {given['seeds']}: expected whole numbers, separated by commas.") from error
+    start_torch()
     import torch
     from accelerate import PartialState
 
@@ -125,10 +131,6 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
     from .train import parse_settings
 
     torch.set_num_threads(given["threads"])
-    try:
-        numbers = [int(seed) for seed in given["seeds"].split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--seeds {given['seeds']}: expected whole numbers, separated by commas.") from error
     plan = make_plan(
         table,
         given["data"],

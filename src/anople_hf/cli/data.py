@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, Overwrite, Quiet, Seed, quieten, tell
+from .options import Json, Overwrite, Quiet, Seed, load_data, quieten, tell
 
 data_app = typer.Typer(help="Check data sets, and share them.", no_args_is_help=True)
 
@@ -24,8 +24,11 @@ def check(
     The exit code is 1 if there are problems.
     """
     quieten(True)
+    from datasets import disable_progress_bars
+
     from ..data.checking import check_data
 
+    disable_progress_bars()
     report = check_data(root)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
@@ -56,11 +59,9 @@ def push(
     First check that its license permits it: most published data sets may not be redistributed.
     """
     quieten(quiet)
-    from ..data import load_inspection_data
-
     wanted = [name.strip() for name in products.split(",") if name.strip()]
     source = root if root.startswith("hub:") else Path(root)
-    splits = load_inspection_data(source, categories=wanted or None)
+    splits = load_data(source, categories=wanted or None)
     splits.push_to_hub(repo, private=private, commit_message=message)
     counts = {name: len(table) for name, table in splits.items()}
     told = ", ".join(f"{count} {name}" for name, count in counts.items())

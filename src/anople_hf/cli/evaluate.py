@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Batch, Branch, Quiet, Run, SkipBad, load_run, quieten, tell
+from .options import Batch, Branch, Quiet, Run, SkipBad, find_run, load_data, load_run, quieten, tell
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
@@ -37,17 +37,17 @@ def evaluate(
 ) -> None:
     """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and on average."""
     quieten(quiet)
-    from ..data import load_inspection_data
+    where = find_run(run)
+    splits = load_data(data, skip_bad=skip_bad)
+    if "test" not in splits:
+        raise ValueError(f"{data} has no test split: expected {data}/<category>/test/<defect or good>/*.png.")
+    model, processor = load_run(where, quiet=quiet)
     from ..evaluation.measurement import evaluate as measure
     from ..output.whole import write_whole
     from ..pictures.charts import write_plots
     from ..pictures.sheets import write_sheet
 
     as_json = json_file == Path("-")
-    model, processor = load_run(run, quiet=quiet)
-    splits = load_inspection_data(data, skip_bad=skip_bad)
-    if "test" not in splits:
-        raise ValueError(f"{data} has no test split: expected {data}/<category>/test/<defect or good>/*.png.")
     result = measure(
         model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
     )

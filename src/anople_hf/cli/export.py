@@ -4,7 +4,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import Branch, Json, Output, Overwrite, Quiet, Run, list_photos, load_run, quieten, tell
+from ..output.whole import check_output, whole_folder
+from .options import (
+    Branch,
+    Json,
+    Output,
+    Overwrite,
+    Quiet,
+    Run,
+    find_run,
+    load_run,
+    quieten,
+    read_photos,
+    start_torch,
+    tell,
+)
 
 
 def export(
@@ -31,12 +45,14 @@ def export(
     that needs no torch. If the results differ from the detector's, nothing is written.
     """
     quieten(quiet)
+    where = find_run(run)
+    check_output(output, overwrite=overwrite)
+    checked = list(read_photos(photos, skip_bad=False)) if photos else []
+    model, processor = load_run(where, dtype="float32")
     from ..export.graph import export as write
 
-    model, processor = load_run(run, dtype="float32")
-    paths = list_photos(photos, skip_bad=False) if photos else []
     found = write(
-        model, processor, output, kind=kind, category=category, branch=branch, photos=paths, overwrite=overwrite
+        model, processor, output, kind=kind, category=category, branch=branch, photos=checked, overwrite=overwrite
     )
     parity = found["parity"]
     errors = ", ".join(
@@ -82,10 +98,11 @@ def convert(
     The other commands also load open_clip checkpoints directly, but a converted folder loads faster and can be shared.
     """
     quieten(quiet)
+    check_output(output, overwrite=overwrite)
+    start_torch()
     from huggingface_hub.utils import enable_progress_bars
 
     from ..export.conversion import REPORT_FILE, convert_open_clip
-    from ..output.whole import whole_folder
 
     if not quiet:
         enable_progress_bars()  # a download may take minutes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..output.whole import write_whole
-from .options import Json, OwnRun, Quiet, load_run, quieten, tell
+from .options import Json, OwnRun, Quiet, find_run, load_run, quieten, tell
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -53,12 +53,12 @@ def push(
     is filled in from the run.
     """
     quieten(quiet)
-    model, processor = load_run(run, own=True)
+    found, tables, known = find_run(run, own=True), _read_tables(evaluation), _read_facts(facts)
+    model, processor = load_run(found)
     where: dict[str, Any] = {"private": private, "revision": revision, "create_pr": pull_request}
     if memory_only:
         info = model.push_memory(repo_id, commit_message=message, views=views, **where)
     else:
-        tables, known = _read_tables(evaluation), _read_facts(facts)
         written = run / "README.md"
         if keep_card:
             card: Any = None
@@ -91,8 +91,9 @@ def card(
 ) -> None:
     """Write the model card of a detector to RUN/README.md. Read it, complete it by hand, and push."""
     quieten(True)
-    model, _ = load_run(run, own=True)
-    filled = _fill(model, repo_id, run, _read_tables(evaluation), _read_facts(facts))
+    found, tables, known = find_run(run, own=True), _read_tables(evaluation), _read_facts(facts)
+    model, _ = load_run(found)
+    filled = _fill(model, repo_id, run, tables, known)
     write_whole(run / "README.md", str(filled))
     tell(as_json, {"card": str(run / "README.md")}, f"saved: {run / 'README.md'}")
 

@@ -5,13 +5,18 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..training.configuration import TrainingConfig
+
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from PIL.Image import Image
+
     from ..modeling_anople import AnoPLeModel
     from ..processing_anople import AnoPLeProcessor
 
@@ -27,24 +32,55 @@ Seed = Annotated[int, typer.Option(help="Random seed.")]
 Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
 
 
+def described(owner: type) -> dict[str, str]:
+    """Field name to its description, from the Args or Attributes section of a docstring."""
+    found: dict[str, list[str]] = {}
+    name = None
+    for line in (owner.__doc__ or "").splitlines():
+        if start := re.match(r" {8}(\w+): (.*)", line):
+            name = start[1]
+            found[name] = [start[2]]
+        elif name and re.match(r" {12}\S", line):
+            found[name].append(line.strip())
+        else:
+            name = None
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+DESCRIBED = described(TrainingConfig)
+
+
+def setting(name: str, *flags: str, also: str = "", **how: Any) -> Any:
+    """The option of a field of `TrainingConfig`. Its help is what the docstring says, and `also`."""
+    return typer.Option(*flags, help=f"{DESCRIBED[name]} {also}".replace("`", "").strip(), **how)
+
+
 def quieten(quiet: bool) -> None:
-    """Every working verb starts with this: keep our own messages and bars, and silence the libraries."""
+    """Every working verb starts with this: keep our own messages, silence the libraries. Does not import torch."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def start_torch() -> None:
+    """Import torch and transformers, silenced. That takes seconds, so look for mistakes in the input before."""
     import transformers
 
     from .. import register
 
     register()  # the command itself starts without it
-
-    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    try:
-        import datasets
-    except ImportError:  # predict and teach need no training extras
-        return
+
+
+def load_data(root: str | Path, **how: Any) -> "DatasetDict":
+    """Load a data set as `load_inspection_data` does, without the library's own bars. Does not import torch."""
+    import datasets
+
+    from ..data import load_inspection_data
+
     datasets.disable_progress_bars()
+    return load_inspection_data(root, **how)
 
 
 def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
@@ -52,15 +88,62 @@ def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
     typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
 
 
-def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
-    """Load model and processor of a trained detector, or raise a clear error.
+def find_run(run: Path, *, own: bool = False) -> dict[str, Any]:
+    """Find a trained detector for `load_run`, or raise a clear error. Does not import torch.
 
     Args:
-        run: Folder of `anople train`, or a Hub id.
-        quiet: False shows the bars of the steps after loading, which `quieten` turned off.
+        run: Folder of `anople train`, or a Hub id. The Hub is asked once; if it does not answer, the cache is used.
         own: The detector will be changed, so it must be a local folder.
-        how: More arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
+
+    Returns:
+        Arguments of `from_pretrained`, for the model and for the processor.
+
+    Raises:
+        FileNotFoundError: There is no such detector.
     """
+    if (run / "config.json").is_file():
+        return {"pretrained_model_name_or_path": run}
+    from ..hub import is_hub_id
+
+    hub_id = run.as_posix()
+    if "/" not in hub_id or not is_hub_id(hub_id):
+        raise FileNotFoundError(
+            f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
+        )
+    if own:
+        raise FileNotFoundError(
+            f"{run} is no folder here, and only a folder can be changed; first: hf download {hub_id} --local-dir RUN"
+        )
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": hub_id}
+    reason: Exception
+    try:
+        get_hf_file_metadata(hf_hub_url(hub_id, "config.json"))
+        return where
+    except HfHubHTTPError as error:  # what the Hub says
+        reason = error
+    except (ConnectionError, HTTPError) as error:  # it must not be asked, or does not answer
+        if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+            return where | {"local_files_only": True}
+        reason = error
+    line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+    raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {line}") from reason
+
+
+def load_run(where: Mapping[str, Any], *, quiet: bool = True, **how: Any) -> "tuple[AnoPLeModel, AnoPLeProcessor]":
+    """Load model and processor of a trained detector.
+
+    Args:
+        where: What `find_run` returned.
+        quiet: False shows the bars of the steps after loading, which `start_torch` turned off.
+        how: More arguments of `AnoPLeModel.from_pretrained`, such as `dtype`.
+
+    Raises:
+        ValueError: The detector is damaged.
+    """
+    start_torch()
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers.utils.logging import enable_progress_bar
@@ -68,57 +151,18 @@ def load_run(run: Path, *, quiet: bool = True, own: bool = False, **how: Any) ->
     from ..modeling_anople import AnoPLeModel
     from ..processing_anople import AnoPLeProcessor
 
-    if not (run / "config.json").is_file():
-        hub_id = run.as_posix()
-        if run.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-            raise FileNotFoundError(
-                f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
-            )
-        if own:
-            raise FileNotFoundError(
-                f"{run} is no folder here, and only a folder can be changed; "
-                f"first: hf download {hub_id} --local-dir RUN"
-            )
-        how = {**_found_on_hub(hub_id), **how}
-        where: Any = hub_id
-    else:
-        where = run
     try:
-        model = AnoPLeModel.from_pretrained(where, **how).eval()
-        processor = AnoPLeProcessor.from_pretrained(where)
-    except OSError as error:
-        if where is run:
-            raise
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise FileNotFoundError(f"{run} is neither a folder here nor a detector on the Hub: {reason}") from error
+        model = AnoPLeModel.from_pretrained(**where, **how).eval()
+        processor = AnoPLeProcessor.from_pretrained(**where)
     except (StrictDataclassError, SafetensorError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{run} cannot be loaded: config.json was edited, or the weights are damaged or another model's "
-            f"({reason}). Get it again, or train it again."
+            f"{where['pretrained_model_name_or_path']} cannot be loaded: config.json was edited, or the weights are "
+            f"damaged or another model's ({reason}). Get it again, or train it again."
         ) from error
     if not quiet:
         enable_progress_bar()
     return model, processor
-
-
-def _found_on_hub(hub_id: str) -> dict[str, Any]:
-    """How `from_pretrained` gets a detector: the Hub is asked once; if it does not answer, the cache will do."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
-
-    reason: Exception
-    try:
-        get_hf_file_metadata(hf_hub_url(hub_id, "config.json"))
-        return {}
-    except HfHubHTTPError as error:  # what the Hub says
-        reason = error
-    except (ConnectionError, HTTPError) as error:  # it must not be asked, or does not answer
-        if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
-            return {"local_files_only": True}
-        reason = error
-    line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
-    raise FileNotFoundError(f"{hub_id} is neither a folder here nor a detector on the Hub: {line}") from reason
 
 
 def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[Path]:
@@ -160,20 +204,29 @@ def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[P
     return list(dict.fromkeys(paths))
 
 
-def keep_readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
-    """Check the photos before any work starts: the readable ones, and a line for each unreadable one, also printed."""
+def keep_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
+    """The files whose first bytes are a photo's, and a line for each other one, also printed. Decodes nothing yet."""
     from ..images import check_images
 
-    good, bad = check_images(paths, skip_bad=skip_bad)
+    good, bad = check_images(paths, skip_bad=skip_bad, decode=False)
     for reason in bad:
         typer.echo(f"skipped: {reason}", err=True)
     return good, bad
 
 
-def list_photos(sources: Sequence[str | Path], skip_bad: bool) -> list[Path]:
-    """All readable photos under `sources`, see `find_photos`; at least one."""
+def read_photos(sources: Sequence[str | Path], skip_bad: bool) -> dict[Path, "Image"]:
+    """Read all photos under `sources`, see `find_photos`; at least one. Prints a line for each one left out."""
+    from ..images import UnreadableImageError, read_photo
+
     paths = find_photos(sources)
-    good, _ = keep_readable(paths, skip_bad)
-    if not good:
+    photos = {}
+    for path in keep_photos(paths, skip_bad)[0]:
+        try:
+            photos[path] = read_photo(path)
+        except UnreadableImageError as error:
+            if not skip_bad:
+                raise UnreadableImageError(f"{error}; replace the file, or leave it out with --skip-bad.") from error
+            typer.echo(f"skipped: {error}", err=True)
+    if not photos:
         raise ValueError(f"none of the {len(paths)} photos can be read.")
-    return good
+    return photos

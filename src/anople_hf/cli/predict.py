@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..inspection.tables import Format
+from ..inspection.tables import Format, check_formats
 from .options import (
     Batch,
     Json,
@@ -19,7 +19,8 @@ from .options import (
     Run,
     SkipBad,
     find_photos,
-    keep_readable,
+    find_run,
+    keep_photos,
     load_run,
     quieten,
     tell,
@@ -89,16 +90,18 @@ def predict(
     if not watch and (max_photos is not None or stop_after_idle is not None):
         raise typer.BadParameter("--max-photos and --stop-after-idle belong to --watch.")
     quieten(quiet)
-    from ..inspection.predict import predict as judge_all
-    from ..inspection.report import write_report
-    from ..inspection.results import check_results, fingerprint, growing_results, partial_of
-    from ..inspection.tables import check_formats
-    from ..pictures.overlays import color_scale
-
     chosen = formats or [Format.CSV]
     check_formats(chosen)
+    where = find_run(run)
+    paths = find_photos(photos, empty=watch)
+    from ..inspection.results import check_results, fingerprint, growing_results, partial_of
+
     check_results(output, resume=resume, overwrite=overwrite)
-    model, processor = load_run(run, quiet=quiet)
+    model, processor = load_run(where, quiet=quiet)
+    from ..inspection.predict import predict as judge_all
+    from ..inspection.report import write_report
+    from ..pictures.overlays import color_scale
+
     if category is not None:
         model.memory.references(category)  # an unknown product ends here, before any work
     recognizes = category is None and model.config.memory_search == "product"
@@ -107,7 +110,6 @@ def predict(
     if fail_on_anomaly and not all(entries):
         raise ValueError(f"{run} has no threshold, nothing would ever fail; set one with `anople calibrate`.")
     scale = None if recognizes else color_scale(model, category)
-    paths = find_photos(photos, empty=watch)
     started, skipped = time.perf_counter(), []
 
     def note(message: str) -> None:
@@ -125,11 +127,10 @@ def predict(
                 wait |= {"known": results.done, "batch_size": batch_size}
                 predictions = _watched(model, processor, photos, category, note, how, **wait)
             else:
-                good, skipped = keep_readable([path for path in paths if str(path) not in results.done], skip_bad)
-                bar = bool(good) and not quiet
-                predictions = judge_all(
-                    model, processor, good, category=category, batch_size=batch_size, progress=bar, **how
-                )
+                good, skipped = keep_photos([path for path in paths if str(path) not in results.done], skip_bad)
+                asks: dict[str, Any] = {"category": category, "batch_size": batch_size, **how}
+                asks |= {"skip": (lambda reason: note(f"skipped: {reason}")) if skip_bad else None}
+                predictions = judge_all(model, processor, good, progress=bool(good) and not quiet, **asks)
             try:
                 for prediction in predictions:
                     row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))

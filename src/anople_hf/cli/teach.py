@@ -11,9 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, OwnRun, Quiet, Run, SkipBad, keep_readable, list_photos, load_run, quieten, tell
+from .options import (
+    Json,
+    OwnRun,
+    Quiet,
+    Run,
+    SkipBad,
+    find_run,
+    load_data,
+    load_run,
+    quieten,
+    read_photos,
+    tell,
+)
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..modeling_anople import AnoPLeModel
     from ..processing_anople import AnoPLeProcessor
     from ..teaching import Report
@@ -30,10 +44,9 @@ def _changed(run: Path) -> "Iterator[tuple[AnoPLeModel, AnoPLeProcessor]]":
     """The detector in a folder, to be changed; its memory is saved at the end. Nobody else changes it meanwhile."""
     from ..output.locking import changing
 
-    if not (run / "config.json").is_file():
-        load_run(run, own=True)  # says what is wrong
+    where = find_run(run, own=True)
     with changing(run):
-        model, processor = load_run(run, own=True)
+        model, processor = load_run(where)
         yield model, processor
         model.save_memory(run)
 
@@ -57,11 +70,12 @@ def teach(
     is named and sets no threshold; copies count once; a promised false-alarm rate stays promised.
     """
     quieten(quiet)
-    paths = list_photos(photos, skip_bad)
+    find_run(run, own=True)  # a wrong folder ends here, before any photo is read
+    good = read_photos(photos, skip_bad)
     with _changed(run) as (model, processor):
-        pixels = processor(images=paths)["pixel_values"]
+        pixels = processor(images=list(good.values()))["pixel_values"]
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word}
-        report = model.teach(pixels, category, names=[str(path) for path in paths], **how)
+        report = model.teach(pixels, category, names=list(map(str, good)), **how)
         known = list(model.memory.categories)
     tell(as_json, report.to_dict() | {"known": known}, *report.lines(), f"known: {', '.join(known)}")
 
@@ -88,28 +102,27 @@ def calibrate(
     photos a product, 1 % takes 99. Only the thresholds of the products given change.
     """
     quieten(quiet)
-    from ..teaching import calibrate as set_thresholds
-
-    given: dict[str, list[Path]] = {data: list_photos(photos, skip_bad)} if photos else _by_product(data, skip_bad)
+    find_run(run, own=True)
+    given = {data: read_photos(photos, skip_bad)} if photos else _by_product(data, skip_bad)
     with _changed(run) as (model, processor):
+        from ..teaching import calibrate as set_thresholds
+
         for product in given:
             model.memory.product(product)  # an unknown one ends here, before any work
-        pixels = {product: processor(images=paths)["pixel_values"] for product, paths in given.items()}
-        names = {product: [str(path) for path in paths] for product, paths in given.items()}
+        pixels = {product: processor(images=list(good.values()))["pixel_values"] for product, good in given.items()}
+        names = {product: list(map(str, good)) for product, good in given.items()}
         reports = set_thresholds(model, pixels, names=names, false_alarm_rate=false_alarm_rate)
     lines = [line for report in reports for line in _calibrated(report)]
     tell(as_json, {"products": [report.to_dict() for report in reports]}, *lines)
 
 
-def _by_product(data: str, skip_bad: bool) -> dict[str, list[Path]]:
-    from ..data import load_inspection_data
-
+def _by_product(data: str, skip_bad: bool) -> "dict[str, dict[Path, Image]]":
     root = Path(data)
-    split = load_inspection_data(root, skip_bad=skip_bad)["train"]
-    places: dict[str, list[Path]] = {}
+    split = load_data(root, skip_bad=skip_bad)["train"]
+    places: dict[str, list[str | Path]] = {}
     for category, path in zip(split["category"], split["path"], strict=True):
         places.setdefault(category, []).append(root / path)
-    return {category: keep_readable(paths, skip_bad)[0] for category, paths in places.items()}
+    return {category: read_photos(paths, skip_bad) for category, paths in places.items()}
 
 
 def _calibrated(report: "Report") -> list[str]:
@@ -120,7 +133,7 @@ def _calibrated(report: "Report") -> list[str]:
 def products(run: Run, as_json: Json = False) -> None:
     """List the products that a detector knows: photos, threshold, what it promises, when, and the odd photo out."""
     quieten(True)
-    model, _ = load_run(run)
+    model, _ = load_run(find_run(run))
     rows: list[dict[str, Any]] = []
     lines: list[str] = []
     for name in model.memory.categories:
@@ -158,13 +171,13 @@ def threshold(
 ) -> None:
     """Set a product's threshold by hand, or go back to the one that its photos set."""
     quieten(True)
-    from ..teaching import set_threshold
-
     try:
         number = None if value == "learned" else float(value)
     except ValueError as error:
         raise ValueError(f"threshold {value!r}: expected a number, or `learned`.") from error
     with _changed(run) as (model, _):
+        from ..teaching import set_threshold
+
         report = set_threshold(model, category, number)
     tell(as_json, report.to_dict(), report.lines()[-1])
 

@@ -12,13 +12,37 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from .options import Json, Output, Overwrite, Quiet, Seed, SkipBad, quieten, tell
+from ..output.locking import making
+from ..output.whole import check_output, whole_folder
+from ..training.configuration import (
+    AlignChannel,
+    Alignment,
+    LatentNoise,
+    Precision,
+    Recipe,
+    ShotMode,
+    TrainingConfig,
+)
+from .options import (
+    Json,
+    Output,
+    Overwrite,
+    Quiet,
+    Seed,
+    SkipBad,
+    find_run,
+    load_data,
+    quieten,
+    setting,
+    start_torch,
+    tell,
+)
 
-Source = Annotated[
-    str, typer.Option(help="Texture of the pseudo anomalies: mixed, procedural, shots, or a folder of textures.")
-]
-Kinds = Annotated[str, typer.Option(help="Kinds of pseudo anomalies: texture, cutpaste, scar; separated by commas.")]
-OnProduct = Annotated[bool, typer.Option(help="Keep pseudo anomalies off the background.")]
+USUAL = TrainingConfig()
+KINDS = ",".join(USUAL.anomaly_kinds)
+Source = Annotated[str, setting("anomaly_source")]
+Kinds = Annotated[str, setting("anomaly_kinds", also="Separated by commas.")]
+OnProduct = Annotated[bool, setting("anomalies_on_product")]
 
 
 def _read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -79,20 +103,20 @@ def train(
             is_eager=True,
         ),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
-    shot_mode: Annotated[str, typer.Option(help="seeded, or first_k: the first photos by name.")] = "seeded",
-    nested_shots: Annotated[bool, typer.Option(help="A seed's 1-shot choice is part of its 2-shot choice.")] = True,
-    seed: Seed = 0,
-    recipe: Annotated[str, typer.Option(help="fast, paper-like, or auto: by the backbone.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(min=1, help="How often each photo is seen; else the recipe's.")] = None,
-    min_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps at least.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Exactly so many steps, whatever the epochs.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Good photos a step; each becomes ten views.")] = 2,
-    accumulate: Annotated[int, typer.Option(min=1, help="Split a step's photos into this many passes.")] = 1,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of AdamW; else the recipe's.")] = None,
-    projection_rate: Annotated[float, typer.Option(help="Share of it for the prompts' projections.")] = 0.1,
-    decoder_rate: Annotated[float, typer.Option(help="Share of it for the decoder's refinement.")] = 1.0,
-    project_rate: Annotated[float, typer.Option(help="Share of it for the decoder's projection.")] = 0.0,
+    shots: Annotated[int, setting("shots", min=1)] = USUAL.shots,
+    shot_mode: Annotated[ShotMode, setting("shot_mode")] = USUAL.shot_mode,
+    nested_shots: Annotated[bool, setting("nested_shots")] = USUAL.nested_shots,
+    seed: Annotated[int, setting("seed")] = USUAL.seed,
+    recipe: Annotated[Recipe, setting("recipe")] = USUAL.recipe,
+    epochs: Annotated[int | None, setting("epochs", min=1)] = USUAL.epochs,
+    min_steps: Annotated[int | None, setting("min_steps", min=1)] = USUAL.min_steps,
+    max_steps: Annotated[int | None, setting("max_steps", min=1)] = USUAL.max_steps,
+    batch_size: Annotated[int, setting("batch_size", min=1)] = USUAL.batch_size,
+    accumulate: Annotated[int, setting("accumulate", min=1)] = USUAL.accumulate,
+    learning_rate: Annotated[float | None, setting("learning_rate")] = USUAL.learning_rate,
+    projection_rate: Annotated[float, setting("projection_rate")] = USUAL.projection_rate,
+    decoder_rate: Annotated[float, setting("decoder_rate")] = USUAL.decoder_rate,
+    project_rate: Annotated[float, setting("project_rate")] = USUAL.project_rate,
     backbone: Annotated[
         str, typer.Option(help="CLIP: tiny, small, base or paper; folder or Hub id, also of open_clip.")
     ] = "tiny",
@@ -102,39 +126,31 @@ def train(
         list[str] | None,
         typer.Option("--set", help="AnoPLeConfig field as KEY=VALUE, such as coupling=t2v. Repeatable."),
     ] = None,
-    alignment: Annotated[str, typer.Option(help="Alignment loss: weighted, mean or none (Table 4b).")] = "weighted",
-    align_channel: Annotated[
-        str, typer.Option(help="Probability that weighs a normal view: abnormal or label.")
-    ] = "abnormal",
-    multi_scale: Annotated[bool, typer.Option(help="Also train on crops (Table 4c).")] = True,
-    anomaly_source: Source = "mixed",
-    anomaly_kinds: Kinds = "texture",
-    anomalies_on_product: OnProduct = False,
-    normal_views: Annotated[str, typer.Option(help="Out of shift, exposure, turn; separated by commas.")] = (
-        "shift,exposure"
-    ),
-    latent_noise: Annotated[str, typer.Option(help="patches, middle, image or none.")] = "patches",
-    latent_sigma: Annotated[float | None, typer.Option(help="Deviation of the latent anomalies' noise.")] = None,
-    latent_mean: Annotated[float, typer.Option(help="Its mean.")] = 0.0,
-    mixed_precision: Annotated[str, typer.Option(help="fp16 or bf16; no leaves it to accelerate.")] = "no",
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
-    compile: Annotated[
-        str, typer.Option(help="Run the towers through torch.compile with this backend, such as inductor.")
-    ] = "",
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Give the same bits every time; slower.")
-    ] = False,
-    num_workers: Annotated[int, typer.Option(help="Processes that prepare samples.")] = 0,
+    alignment: Annotated[Alignment, setting("alignment")] = USUAL.alignment,
+    align_channel: Annotated[AlignChannel, setting("align_channel")] = USUAL.align_channel,
+    multi_scale: Annotated[bool, setting("multi_scale")] = USUAL.multi_scale,
+    anomaly_source: Source = USUAL.anomaly_source,
+    anomaly_kinds: Kinds = KINDS,
+    anomalies_on_product: OnProduct = USUAL.anomalies_on_product,
+    normal_views: Annotated[str, setting("normal_views", also="Separated by commas.")] = ",".join(USUAL.normal_views),
+    latent_noise: Annotated[LatentNoise, setting("latent_noise")] = USUAL.latent_noise,
+    latent_sigma: Annotated[float | None, setting("latent_sigma")] = USUAL.latent_sigma,
+    latent_mean: Annotated[float, setting("latent_mean")] = USUAL.latent_mean,
+    mixed_precision: Annotated[Precision, setting("mixed_precision")] = USUAL.mixed_precision,
+    gradient_checkpointing: Annotated[bool, setting("gradient_checkpointing")] = USUAL.gradient_checkpointing,
+    compile: Annotated[str, setting("compile")] = USUAL.compile,
+    deterministic: Annotated[bool, setting("deterministic", "--deterministic")] = USUAL.deterministic,
+    num_workers: Annotated[int, setting("num_workers")] = USUAL.num_workers,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 50,
-    keep_checkpoints: Annotated[int, typer.Option(min=1, help="Number of saved states to keep.")] = 2,
-    report_to: Annotated[str, typer.Option(help="Trackers: tensorboard, trackio, wandb; separated by commas.")] = "",
+    checkpoint_every: Annotated[int, setting("checkpoint_every", min=1)] = USUAL.checkpoint_every,
+    keep_checkpoints: Annotated[int, setting("keep_checkpoints", min=1)] = USUAL.keep_checkpoints,
+    report_to: Annotated[str, setting("report_to", also="Separated by commas.")] = ",".join(USUAL.report_to),
     products: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
     shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
     class_names: Annotated[
         Path | None, typer.Option(help="JSON file with the prompts' word for each category.")
     ] = None,
-    false_alarm_rate: Annotated[float, typer.Option(help="Share of good parts that may be called defective.")] = 0.05,
+    false_alarm_rate: Annotated[float, setting("false_alarm_rate")] = USUAL.false_alarm_rate,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -146,30 +162,30 @@ def train(
     If training is stopped, by Ctrl-C or otherwise, run the same command with --resume to continue.
     """
     quieten(quiet)
-    from accelerate import PartialState
-
-    from ..data import load_inspection_data
-    from ..data.few_shot import read_index_files, read_shots
-    from ..output.locking import making
-    from ..output.whole import check_output, whole_folder
-    from ..training.configuration import TrainingConfig
-    from ..training.run import on_cpu
-    from ..training.run import train as learn
-    from ..training.states import drop_states
-
     check_output(output, overwrite=overwrite)
     given: dict[str, Any] = {
         field.name: context.params[field.name] for field in fields(TrainingConfig) if field.name in context.params
     }
-    texts = {"anomaly_kinds": anomaly_kinds, "report_to": report_to, "normal_views": normal_views}
-    lists = {name: _split(text) for name, text in texts.items()}
-    plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings or [])})
+    lists = {name: _split(text) for name, text in given.items() if isinstance(getattr(USUAL, name), list)}
+    plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings) if settings else {}})
     work = output.with_name(f"{output.name}.training")
-    splits = load_inspection_data(data, categories=_split(products) or None, skip_bad=skip_bad)
+    if init_from:
+        find_run(init_from)
+    splits = load_data(data, categories=_split(products) or None, skip_bad=skip_bad)
     listed = None
     if shots_file:
+        from ..data.few_shot import read_index_files, read_shots
+
         by_index = shots_file.is_dir()
         listed = read_index_files(shots_file, splits["train"], shots) if by_index else read_shots(shots_file)
+    words = json.loads(class_names.read_text(encoding="utf-8")) if class_names else None
+    start_torch()
+    from accelerate import PartialState
+
+    from ..training.run import on_cpu
+    from ..training.run import train as learn
+    from ..training.states import drop_states
+
     processes = PartialState(cpu=on_cpu())
     main = processes.is_main_process
     with ExitStack() as stack:
@@ -185,7 +201,7 @@ def train(
             backbone=None if init_from else backbone,
             backbone_revision=backbone_revision,
             init_from=init_from,
-            class_names=json.loads(class_names.read_text()) if class_names else None,
+            class_names=words,
             listed_shots=listed,
             skip_bad=skip_bad,
             work_folder=work,
@@ -216,34 +232,32 @@ def preview_anomalies(
     data: Annotated[Path, typer.Argument(help="Good photos, in the same layout as for train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
     count: Annotated[int, typer.Option(min=1, help="Number of pairs to show.")] = 8,
-    shots: Annotated[int, typer.Option(min=1, help="Good photos per category.")] = 4,
+    shots: Annotated[int, setting("shots", min=1)] = USUAL.shots,
     seed: Seed = 0,
-    anomaly_source: Source = "mixed",
-    anomaly_kinds: Kinds = "texture",
-    anomalies_on_product: OnProduct = False,
+    anomaly_source: Source = USUAL.anomaly_source,
+    anomaly_kinds: Kinds = KINDS,
+    anomalies_on_product: OnProduct = USUAL.anomalies_on_product,
     backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "tiny",
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Draw what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
     quieten(True)
-    from ..data import load_inspection_data
     from ..data.few_shot import choose_shots
+
+    train_split = load_data(data, skip_bad=skip_bad)["train"]
+    chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
+    start_torch()
     from ..modeling_anople import AnoPLeModel
     from ..pictures.sheets import write_pairs
     from ..processing_anople import AnoPLeProcessor
-    from ..training.configuration import TrainingConfig
     from ..training.pairs import AnomalyPairs
     from ..training.synthesis import AnomalySynthesizer
 
-    train_split = load_inspection_data(data, skip_bad=skip_bad)["train"]
-    chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
     photos = train_split.select([index for indices in chosen.values() for index in indices])
     processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
     synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)
-    pairs = AnomalyPairs(
-        photos, processor, synthesizer, length=count, changes=TrainingConfig().normal_views, seed=seed
-    )
+    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, changes=USUAL.normal_views, seed=seed)
     written = write_pairs(pairs, output)
     tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},
          f"saved: {written}")  # fmt: skip

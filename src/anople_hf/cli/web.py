@@ -1,10 +1,11 @@
 """The verb `anople app`: the web app on this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import quieten
+from .options import find_run, quieten, start_torch
 
 ONLY_HERE = ("127.0.0.1", "localhost", "::1")
 
@@ -28,6 +29,9 @@ def app(
     If others can (--host, --share), only the given detectors can be loaded.
     """
     quieten(True)
+    for run in runs or []:
+        find_run(Path(run))
+    start_torch()
     from ..app import build, launch
 
     built = build(runs or [], anything=host in ONLY_HERE and not share)

@@ -3,7 +3,7 @@
 The scores are those of sec. 3.4; the decision is ours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers.utils.logging import tqdm
 
-from ..images import read_image
+from ..images import UnreadableImageError, read_photo
 from ..modeling_anople import AnoPLeModel
 from ..output.progress import seconds_between
 from ..processing_anople import AnoPLeProcessor
@@ -48,7 +48,7 @@ def judge(
     Args:
         model: A trained model with memory.
         processor: Its processor.
-        photos: At least one photo: its path, and what `read_image` returned.
+        photos: At least one photo: its path, and what `read_photo` returned.
         category: Route to a known product.
         how: `unknown` and `gray_zone`, as for `AnoPLeProcessor.post_process`.
 
@@ -74,6 +74,7 @@ def predict(
     *,
     category: str | None = None,
     batch_size: int = 16,
+    skip: Callable[[str], None] | None = None,
     progress: bool = True,
     **how: Any,
 ) -> Iterator[Prediction]:
@@ -82,18 +83,31 @@ def predict(
     Args:
         model: A trained model with memory.
         processor: Its processor.
-        paths: Readable photos, see `anople_hf.images.check_images`.
+        paths: Photos; each is read once, when its batch comes.
         category: Route to a known product.
         batch_size: Photos per pass.
+        skip: Called with the reason for each photo that cannot be read; the photo is left out. None raises.
         progress: Show a bar, with the time that is left.
         how: As for `judge`.
 
     Raises:
+        UnreadableImageError: Names the photo.
         KeyError: Unknown category; lists the known ones.
     """
     often = seconds_between()
     with tqdm(total=len(paths), desc="judging", unit="photo", disable=not progress, mininterval=often) as bar:
         for start in range(0, len(paths), batch_size):
-            chunk = [(path, read_image(path)) for path in paths[start : start + batch_size]]
-            yield from judge(model, processor, chunk, category, **how)
+            chunk = paths[start : start + batch_size]
+            if photos := list(_read(chunk, skip)):
+                yield from judge(model, processor, photos, category, **how)
             bar.update(len(chunk))
+
+
+def _read(paths: Sequence[Path], skip: Callable[[str], None] | None) -> Iterator[tuple[Path, Image.Image]]:
+    for path in paths:
+        try:
+            yield path, read_photo(path)
+        except UnreadableImageError as error:
+            if skip is None:
+                raise UnreadableImageError(f"{error}; replace the file, or leave it out with --skip-bad.") from error
+            skip(str(error))

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,8 +18,10 @@ from PIL import Image
 from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..output.whole import MARK, check_output, take_place, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
-from .predict import Prediction
 from .tables import Format, Row, json_line, read_lines, write_table
+
+if TYPE_CHECKING:
+    from .predict import Prediction
 
 ROWS, JOB = ".rows.jsonl", ".job.json"
 
@@ -56,7 +58,7 @@ class Results:
         labels = [row["label"] for row in self.rows]
         return {name: labels.count(label) for name, label in _COUNTED.items()}
 
-    def add(self, prediction: Prediction, scale: tuple[float, float]) -> Row:
+    def add(self, prediction: "Prediction", scale: tuple[float, float]) -> Row:
         """Write a photo's heat map (an overlay) and mask, then its row.
 
         Args:

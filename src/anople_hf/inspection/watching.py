@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..images import IMAGE_SUFFIXES, UnreadableImageError, read_image, why_unusable
+from ..images import IMAGE_SUFFIXES, UnreadableImageError, read_photo
 
 ATTEMPTS = 3
 """Looks at a file that seems whole but cannot be read, before it is left out."""
@@ -68,9 +68,7 @@ def watch(
             if failures.get(path, 0) >= ATTEMPTS:
                 continue
             try:
-                if reason := why_unusable(path):
-                    raise UnreadableImageError(reason)
-                photo = read_image(path)
+                photo = read_photo(path)
             except UnreadableImageError as error:
                 failures[path] = failures.get(path, 0) + 1
                 changed = clock()

@@ -5,6 +5,7 @@ minimum and maximum would put a hot spot on every good part. `write_legend` draw
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ..modeling_anople import AnoPLeModel
 from .palette import COLOR_MAP, DETECTED, EDGE, FAINT, Color, css, paint, save
+
+if TYPE_CHECKING:
+    from ..modeling_anople import AnoPLeModel
 
 Pixels = NDArray[np.uint8]
 
@@ -139,7 +142,7 @@ def write_legend(path: str | Path, scale: tuple[float, float] | None, threshold:
     return save(figure, path, dpi=160)
 
 
-def color_scale(model: AnoPLeModel, category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
+def color_scale(model: "AnoPLeModel", category: str | None = None, *, recognized: bool = False) -> tuple[float, float]:
     """Map values at the two ends of the colors; the pixel threshold lies in their middle."""
     found = model.memory.thresholds_of(category, recognized=recognized)
     return 0.0, 2 * (found.pixel_threshold if found else 0.25)

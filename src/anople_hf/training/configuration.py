@@ -5,13 +5,16 @@ Where in the paper: sec. 3.3 and 4.1; the optimizer and its schedule are not pub
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..backbones import EMBEDDED, full_name
-from .pairs import CHANGES
-
+ShotMode = Literal["seeded", "first_k"]
+Alignment = Literal["weighted", "mean", "none"]
+AlignChannel = Literal["abnormal", "label"]
+LatentNoise = Literal["patches", "middle", "image", "none"]
+Precision = Literal["no", "fp16", "bf16"]
+Recipe = Literal["auto", "fast", "paper-like"]
+NORMAL_VIEWS = ("shift", "exposure", "turn")
 TRACKERS = ("tensorboard", "trackio", "wandb")
-LATENT_NOISE = ("patches", "middle", "image", "none")
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"epochs": 10, "min_steps": 200, "learning_rate": 5e-3},
     "paper-like": {"epochs": 100, "min_steps": 300, "learning_rate": 1e-3},
@@ -28,8 +31,8 @@ class TrainingConfig:
         shot_mode: `seeded`, or `first_k`: the first photos by name.
         nested_shots: Whether the 1-shot choice of a seed is part of its 2-shot choice.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
-        recipe: Values of the three next fields where they are not given: `fast`, for the embedded backbone; or
-            `paper-like`, for real CLIPs, after its relatives; `auto` goes by the backbone. Ours.
+        recipe: Sets `epochs`, `min_steps` and `learning_rate` where they are not given: `fast`, for the embedded
+            backbone; `paper-like`, for real CLIPs, after related methods; `auto` goes by the backbone. Ours.
         epochs: How often each photo is seen; None: the recipe's, 10 or 100.
         min_steps: Optimizer steps at least, so that a single photo is learned from, too; None: 200 or 300.
         learning_rate: AdamW's peak for prompts and prefix; None: 5e-3 or 1e-3.
@@ -74,10 +77,10 @@ class TrainingConfig:
     """
 
     shots: int = 4
-    shot_mode: Literal["seeded", "first_k"] = "seeded"
+    shot_mode: ShotMode = "seeded"
     nested_shots: bool = True
     seed: int = 0
-    recipe: Literal["auto", "fast", "paper-like"] = "auto"
+    recipe: Recipe = "auto"
     epochs: int | None = None
     min_steps: int | None = None
     learning_rate: float | None = None
@@ -93,13 +96,13 @@ class TrainingConfig:
     anomaly_kinds: list[str] = field(default_factory=lambda: ["texture"])
     anomalies_on_product: bool = False
     normal_views: list[str] = field(default_factory=lambda: ["shift", "exposure"])
-    latent_noise: Literal["patches", "middle", "image", "none"] = "patches"
+    latent_noise: LatentNoise = "patches"
     latent_sigma: float | None = None
     latent_mean: float = 0.0
     multi_scale: bool = True
-    alignment: Literal["weighted", "mean", "none"] = "weighted"
-    align_channel: Literal["abnormal", "label"] = "abnormal"
-    mixed_precision: str = "no"
+    alignment: Alignment = "weighted"
+    align_channel: AlignChannel = "abnormal"
+    mixed_precision: Precision = "no"
     gradient_checkpointing: bool = False
     compile: str = ""
     deterministic: bool = False
@@ -123,17 +126,11 @@ class TrainingConfig:
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}; a step's photos are "
                 "split into equal parts."
             )
-        for name, allowed in (
-            ("recipe", ("auto", *RECIPES)),
-            ("latent_noise", LATENT_NOISE),
-            ("alignment", ("weighted", "mean", "none")),
-            ("align_channel", ("abnormal", "label")),
-            ("mixed_precision", ("no", "fp16", "bf16")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
-        if unknown := sorted(set(self.normal_views) - set(CHANGES)):
-            raise ValueError(f"normal_views={unknown}: expected some of {', '.join(CHANGES)}.")
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(get_args(kind))}.")
+        if unknown := sorted(set(self.normal_views) - set(NORMAL_VIEWS)):
+            raise ValueError(f"normal_views={unknown}: expected some of {', '.join(NORMAL_VIEWS)}.")
         if min(self.projection_rate, self.decoder_rate, self.project_rate) < 0:
             raise ValueError("projection_rate, decoder_rate and project_rate are shares of learning_rate, 0 or more.")
         if unknown := sorted(set(self.report_to) - set(TRACKERS)):
@@ -155,6 +152,8 @@ class TrainingConfig:
             >>> plan.recipe, plan.epochs, plan.max_steps
             ('paper-like', 100, 3000)
         """
+        from ..backbones import EMBEDDED, full_name  # brings torch, which the command line does not wait for
+
         name = self.recipe
         if name == "auto":
             name = "fast" if full_name(backbone or "") == EMBEDDED else "paper-like"

@@ -18,8 +18,6 @@ from ..processing_anople import AnoPLeProcessor
 from .shapes import Pixels
 from .synthesis import AnomalySynthesizer, local_views
 
-CHANGES = ("shift", "exposure", "turn")
-"""How a good photo may be varied."""
 SHIFT = 60
 """It is moved by up to this part of its side: 8 pixels of 480."""
 EXPOSURE = 0.1
