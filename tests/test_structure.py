@@ -22,7 +22,7 @@ FLAT = sorted(path for path in SOURCE.glob("*.py") if path.name != "__init__.py"
 ALONE = ("decoder", "matching", "scoring", "training/losses", "training/shapes", "evaluation/ranking")
 # A folder may import from those before it, and from the flat files.
 FOLDERS = ("output", "data", "training", "evaluation", "pictures", "inspection", "baselines", "export", "benchmark",
-           "app", "cli")  # fmt: skip
+           "app", "service", "cli")  # fmt: skip
 APART = ("evaluate_modules",)  # each of its folders is uploaded to the Hub by itself
 MODEL_DEPENDENCIES = {"torch", "numpy", "PIL", "scipy", "transformers", "huggingface_hub", "safetensors"}
 ASKED_FOR = {"peft"}  # imported inside a function, in a try that says what to install

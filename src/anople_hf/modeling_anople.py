@@ -283,6 +283,12 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             self.memory.add(category, tokens, names=[name], digests=[digest])
             self.memory.views[digest] = View.of(image)
 
+    def with_memory(self, bank: MemoryBank) -> "AnoPLeModel":
+        """The model with another memory; weights are shared. What teaches it leaves this one as it is."""
+        view = object.__new__(type(self))
+        view.__dict__ = {**self.__dict__, "_modules": {**self._modules, "memory": bank}}
+        return view
+
     @property
     def decision_branch(self) -> Branch:
         """The branch that decides: both; without class names, that is untrained, the memory alone."""

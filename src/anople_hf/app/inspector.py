@@ -135,7 +135,7 @@ class Inspector:
         pixels = self.processor(images=photos)["pixel_values"]
         names = [f"photo {number}" if isinstance(file, Image.Image) else Path(file).name
                  for number, file in enumerate(files, start=1)]  # fmt: skip
-        model = self._with(products.bank.without([]).to(self.model.device))
+        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
         report = model.teach(pixels, name, names=names)
         return replace(products, bank=model.memory.cpu()), report
 
@@ -146,7 +146,7 @@ class Inspector:
         Raises:
             KeyError: Unknown product or photo.
         """
-        model = self._with(products.bank.without([]).to(self.model.device))
+        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
         model.remove(name, digest)
         return replace(products, bank=model.memory.cpu())
 
@@ -200,13 +200,6 @@ class Inspector:
         """A bank where the model computes; on the CPU it is the visitor's own, with what it has prepared."""
         device = self.model.device
         return bank if device.type == "cpu" else bank.without([]).to(device)
-
-    def _with(self, bank: MemoryBank) -> AnoPLeModel:
-        """The model with a visitor's bank in the place of its own; weights are shared, nothing of it is changed."""
-        view = object.__new__(type(self.model))
-        view.__dict__ = dict(self.model.__dict__)
-        view.__dict__["_modules"] = {**self.model._modules, "memory": bank}
-        return view
 
     def _evidence(
         self,

@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .export import convert, export
 from .hub import card, push
 from .predict import predict
+from .serve import serve
 from .teach import calibrate, products, remove, rename, teach, threshold
 from .train import preview_anomalies, train
 from .web import app as web
@@ -37,6 +38,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("evaluate", evaluate, "evaluate runs/line1 data/ --json table.json --plots plots/"),
     ("export", export, "export runs/line1 --output line1_onnx --product gear"),
     ("app", web, "app runs/line1"),
+    ("serve", serve, "serve runs/line1 --port 8000"),
     ("push", push, "push runs/line1 you/line1 --private"),
     ("card", card, "card runs/line1 you/line1 --evaluation table.json"),
     ("compare", compare, "compare photos/ --output runs/compare --shots 4 --parts"),

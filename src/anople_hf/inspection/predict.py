@@ -40,7 +40,7 @@ def judge(
     model: AnoPLeModel,
     processor: AnoPLeProcessor,
     photos: Sequence[tuple[Path, Image.Image]],
-    category: str | None = None,
+    category: str | Sequence[str] | None = None,
     **how: Any,
 ) -> list[Prediction]:
     """Judge one batch of photos in one pass.
@@ -49,7 +49,7 @@ def judge(
         model: A trained model with memory.
         processor: Its processor.
         photos: At least one photo: its path, and what `read_photo` returned.
-        category: Route to a known product.
+        category: Route to a known product, or one for each photo.
         how: `unknown` and `gray_zone`, as for `AnoPLeProcessor.post_process`.
 
     Raises:
@@ -60,7 +60,8 @@ def judge(
     sizes = [image.size[::-1] for image in images]
     outputs = model(pixels, category=category)
     results = processor.post_process(outputs, target_sizes=sizes, **how)
-    names = [category] * len(photos) if outputs.products is None else model.memory.names(outputs.products)
+    told = [category] * len(photos) if category is None or isinstance(category, str) else category
+    names = told if outputs.products is None else model.memory.names(outputs.products)
     return [
         Prediction(path, image, name, result)
         for (path, image), name, result in zip(photos, names, results, strict=True)

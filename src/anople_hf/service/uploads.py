@@ -1,0 +1,102 @@
+"""What the service accepts: how many bytes, photos and pixels, and uploads as photos."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException, UploadFile
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..images import IMAGE_SUFFIXES, read_image, why_unusable
+
+PATIENCE = 8
+"""So many times the allowed bytes are read and dropped: a client that is still sending can then read the refusal."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may bring.
+
+    Attributes:
+        megabytes: Of a whole request.
+        photos: In it.
+        megapixels: Of each photo.
+    """
+
+    megabytes: int = 100
+    photos: int = 32
+    megapixels: int = 50
+
+
+class LimitBody:
+    """ASGI middleware that refuses a request body of more than so many bytes, told or found out.
+
+    Args:
+        app: The application behind it.
+        megabytes: Most in a body.
+    """
+
+    def __init__(self, app: ASGIApp, megabytes: int) -> None:
+        self.app, self.most = app, megabytes * 2**20
+        self.sentence = f"the request has more than {megabytes} MB; send fewer or smaller photos."
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; its body is counted as it is read."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            while taken > self.most and message.get("more_body") and taken < PATIENCE * self.most:
+                message = await receive()
+                taken += len(message.get("body", b""))
+            if taken > self.most:
+                raise HTTPException(413, self.sentence)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+async def read_uploads(uploads: Sequence[UploadFile], limits: Limits) -> tuple[list[Image.Image], list[str]]:
+    """Uploads as photos, with the names of their files.
+
+    Raises:
+        HTTPException: No photo, too many (413), too large (413), or one that is none (422); names it.
+    """
+    if len(uploads) > limits.photos:
+        raise HTTPException(413, f"{len(uploads)} photos in a request; at most {limits.photos} are taken.")
+    names = [name_of(upload, number) for number, upload in enumerate(uploads, start=1)]
+    contents = [await upload.read() for upload in uploads]
+    photos = [await run_in_threadpool(_decode, *item, limits) for item in zip(contents, names, strict=True)]
+    return photos, names
+
+
+def name_of(upload: UploadFile, number: int) -> str:
+    """The file's own name, without folders of the client's machine."""
+    return (upload.filename or "").replace("\\", "/").rsplit("/", 1)[-1] or f"photo {number}"
+
+
+def _decode(content: bytes, name: str, limits: Limits) -> Image.Image:
+    source: dict[str, Any] = {"bytes": content, "path": name}
+    try:
+        with Image.open(io.BytesIO(content)) as opened:  # its first bytes only
+            pixels = opened.width * opened.height
+    except Exception:  # the reading below says in words what is wrong
+        pixels = 0
+    if pixels > limits.megapixels * 10**6:
+        raise HTTPException(413, f"{name} has more than {limits.megapixels} million pixels; make it smaller.")
+    if reason := why_unusable(source):
+        short = re.sub(r" \(\w+: .*\)$", "", reason, flags=re.DOTALL)  # without what the decoder said
+        raise HTTPException(422, f"{short}; send a whole {', '.join(IMAGE_SUFFIXES)} file.")
+    return read_image(source)
+
+
+__all__ = ["LimitBody", "Limits", "read_uploads"]
