@@ -61,7 +61,7 @@ def shell(warm, tmp_path):
         text = shortened(text) if language == "bash" else text
         start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else ["python", "-c"]
         process = subprocess.Popen(
-            [*start, text.replace("7860", port)], cwd=here, env=warm, text=True, start_new_session=True,
+            [*start, re.sub(r"\b(7860|8000)\b", port, text)], cwd=here, env=warm, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process.pid)
