@@ -69,7 +69,7 @@ def test_teaching_leaves_the_products_before_as_they_were(inspector, products):
 
 
 def test_the_app_and_a_program_learn_the_same_threshold(inspector, products):
-    model = inspector._with(MemoryBank(inspector.model.memory_layers))
+    model = inspector.model.with_memory(MemoryBank(inspector.model.memory_layers))
     photos = [good("woven_cloth", index) for index in range(4)]
     report = model.teach(inspector.processor(images=photos)["pixel_values"], "woven_cloth")
     assert report.after == products.thresholds("woven_cloth")

@@ -107,7 +107,7 @@ def test_mistakes_end_before_anything_is_loaded(run, warm, tmp_path):
         assert "choose another --port" in said(run, "--port", other.getsockname()[1])
     assert "nowhere" in said(tmp_path / "nowhere", "--port", 0)
     assert "--token is empty" in said(run, "--token", " ")
-    hide = "import sys; sys.modules['fastapi'] = None; sys.argv[1:] = ['serve', 'x']; "
-    command = ["python", "-c", hide + "from anople_hf.cli import main; main()"]
+    hide = "import sys; sys.modules['fastapi'] = None; sys.argv[1:] = ['serve', sys.argv[1]]; "
+    command = ["python", "-c", hide + "from anople_hf.cli import main; main()", run]
     done = subprocess.run(command, env=warm, capture_output=True, text=True)
     assert done.returncode == 2 and 'pip install "anople-hf[serve]"' in done.stderr

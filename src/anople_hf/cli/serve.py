@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Batch, Quiet, Run, load_run, quieten
+from .options import Batch, Quiet, Run, find_run, load_run, quieten
 from .web import ONLY_HERE
 
 
@@ -37,6 +37,7 @@ def serve(
     answered before it ends, with exit code 0.
     """
     quieten(quiet)
+    where = find_run(run)
     try:
         import torch
 
@@ -49,16 +50,16 @@ def serve(
     if token is not None and not token.strip():
         raise typer.BadParameter("--token is empty; give one, or leave it out and unset ANOPLE_TOKEN.")
     with listen(host, port) as listening:
-        model, processor = load_run(run)
+        model, processor = load_run(where)
         model.to(torch.device(device) if device else best_device())  # type: ignore[arg-type]
         how: dict[str, Any] = {"unknown": unknown, "gray_zone": gray_zone}
         detector = ServedDetector(model, processor, run, **how)
         limits = Limits(max_megabytes, max_photos, max_megapixels)
         application = build(detector, token=token, limits=limits, batch_size=batch_size, waiting=max_waiting)
-        where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         if not quiet:
             known = ", ".join(detector.products) or "no product yet"
-            typer.echo(f"serving {detector.name} ({known}) on {where}; {where}/docs describes it", err=True)
+            typer.echo(f"serving {detector.name} ({known}) on {url}; {url}/docs describes it", err=True)
         if token is None and host not in ONLY_HERE:
             typer.echo(
                 "anyone who reaches this address can score and teach; --token or ANOPLE_TOKEN ends that", err=True

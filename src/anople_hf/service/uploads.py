@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..images import IMAGE_SUFFIXES, read_image, why_unusable
+from ..images import IMAGE_SUFFIXES, UnreadableImageError, read_photo
 
 PATIENCE = 8
 """So many times the allowed bytes are read and dropped: a client that is still sending can then read the refusal."""
@@ -93,10 +93,11 @@ def _decode(content: bytes, name: str, limits: Limits) -> Image.Image:
         pixels = 0
     if pixels > limits.megapixels * 10**6:
         raise HTTPException(413, f"{name} has more than {limits.megapixels} million pixels; make it smaller.")
-    if reason := why_unusable(source):
-        short = re.sub(r" \(\w+: .*\)$", "", reason, flags=re.DOTALL)  # without what the decoder said
-        raise HTTPException(422, f"{short}; send a whole {', '.join(IMAGE_SUFFIXES)} file.")
-    return read_image(source)
+    try:
+        return read_photo(source)
+    except UnreadableImageError as error:
+        short = re.sub(r" \(\w+: .*\)$", "", str(error), flags=re.DOTALL)  # without what the decoder said
+        raise HTTPException(422, f"{short}; send a whole {', '.join(IMAGE_SUFFIXES)} file.") from error
 
 
 __all__ = ["LimitBody", "Limits", "read_uploads"]
