@@ -2,7 +2,7 @@
 
 - One commit, whatever the client's version: readers see either the old detector or the new one.
 - An existing model card is kept unless a new one is given.
-- The code shipped is the package's flat files, in the layout that `trust_remote_code` needs.
+- The code shipped is the package's flat files, in the layout that `trust_remote_code` and inference endpoints need.
 """
 
 import json
@@ -14,7 +14,8 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 
-TASK = "image-anomaly-detection"
+from .handler import TASK
+
 AUTO_CLASSES = {
     "config.json": {
         "AutoConfig": "configuration_anople.AnoPLeConfig",
@@ -26,10 +27,14 @@ PIPELINE = {TASK: {"impl": "pipeline.AnomalyDetectionPipeline", "pt": ["AutoMode
 CODE_ROOTS = ("modeling_anople", "processing_anople", "pipeline")
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 CARD = "README.md"
+REQUIREMENTS = ("transformers>=5.23,<6", "scipy>=1.11", "pillow>=10")
+"""What an inference endpoint installs for the code; torch, NumPy and safetensors are there."""
 
 
 def ship_code(folder: Path) -> list[str]:
     """Copy the model files into a checkpoint and name them in its configs, for `trust_remote_code`.
+
+    An inference endpoint finds its `handler.py` among them, and beside them the `requirements.txt` that it installs.
 
     `register_for_auto_class` is not used: it would make every later `save_pretrained` of the process do the same.
 
@@ -46,6 +51,7 @@ def ship_code(folder: Path) -> list[str]:
     files = {*roots, *(Path(file) for root in roots for file in get_relative_import_files(root))}
     for file in files:
         shutil.copyfile(file, folder / file.name)
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in REQUIREMENTS), encoding="utf-8")
     for name, classes in AUTO_CLASSES.items():
         if (folder / name).is_file():
             settings = json.loads((folder / name).read_text(encoding="utf-8")) | {"auto_map": classes}
