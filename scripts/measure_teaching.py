@@ -1,0 +1,167 @@
+"""What a photo that should not be among the good ones costs, and whether a promised rate holds.
+
+Four good photos are taught as they are; then with a wrong part, an odd one, or copies among them. Each choice is
+judged twice: with everything counted (a plain leave-one-out over all that was remembered), and as `teach` does.
+
+    python scripts/measure_teaching.py DATA [DATA ...] --draws 5 --promises 20
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from seeds import start
+
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf.calibration import judge_all
+from anople_hf.data import load_inspection_data
+from anople_hf.images import image_digest
+from anople_hf.thresholds import Thresholds
+
+RATE = 0.05
+
+
+class Part:
+    """One product's photos: `good` to teach with, `new` good ones and `defective` ones to judge."""
+
+    def __init__(self, processor: AnoPLeProcessor, splits: dict, rows: Sequence[int], name: str, most: int) -> None:
+        self.name = name
+        self.processor = processor
+        self.photos = [splits["train"][i]["image"].convert("RGB") for i in rows]
+        test = splits["test"]
+        labels = list(zip(test["category"], test["label"], strict=True))
+        found = {bad: [i for i, (c, label) in enumerate(labels) if c == name and bool(label) == bad]
+                 for bad in (False, True)}  # fmt: skip
+        pick = {bad: [ids[i] for i in np.random.default_rng(0).permutation(len(ids))[:most]]
+                for bad, ids in found.items()}  # fmt: skip
+        self.new, self.defective = (self.read([test[i]["image"] for i in pick[bad]]) for bad in (False, True))
+
+    def read(self, photos: list[Image.Image]) -> torch.Tensor:
+        """(n, 3, H, W) views."""
+        return self.processor(images=photos)["pixel_values"]
+
+
+def odd(photo: Image.Image) -> Image.Image:
+    """The same part in another color: red, green and blue change places, and it is a third darker."""
+    red, green, blue = photo.split()
+    return Image.merge("RGB", (blue, red, green)).point(lambda value: int(value * 0.67))
+
+
+def copy(photo: Image.Image) -> Image.Image:
+    """The same photo, scaled to nine tenths and back, as a mail program does."""
+    small = photo.resize((photo.width * 9 // 10, photo.height * 9 // 10))
+    return small.resize(photo.size)
+
+
+@torch.inference_mode()
+def scores(model: AnoPLeModel, images: torch.Tensor, name: str) -> torch.Tensor:
+    """(n,) with the product told."""
+    branch = model.decision_branch
+    return torch.cat([model(part, category=name, branch=branch).scores for part in images.split(8)])
+
+
+def count_everything(model: AnoPLeModel, images: torch.Tensor, name: str) -> float:
+    """Remember every photo; the threshold of a leave-one-out in which every score counts."""
+    for image in images:
+        model.memorize(image[None], name)
+    judge_all(model, name, {image_digest(image): image for image in images})
+    judged = model.memory.product(name).judged.values()
+    every = [s for found in judged for s in found.scores]
+    return Thresholds.from_normals(every, every, RATE, num_photos=len(judged), exchangeable=False).threshold
+
+
+def spoiled(part: Part, others: list[Part], draw: int) -> dict[str, list[Image.Image]]:
+    """By what is among them, the good photos of a draw."""
+    order = np.random.default_rng(draw).permutation(len(part.photos))
+    good = [part.photos[i] for i in order[:4]]
+    wrong = others[draw % len(others)].photos[0]
+    return {
+        "clean": good,
+        "a wrong part": [*good, wrong],
+        "an odd one": [*good, odd(part.photos[order[4]])],
+        "copies": [*good, copy(good[0]), copy(good[1])],
+    }
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--draws", type=int, default=5, help="choices of four good photos")
+    parser.add_argument("--promises", type=int, default=20, help="choices of 4 photos to teach and 19 to calibrate on")
+    parser.add_argument("--most", type=int, default=30, help="good and defective test photos a product")
+    parser.add_argument("--backbone", default="embedded:tiny-clip")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    start(args.threads)
+    for root in args.data:
+        splits = load_inspection_data(root)
+        model = AnoPLeModel.from_backbone(args.backbone)
+        processor = AnoPLeProcessor.from_backbone(args.backbone, model.config)
+        rows: dict[str, list[int]] = {}
+        for i, name in enumerate(splits["train"]["category"]):
+            rows.setdefault(name, []).append(i)
+        parts = [Part(processor, splits, own, name, args.most) for name, own in rows.items()]
+        words = [part.name.replace("_", " ") for part in parts]
+        model.set_class_names({part.name: word for part, word in zip(parts, words, strict=True)},
+                              **processor.class_prompts(words))  # fmt: skip
+        empty = model.memory.without([])
+        table: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        named: dict[str, list[bool]] = {}
+        for part in parts:
+            others = [other for other in parts if other is not part]
+            for draw in range(args.draws):
+                for kind, photos in spoiled(part, others, draw).items():
+                    images = part.read(photos)
+                    for way in ("everything counts", "teach"):
+                        model.memory = empty.without([])
+                        if way == "teach":
+                            report = model.teach(images, part.name, false_alarm_rate=RATE)
+                            assert report.after is not None
+                            limit = report.after.threshold
+                            named.setdefault(kind, []).append(bool(report.suspicious or report.copies))
+                        else:
+                            limit = count_everything(model, images, part.name)
+                        alarms, hits = ((scores(model, x, part.name) > limit).float().mean().item()
+                                        for x in (part.new, part.defective))  # fmt: skip
+                        table.setdefault((kind, way), []).append((100 * alarms, 100 * hits))
+        print(f"\n{root.name}: {len(parts)} products, {args.draws} draws of 4 good photos, asked {RATE:.0%}")
+        print("| among the good photos | way | false alarms | defects found | named |\n|---|---|---|---|---|")
+        for (kind, way), found in table.items():
+            alarms, hits = (statistics.mean(column) for column in zip(*found, strict=True))
+            said = f"{100 * statistics.mean(named[kind]):.0f} %" if way == "teach" else ""
+            print(f"| {kind} | {way} | {alarms:.1f} % | {hits:.1f} % | {said} |", flush=True)
+        promises(model, empty, parts, args.promises)
+
+
+@torch.inference_mode()
+def promises(model: AnoPLeModel, empty: object, parts: list[Part], draws: int) -> None:
+    """Teach four photos, calibrate on 19 others, judge the rest: the mean share of false alarms."""
+    parts = [part for part in parts if len(part.photos) + len(part.new) >= 33]
+    if not parts or not draws:
+        return
+    print(f"\n{RATE:.0%} promised on 19 photos, mean of {draws} draws")
+    print("| product | false alarms | defects found |\n|---|---|---|")
+    for part in parts:
+        every = torch.cat([part.read(part.photos), part.new])
+        found = []
+        for draw in range(draws):
+            order = np.random.default_rng(1000 + draw).permutation(len(every))
+            model.memory = empty.without([])  # type: ignore[attr-defined]
+            model.memorize(every[order[:4]], part.name)
+            near = scores(model, every[order[4:]], part.name)
+            limit = Thresholds.from_normals(
+                near[:19].tolist(), [1.0], RATE, num_photos=19, exchangeable=True
+            ).threshold
+            hits = (scores(model, part.defective, part.name) > limit).float().mean().item()
+            found.append((100 * (near[19:] > limit).float().mean().item(), 100 * hits))
+        alarms, hits = (statistics.mean(column) for column in zip(*found, strict=True))
+        print(f"| {part.name} | {alarms:.1f} % | {hits:.1f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
