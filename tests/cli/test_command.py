@@ -326,6 +326,24 @@ def test_a_full_disk_ends_in_one_line_and_the_bank_stays(trained, drawn, tmp_pat
     assert (run / BANK_FILE).read_bytes() == before and not list(run.glob("*.tmp"))
 
 
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+
+
+def test_a_read_only_disk_ends_in_one_line_and_is_still_read(trained, drawn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    mounted = ["unshare", "--map-root-user", "--mount", "bash", "-c", READ_ONLY, str(run)]
+    if shutil.which("unshare") is None or subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a folder read-only")
+    before = (run / BANK_FILE).read_bytes()
+    good = drawn / "biscuit/train/good"
+    done = anople("teach", run, "biscuit", good, "--quiet", check=False, start=[*mounted, *COLD])
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "Read-only file system" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and (run / BANK_FILE).read_bytes() == before
+    judged = anople("predict", run, good / "000.png", "--output", tmp_path / "out", start=[*mounted, *COLD])
+    assert "1 normal" in judged.stdout
+
+
 def test_products_thresholds_and_names(trained, drawn, tmp_path):
     """What a line lead does between two shifts: look, set by hand, give back, rename."""
     run = tmp_path / "run"
