@@ -1,0 +1,160 @@
+"""Measures what could be added to eq. 14, each by itself: the untrained memory, product told, few shots.
+
+Whitened tokens (principal components of the shots, shrunk), PatchCore's re-weighting by the neighbors of the nearest
+patch, the mean of several neighbors, quarter turns of the shots in the memory, and the distance of the whole image's
+vector beside the map's peak. None of them is in the package; this says what they would bring.
+
+    python scripts/memory_options.py DATA [DATA ...] --shots 4 --seeds 0 1 2
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from seeds import mean_and_deviation, start
+from torch import Tensor
+from torch.nn import functional as F
+
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf.data import choose_shots, load_inspection_data
+from anople_hf.evaluation.metrics import aupro, auroc
+from anople_hf.scoring import resize_map
+
+SIDE = 120
+"""Maps are compared with masks at half of the view's size."""
+SHRINKAGE = 0.5
+NEIGHBORS = 5
+
+
+class Seen:
+    """Photos through the tower: patch tokens (n, p, d) of the memory's layer, and image vectors (n, e)."""
+
+    def __init__(self, tokens: Tensor, vectors: Tensor) -> None:
+        self.tokens, self.vectors = F.normalize(tokens, dim=-1), vectors
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: AnoPLeModel, pixels: Tensor) -> "Seen":
+        """All of them, 8 at a time."""
+        layers = model.memory_layers
+        found = [model.encode_image(part, layers=layers) for part in pixels.split(8)]
+        return cls(torch.cat([f[2][:, -1] for f in found if f[2] is not None]), torch.cat([f[0] for f in found]))
+
+
+def nearest(tokens: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance 0..1 of (n, p, d) to its nearest row of (m, d), and which it is."""
+    best = (tokens.flatten(0, 1) @ bank.T).max(dim=1)
+    return (0.5 - 0.5 * best.values).unflatten(0, tokens.shape[:2]), best.indices.unflatten(0, tokens.shape[:2])
+
+
+def plain(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Eq. 14."""
+    distances, _ = nearest(test.tokens, shots.tokens.flatten(0, 1))
+    return distances.amax(dim=1), distances
+
+
+def whitened(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Cosine after the shots' channels were centered and their principal components evened out, half way."""
+    rows = shots.tokens.flatten(0, 1)
+    center = rows.mean(dim=0)
+    values, axes = torch.linalg.eigh(torch.cov((rows - center).T))
+    scale = (values.clamp_min(0) * (1 - SHRINKAGE) + SHRINKAGE * values.mean()).rsqrt()
+    rows, found = (F.normalize((x - center) @ axes * scale, dim=-1) for x in (rows, test.tokens))
+    distances, _ = nearest(found, rows)
+    return distances.amax(dim=1), distances
+
+
+def reweighted(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """PatchCore's image score: the peak counts less where the nearest patch has strange neighbors itself."""
+    bank = shots.tokens.flatten(0, 1)
+    distances, which = nearest(test.tokens, bank)
+    peak, at = distances.max(dim=1)
+    rows = torch.arange(len(at))
+    patch, near = test.tokens[rows, at], bank[which[rows, at]]
+    around = (near @ bank.T).topk(NEIGHBORS, dim=1).indices
+    far = 1 - torch.einsum("nd,nkd->nk", patch, bank[around])
+    own = (1 - (patch * near).sum(dim=1)).clamp_min(0)
+    weight = 1 - own.exp() / far.exp().sum(dim=1)
+    return peak * weight, distances
+
+
+def several(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Mean distance of the three nearest patches."""
+    found = (test.tokens.flatten(0, 1) @ shots.tokens.flatten(0, 1).T).topk(3, dim=1).values.mean(dim=1)
+    distances = (0.5 - 0.5 * found).unflatten(0, test.tokens.shape[:2])
+    return distances.amax(dim=1), distances
+
+
+def turns(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Quarter turns of the shots are remembered, too."""
+    distances, _ = nearest(test.tokens, torch.cat([shots.tokens, turned.tokens]).flatten(0, 1))
+    return distances.amax(dim=1), distances
+
+
+def with_vector(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """The peak plus the distance of the image's vector to the nearest shot's."""
+    scores, distances = plain(shots, test, turned)
+    return scores + 0.5 - 0.5 * (test.vectors @ shots.vectors.T).amax(dim=1), distances
+
+
+OPTIONS: dict[str, Callable[[Seen, Seen, Seen], tuple[Tensor, Tensor]]] = {
+    "eq. 14": plain,
+    "whitened, half way": whitened,
+    "PatchCore's re-weighting": reweighted,
+    "mean of 3 neighbors": several,
+    "quarter turns of the shots": turns,
+    "with the image's vector": with_vector,
+}
+
+
+def main() -> None:
+    """Print one table for each folder of data."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--shots", type=int, default=4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--backbone", default="embedded:tiny-clip")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    start(args.threads)
+    model = AnoPLeModel.from_backbone(args.backbone)
+    processor = AnoPLeProcessor.from_backbone(args.backbone, model.config)
+    for root in args.data:
+        splits = load_inspection_data(root)
+        test = splits["test"]
+        chosen = [choose_shots(splits["train"], args.shots, seed=seed) for seed in args.seeds]
+        values: dict[str, list[list[tuple[float, float]]]] = {name: [[] for _ in args.seeds] for name in OPTIONS}
+        for category in chosen[0]:
+            rows = [i for i, name in enumerate(test["category"]) if name == category]
+            seen = Seen.of(model, processor(images=test[rows]["image"])["pixel_values"])
+            labels = [int(test[i]["label"]) for i in rows]
+            masks = torch.stack([_mask(test[i]["mask"]) for i in rows]).numpy()
+            grid = int(seen.tokens.shape[1] ** 0.5)
+            for place, shots in enumerate(chosen):
+                pixels = processor(images=splits["train"][shots[category]]["image"])["pixel_values"]
+                known = Seen.of(model, pixels)
+                turned = Seen.of(model, torch.cat([pixels.rot90(k, (2, 3)) for k in (1, 2, 3)]))
+                for name, option in OPTIONS.items():
+                    scores, distances = option(known, seen, turned)
+                    maps = resize_map(distances.unflatten(1, (grid, grid)), SIDE).numpy()
+                    values[name][place].append((100 * auroc(scores.numpy(), labels), 100 * aupro(maps, masks)))
+        print(f"\n| {root.name}, {args.shots} shots, seeds {args.seeds} | image AUROC | AUPRO |\n|---|---|---|")
+        for name, seeds in values.items():
+            means = [[statistics.mean(column) for column in zip(*found, strict=True)] for found in seeds]
+            cells = [mean_and_deviation(column) for column in zip(*means, strict=True)]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def _mask(mask: object) -> Tensor:
+    """(SIDE, SIDE) bool; nothing where the part is good."""
+    if mask is None:
+        return torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    small = mask.convert("L").resize((SIDE, SIDE))  # type: ignore[attr-defined]
+    return torch.from_numpy(np.asarray(small) > 127)
+
+
+if __name__ == "__main__":
+    main()
