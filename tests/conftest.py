@@ -1,7 +1,10 @@
 """Shared pieces: a tiny random CLIP on disk, a model around it, and a small drawn data set. No network."""
 
 import gc
+import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -160,3 +163,29 @@ def online(hub, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     return hub
+
+
+@pytest.fixture
+def receiver():
+    """A program that a webhook tells; answers `answers` in turn, then 200. `accepted` holds (body, headers)."""
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):  # noqa: N802
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = self.server.answers.pop(0) if self.server.answers else 200
+            self.server.asked.append(json.loads(body)["path"])
+            if status == 200:
+                self.server.accepted.append((body, dict(self.headers)))
+            if status:
+                self.send_response(status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.answers, server.accepted, server.asked = [], [], []
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.shutdown()

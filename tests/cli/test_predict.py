@@ -18,6 +18,7 @@ from anople_hf import AnoPLeModel
 from anople_hf.cli import main
 from anople_hf.data import load_inspection_data
 from anople_hf.inspection.tables import read_lines
+from anople_hf.inspection.webhook import sign
 from anople_hf.teaching import by_hand
 from anople_hf.training import TrainingConfig, train
 
@@ -202,6 +203,7 @@ def test_watching_a_camera_until_ctrl_c(run, drawn, tmp_path):
     (line / "3.png").write_bytes(good[:300])  # never whole
     wait_for(lambda: lines_of(rows) == 2, process)
     time.sleep(1.2)
+    assert len(rows_of(tmp_path / "out.partial")) == 2  # the table is there while it watches
     process.send_signal(signal.SIGINT)
     said, error = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in error, error
@@ -210,6 +212,26 @@ def test_watching_a_camera_until_ctrl_c(run, drawn, tmp_path):
     judged = rows_of(out)
     assert sorted(row["path"] for row in judged) == [str(line / "1.png"), str(line / "2.png")]
     assert judged[0]["score"] == judged[1]["score"]  # the slow one was judged whole
+
+
+def test_a_line_is_told_each_verdict_once_and_signed(run, drawn, receiver, anople, monkeypatch, tmp_path):
+    monkeypatch.setenv("ANOPLE_WEBHOOK_SECRET", "s3cret")
+    photos, url = drawn / "capsule/test", f"http://127.0.0.1:{receiver.server_port}/verdicts"
+    options = ["predict", run, photos, "-o", tmp_path / "a", "--watch", "--every", 0.05, "--json", "--webhook", url]
+    receiver.answers = [200, 200, 400]  # the third is refused for good
+    code, out, err = anople(*options, "--max-photos", 4)
+    assert code == 0 and json.loads(out)["undelivered"] == 1
+    assert err.count("was not delivered (HTTP 400); --resume tries again") == 1
+    assert len(rows_of(tmp_path / "a")) == 4
+    code, out, _ = anople(*options, "--resume", "--stop-after-idle", 0.3)
+    assert code == 0 and json.loads(out)["undelivered"] == 0
+    told = [json.loads(body) for body, _ in receiver.accepted]
+    assert sorted(verdict["path"] for verdict in told) == [row["path"] for row in rows_of(tmp_path / "a")]
+    assert len({verdict["id"] for verdict in told}) == 7 and {verdict["detector"] for verdict in told} != {""}
+    for body, headers in receiver.accepted:
+        assert headers["X-Anople-Signature"] == sign(body, "s3cret")
+    code, _, err = anople(*options[:5], "--webhook", "line.example/verdicts")
+    assert code == 2 and "expected an address" in err
 
 
 def test_watching_ends_by_number_or_idleness(run, drawn, anople, tmp_path):

@@ -1,6 +1,8 @@
 """Results that grow: whole rows only, resumed where they stopped, never mixed, never in the way."""
 
+import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 
 from anople_hf.inspection.predict import Prediction
 from anople_hf.inspection.results import ROWS, check_results, fingerprint, growing_results, partial_of
-from anople_hf.inspection.tables import read_lines
+from anople_hf.inspection.tables import read_lines, write_table
 
 JOB = {"detector": "abc", "category": None}
 SCALE = (0.0, 1.0)
@@ -77,6 +79,46 @@ def test_an_interruption_keeps_the_rows_and_resuming_adds_the_rest(paths, tmp_pa
     assert [row["path"] for row in read_lines(out / ROWS)] == [str(path) for path in paths]
     assert len({row["heat_map"] for row in results.rows}) == 4
     assert not partial_of(out).exists()
+
+
+def test_tables_grow_row_by_row_and_a_crash_leaves_whole_rows(paths, tmp_path):
+    out = tmp_path / "out"
+
+    def read(folder):
+        with open(folder / "scores.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [row["path"] for row in rows], [row["path"] for row in read_lines(folder / "scores.jsonl")]
+
+    with pytest.raises(KeyboardInterrupt), growing_results(out, JOB, formats=["csv", "jsonl", "parquet"]) as results:
+        assert read(results.folder) == ([], [])  # the header is there
+        for number, path in enumerate(paths[:3], start=1):
+            results.add(judged(path), SCALE)
+            assert read(results.folder) == ([str(path) for path in paths[:number]],) * 2
+        raise KeyboardInterrupt
+    work = partial_of(out)
+    table = work / "scores.csv"
+    table.write_bytes(table.read_bytes()[:-40])  # as a power cut may leave it
+    (work / "scores.jsonl").unlink()
+    with growing_results(out, JOB, resume=True, formats=["csv", "jsonl"]) as results:
+        assert read(work) == ([str(path) for path in paths[:3]],) * 2
+        fill(results, paths[3:])
+        results.write_tables(["csv", "jsonl"], SCALE, None)
+    assert read(out) == ([str(path) for path in paths],) * 2
+    write_table(results.rows, tmp_path / "at_once.csv")
+    assert (out / "scores.csv").read_bytes() == (tmp_path / "at_once.csv").read_bytes()
+
+
+def test_a_row_says_when_its_photo_was_written(tmp_path):
+    photo = tmp_path / "1.png"
+    photo.touch()
+    os.utime(photo, (0, 1_700_000_000))
+    with growing_results(tmp_path / "out", JOB) as results:
+        fill(results, [photo, tmp_path / "gone.png"])
+    assert [row["time"] for row in results.rows] == ["2023-11-14T22:13:20+00:00", ""]
+    old = json.loads((tmp_path / "out" / ROWS).read_text().splitlines()[0])
+    del old["time"]
+    (tmp_path / "out" / ROWS).write_text(json.dumps(old) + "\n")
+    assert read_lines(tmp_path / "out" / ROWS)[0]["time"] == ""  # from before rows had one
 
 
 def test_nothing_judged_leaves_nothing(tmp_path):

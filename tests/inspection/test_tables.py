@@ -20,6 +20,7 @@ ROWS = [
         "regions": [{"box": [1, 2, 3, 4], "peak": 2 / 3, "area": 4}],
         "heat_map": "heat_maps/a.png",
         "mask": "masks/a.png",
+        "time": "2026-01-02T03:04:05+00:00",
     },
     {**dict.fromkeys(COLUMNS, ""), "path": "b.png", "score": 1e-9, "threshold": None, "ratio": None, "regions": []},
 ]

@@ -3,13 +3,16 @@
 The scores are those of sec. 3.4.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..inspection.tables import Format, check_formats
+from ..inspection.tables import GROWING, Format, check_formats
+from ..inspection.webhook import Webhook, check_url
 from .options import (
     Batch,
     Json,
@@ -28,6 +31,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..inspection.predict import Prediction
+    from ..inspection.results import Results
 
 ANOMALY_FOUND = 1
 """Exit code of `--fail-on-anomaly`; as for grep and diff, an error is 2."""
@@ -69,6 +73,10 @@ def predict(
     stop_after_idle: Annotated[
         float | None, typer.Option(min=0, help="--watch: stop after this many seconds without a new photo.")
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send each verdict there as JSON, signed with ANOPLE_WEBHOOK_SECRET if set."),
+    ] = None,
     unknown: Annotated[bool, typer.Option(help="Say `unknown product` of photos unlike everything taught.")] = True,
     gray_zone: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the threshold, on either side, that is `uncertain`.")
@@ -82,6 +90,7 @@ def predict(
 
     After Ctrl-C the results so far stay in OUTPUT.partial; run the same command with --resume to continue.
     With --watch, Ctrl-C finishes the output. A file that is still being written is judged when it is complete.
+    Until the end, the table (csv or jsonl) grows in OUTPUT.partial, a whole row at a time.
 
     Exit codes: 0 done, 1 with --fail-on-anomaly if a photo is not normal, 2 input that cannot be used, 130 stopped.
     """
@@ -92,6 +101,8 @@ def predict(
     quieten(quiet)
     chosen = formats or [Format.CSV]
     check_formats(chosen)
+    if webhook is not None:
+        check_url(webhook)
     where = find_run(run)
     paths = find_photos(photos, empty=watch)
     from ..inspection.results import check_results, fingerprint, growing_results, partial_of
@@ -117,12 +128,13 @@ def predict(
         skipped.extend([message.removeprefix("skipped: ")] if message.startswith("skipped: ") else [])
 
     how = {"unknown": unknown, "gray_zone": gray_zone}
-    job = {"detector": fingerprint(run), "category": category, **how}
+    job: dict[str, Any] = {"detector": fingerprint(run), "category": category, **how}
     try:
-        with growing_results(output, job, resume=resume, overwrite=overwrite) as results:
+        with growing_results(output, job, resume=resume, overwrite=overwrite, formats=chosen) as results:
             if watch:
                 if not quiet:
-                    typer.echo(f"watching {', '.join(photos)}; Ctrl-C ends and saves.", err=True)
+                    growing = [f"{results.folder / f'scores.{name}'} grows; " for name in chosen if name in GROWING]
+                    typer.echo(f"watching {', '.join(photos)}; {''.join(growing)}Ctrl-C ends and saves.", err=True)
                 wait: dict[str, Any] = {"every": every, "most": max_photos, "idle": stop_after_idle}
                 wait |= {"known": results.done, "batch_size": batch_size}
                 predictions = _watched(model, processor, photos, category, note, how, **wait)
@@ -131,15 +143,18 @@ def predict(
                 asks: dict[str, Any] = {"category": category, "batch_size": batch_size, **how}
                 asks |= {"skip": (lambda reason: note(f"skipped: {reason}")) if skip_bad else None}
                 predictions = judge_all(model, processor, good, progress=bool(good) and not quiet, **asks)
-            try:
-                for prediction in predictions:
-                    row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))
-                    if watch and not (quiet or as_json):
-                        typer.echo(f"{_said(row)}  {row['path']}")
-            except KeyboardInterrupt:
-                if not watch or not results.rows:
-                    raise
-                typer.echo("stopped; saving.", err=True)
+            with _webhook(webhook, results, job["detector"], note) as hook:
+                try:
+                    for prediction in predictions:
+                        row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))
+                        if hook is not None:
+                            hook.send(row)
+                        if watch and not (quiet or as_json):
+                            typer.echo(f"{_said(row)}  {row['path']}")
+                except KeyboardInterrupt:
+                    if not watch or not results.rows:
+                        raise
+                    typer.echo("stopped; saving.", err=True)
             if not results.rows:
                 raise ValueError("no photo came." if watch else f"none of the {len(paths)} photos can be read.")
             shown = model.memory.thresholds_of(category)
@@ -161,6 +176,7 @@ def predict(
             **counts,
             "judged_before": results.taken_over,
             "skipped": skipped,
+            "undelivered": hook.undelivered if hook is not None else 0,
             "tables": [str(output / f"scores.{name}") for name in dict.fromkeys(chosen)],
             "report": str(output / "report.html") if report else None,
             "seconds": round(time.perf_counter() - started, 3),
@@ -171,6 +187,13 @@ def predict(
     )
     if fail_on_anomaly and counts["normal"] < len(results.rows):
         raise typer.Exit(ANOMALY_FOUND)
+
+
+def _webhook(url: str | None, results: "Results", detector: str, note: Callable[[str], None]) -> Any:
+    if url is None:
+        return nullcontext()
+    secret = os.environ.get("ANOPLE_WEBHOOK_SECRET", "")
+    return Webhook(url, results.folder, results.rows, detector=detector, secret=secret, note=note)
 
 
 def _said(row: dict[str, Any]) -> str:

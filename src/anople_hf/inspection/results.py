@@ -1,7 +1,8 @@
 """A results folder that grows photo by photo, survives an interruption, and can be continued.
 
 While it grows, its name is `OUTPUT.partial`. Each photo's row is written after its pictures, so every row is complete,
-even if the run was stopped by Ctrl-C or killed. When the run is finished, the folder gets its tables and final name.
+even if the run was stopped by Ctrl-C or killed. Tables grow with them, but for Parquet. When the run is finished, the
+folder gets what is left to write, and its final name.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
-from ..output.whole import MARK, check_output, take_place, write_whole
+from ..output.whole import MARK, check_output, take_place, whole_file, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
-from .tables import Format, Row, json_line, read_lines, write_table
+from .tables import GROWING, Format, Row, append, append_row, json_line, read_lines, write_table
 
 if TYPE_CHECKING:
     from .predict import Prediction
@@ -31,6 +33,7 @@ class Results:
 
     Args:
         folder: Existing folder to write to; its rows are read.
+        formats: Tables that are to grow, out of `GROWING`.
 
     Attributes:
         folder: Current folder of the files.
@@ -38,7 +41,7 @@ class Results:
         taken_over: Number of rows from earlier runs.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, formats: Iterable[str] = ()) -> None:
         self.folder = folder
         self.rows: list[Row] = read_lines(folder / ROWS) if (folder / ROWS).exists() else []
         self.taken_over = len(self.rows)
@@ -46,6 +49,10 @@ class Results:
         write_whole(folder / ROWS, "".join(map(json_line, self.rows)))  # without a line that was cut off
         for name in ("heat_maps", "masks"):
             (folder / name).mkdir(exist_ok=True)
+        self._growing = [name for name in dict.fromkeys(formats) if name in GROWING]
+        for name in self._growing:
+            with whole_file(folder / f"scores.{name}") as table:
+                write_table(self.rows, table)
 
     @property
     def done(self) -> set[str]:
@@ -83,9 +90,11 @@ class Results:
             "regions": result["regions"],
             "heat_map": f"heat_maps/{name}",
             "mask": f"masks/{name}",
+            "time": _written(prediction.path),
         }
-        with open(self.folder / ROWS, "a", encoding="utf-8") as file:
-            file.write(json_line(row))
+        append(self.folder / ROWS, json_line(row))  # first: after a crash the tables are made anew from it
+        for name in self._growing:
+            append_row(row, self.folder / f"scores.{name}")
         self.rows.append(row)
         return row
 
@@ -93,6 +102,8 @@ class Results:
         """Write `scores.<format>` for each format, and `heat_maps.png`, the heat maps' legend (`write_legend`)."""
         earlier = [name for name in Format if (self.folder / f"scores.{name}").exists()]  # they must not fall behind
         for name in dict.fromkeys([*formats, *earlier]):
+            if name in self._growing:
+                continue
             write_table(self.rows, self.folder / f"scores.{name}")
         write_legend(self.folder / "heat_maps.png", scale, threshold)
 
@@ -113,9 +124,22 @@ _COUNTED = {
 }  # fmt: skip
 
 
+def _written(path: Path) -> str:
+    """When a file was written, or "" if it is gone."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except OSError:
+        return ""
+
+
 @contextmanager
 def growing_results(
-    output: Path, job: dict[str, Any], *, resume: bool = False, overwrite: bool = False
+    output: Path,
+    job: dict[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    formats: Iterable[str] = (),
 ) -> Iterator[Results]:
     """Provide `OUTPUT.partial` to write to. On success it replaces `output`; otherwise it stays if it holds a row.
 
@@ -124,6 +148,7 @@ def growing_results(
         job: Everything the rows depend on, as JSON; results of a different job are not continued.
         resume: Continue `OUTPUT.partial` or, if there is none, `output` itself.
         overwrite: Start over, and replace an earlier output when the new one is complete.
+        formats: Tables that grow with the rows, as far as their format can.
 
     Raises:
         FileExistsError: `output` exists, see `check_output`; or `OUTPUT.partial` exists, and neither `resume` nor
@@ -132,7 +157,7 @@ def growing_results(
     """
     output = Path(output)
     work, continued = _prepare(output, job, resume=resume, overwrite=overwrite)
-    results = Results(work)
+    results = Results(work, formats)
     try:
         write_whole(work / JOB, json.dumps(job) + "\n")
         yield results

@@ -4,6 +4,7 @@ Every format holds the same columns and all digits of the scores.
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -23,9 +24,12 @@ Row = dict[str, Any]
 """`path` and `category` (str; told or recognized, "" if neither), `score` (float), `threshold` (float or None),
 `ratio` (float or None; score / threshold, 1 is at the threshold), `label` ("normal", "defective", "unknown product",
 "uncertain", or "" without a threshold), `regions` (list of `box`, `peak`, `area`), `heat_map` and
-`mask` (paths within the output folder)."""
+`mask` (paths within the output folder), `time` (when the photo's file was written, ISO 8601, UTC; "" if it is gone).
+"""
 
-COLUMNS = ("path", "category", "score", "threshold", "ratio", "label", "regions", "heat_map", "mask")
+COLUMNS = ("path", "category", "score", "threshold", "ratio", "label", "regions", "heat_map", "mask", "time")
+GROWING = (Format.CSV, Format.JSONL)
+"""Formats to which rows can be added."""
 NUMBERS = ("score", "threshold", "ratio")
 
 
@@ -64,22 +68,42 @@ def write_table(rows: Sequence[Row], path: Path) -> Path:
         >>> row = {**dict.fromkeys(COLUMNS, ""), "path": "a.png", "score": 0.1, "regions": []}
         >>> row |= {"threshold": None, "ratio": None}
         >>> print(write_table([row], Path(tempfile.mkdtemp()) / "scores.csv").read_text().splitlines()[1])
-        a.png,,0.1,,,,[],,
+        a.png,,0.1,,,,[],,,
     """
     check_formats([path.suffix[1:]])
     if path.suffix == ".parquet":
         _write_parquet(rows, path)
         return path
     with open(path, "w", newline="", encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json_line(row) for row in rows)
-        else:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            for row in rows:
-                cells = {name: "" if row[name] is None else repr(row[name]) for name in NUMBERS}
-                table.writerow(row | cells | {"regions": json.dumps(row["regions"])})
+        if path.suffix == ".csv":
+            csv.writer(file).writerow(COLUMNS)
+        file.writelines(_line(row, path) for row in rows)
     return path
+
+
+def append_row(row: Row, path: Path) -> None:
+    """Add a row to a table of `GROWING` that `write_table` began. A crash leaves whole rows.
+
+    Args:
+        row: With all `COLUMNS`.
+        path: The table.
+    """
+    append(path, _line(row, path))
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file in one write, which reaches the file as a whole or not at all."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(text.encode())
+
+
+def _line(row: Row, path: Path) -> str:
+    if path.suffix == ".jsonl":
+        return json_line(row)
+    cells = {name: "" if row[name] is None else repr(row[name]) for name in NUMBERS}
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS).writerow(row | cells | {"regions": json.dumps(row["regions"])})
+    return text.getvalue()
 
 
 def json_line(row: Row) -> str:
@@ -97,7 +121,7 @@ def read_lines(path: Path) -> list[Row]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what stands behind the last line break is not whole
         try:
-            rows.append(json.loads(line))
+            rows.append({"time": ""} | json.loads(line))  # of an output from before rows had one
         except ValueError as error:
             raise ValueError(f"{path}, line {number} is no JSON ({error}); start over with --overwrite.") from error
     return rows
