@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
+from anople_hf.images import IMAGE_SUFFIXES
+
 Features = Callable[[Tensor], Tensor]
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
 
 
 def load(paths: list[Path]) -> Tensor:
@@ -43,7 +44,7 @@ def measure(features: Features, root: Path, shots: int = 4, seeds: int = 3, most
     for folder in sorted(path for path in root.iterdir() if (path / "train" / "good").is_dir()):
         files = {"train": [], "good": [], "bad": []}
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and "ground_truth" not in path.parts:
+            if path.suffix.lower() in IMAGE_SUFFIXES and "ground_truth" not in path.parts:
                 split = "train" if "train" in path.parts else "good" if path.parent.name == "good" else "bad"
                 files[split].append(path)
         pick = np.random.default_rng(0)

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from anople_hf.images import IMAGE_SUFFIXES
+
 SMALL = 64
 """Side of a small photo on a sheet, in pixels."""
 EVERY = 25
 """Of each kind every 25th photo is held back."""
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 class PhotoPool:
@@ -26,7 +27,7 @@ class PhotoPool:
     """
 
     def __init__(self, folder: Path, *, held_back: bool = False) -> None:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         kinds: dict[str, list[Path]] = {}
         for path in found:
             kinds.setdefault(path.parent.name, []).append(path)
@@ -36,7 +37,7 @@ class PhotoPool:
         self.sheets = mine.pop("sheets", [])
         self.paths = [path for paths in mine.values() for path in paths]
         if not self.paths:
-            raise FileNotFoundError(f"no photos in {folder}: expected {', '.join(sorted(SUFFIXES))} files.")
+            raise FileNotFoundError(f"no photos in {folder}: expected {', '.join(IMAGE_SUFFIXES)} files.")
         self._decoded: dict[Path, np.ndarray] = {}
 
     def read(self, path: Path) -> np.ndarray:

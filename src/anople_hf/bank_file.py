@@ -11,18 +11,17 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .matching import Reference
 from .products import Judged, Product
 from .thresholds import Thresholds
+from .views import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +68,7 @@ def write_bank(
         "known_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "versions": json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}),
     }
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata=header)
-        temporary.replace(path)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written ({error}); it stays as it was.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, tensors, header)
 
 
 def read_bank(

@@ -177,8 +177,8 @@ def normal_probability(score: float, calibration: Thresholds) -> float | None:
 
     Example:
         >>> found = Thresholds.from_normals([0.1, 0.2, 0.3], [1], 0.25, num_photos=3, exchangeable=True)
-        >>> [normal_probability(score, found) for score in (0.05, 0.2, 0.9)]
-        [1.0, 0.625, 0.25]
+        >>> tuple(normal_probability(score, found) for score in (0.05, 0.2, 0.9))
+        (1.0, 0.625, 0.25)
     """
     if not calibration.normal_quantiles:
         return None

@@ -91,12 +91,21 @@ def are_copies(mine: Tensor, theirs: Tensor) -> bool:
 
 
 def save_views(path: str | os.PathLike, views: Mapping[str, View]) -> None:
-    """Write views by digest, under a temporary name first."""
+    """Write views by digest."""
     tensors = {f"{digest}/levels": view.levels.contiguous() for digest, view in views.items()}
     tensors |= {f"{digest}/ends": view.ends.contiguous() for digest, view in views.items()}
+    write_tensors(path, tensors, {"format": FORMAT})
+
+
+def write_tensors(path: str | os.PathLike, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name first, so that a failure leaves the old file as it was.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"format": FORMAT})
+        save_file(tensors, temporary, metadata=header)
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); it stays as it was.") from error
@@ -124,4 +133,4 @@ def load_views(path: str | os.PathLike, digests: Iterable[str]) -> dict[str, Vie
         raise ValueError(f"{path} is damaged ({error}); take it away, and teach the photos again.") from error
 
 
-__all__ = ["VIEWS_FILE", "View", "are_copies", "load_views", "save_views"]
+__all__ = ["VIEWS_FILE", "View", "are_copies", "load_views", "save_views", "write_tensors"]

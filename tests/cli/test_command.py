@@ -231,6 +231,8 @@ def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
         ("train gone -o out", "no such folder: gone"),
         ("train photos -o out --alignment none_at_all", "alignment"),
         ("compare photos -o out --seeds one", "--seeds one"),
+        ("compare gone -o out", "no such folder: gone"),
+        ("reproduce table9 photos -o out", "table9"),
         ("data check photos", "no published data set; 0 problems"),
     ],
 )

@@ -16,8 +16,6 @@ from ..training.configuration import TrainingConfig
 from .ablations import ABLATIONS
 from .cells import Cell
 
-METHODS = {"SPADE": "SPADE", "PatchCore": "PatchCore", "WinCLIP": "WinCLIP", "AnoPLe": "AnoPLe"}
-"""Methods that are here and in the paper: our name to the paper's."""
 PAPER_BACKBONE = ("plus-240", "plus_clip_240")
 PAPER_SHOTS = {"table1": (1, 2, 4), "table2": (1,), "table3": (1,), "table4": (1,), "table5": (4,)}
 BMAD = ("Brain", "Liver", "Retina")

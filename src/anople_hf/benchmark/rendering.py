@@ -3,14 +3,16 @@
 For Tables 1 to 5 and Figure 1b. Quoted figures are marked.
 """
 
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from ..benchmark import quoted
 from ..metric_names import METRIC_NAMES
 from ..output.whole import write_whole
+from ..pictures.palette import DEFECTIVE, GOOD, png
 from .cells import CellResult
 from .lines import SHOWN, Line, make_lines
 from .plans import Plan
@@ -36,7 +38,7 @@ def render(plan: Plan, results: Sequence[CellResult], folder: Path) -> str:
 
 def _table(plan: Plan, lines: list[Line]) -> list[str]:
     metrics = SHOWN[plan.table]
-    unit = "images per second" if plan.table == "figure1b" else "per cent"
+    unit = "images per second" if plan.table == "figure1b" else "percent"
     text = [f"# {plan.table}", "", f"Mean ± deviation over seeds, in {unit} (the paper's figure, difference).", ""]
     text += [f"| data | | | {' | '.join(METRIC_NAMES[m] for m in metrics)} | against the paper's protocol |"]
     text += [f"|---|---|---|{'---|' * len(metrics)}---|"]
@@ -63,11 +65,8 @@ def _categories(plan: Plan, results: Sequence[CellResult]) -> list[str]:
     if plan.table not in ("table1", "compare"):
         return []
     metrics = SHOWN[plan.table]
-    text = [
-        "## By category",
-        "",
-        f"| data | shots | category | method | {' | '.join(METRIC_NAMES[m] for m in metrics)} |",
-    ]
+    heads = " | ".join(METRIC_NAMES[m] for m in metrics)
+    text = ["## By category", "", f"| data | shots | category | method | {heads} |"]
     text.append(f"|---|---|---|---|{'---|' * len(metrics)}")
     found: dict[tuple[str, int, str, str], dict[str, list[float]]] = {}
     for row in (row for result in results for row in result.rows):
@@ -102,36 +101,27 @@ def _footer(plan: Plan, results: Sequence[CellResult]) -> list[str]:
 
 def _plot(plan: Plan, lines: list[Line]) -> bytes:
     """Bars of the first metric, one panel per data set, with the paper's figures as open diamonds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     metric = SHOWN[plan.table][0]
     names = list(dict.fromkeys(line.dataset for line in lines))
     most = max(sum(line.dataset == name for line in lines) for name in names)
-    figure, panels = pyplot.subplots(
-        1, len(names), figsize=(6.5 * len(names), 1.2 + 0.28 * most), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(6.5 * len(names), 1.2 + 0.28 * most), facecolor="white", layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)
     for name, panel in zip(names, panels[0], strict=True):
         own = [line for line in lines if line.dataset == name]
         for place, line in enumerate(own):
             values = line.values.get(metric, [])
             if values:
                 deviation = statistics.pstdev(values)
-                panel.barh(place, statistics.mean(values), xerr=deviation, color="#3b6e8f", height=0.7, capsize=2)
+                panel.barh(place, statistics.mean(values), xerr=deviation, color=GOOD, height=0.7, capsize=2)
             if (paper := (line.paper or {}).get(metric)) is not None:
-                panel.plot(paper, place, marker="D", markersize=6, color="#b5541c", fillstyle="none", linestyle="")
+                panel.plot(paper, place, marker="D", markersize=6, color=DEFECTIVE, fillstyle="none", linestyle="")
         panel.set_yticks(range(len(own)), [f"{line.group}  {line.label}" for line in own], fontsize=8)
         panel.invert_yaxis()
         panel.set_xlabel(f"{METRIC_NAMES[metric]}{'' if metric == 'images_per_second' else ', %'}")
         panel.set_title(f"{name} (diamonds: quoted from the paper)", fontsize=9)
         panel.grid(axis="x", alpha=0.3)
         panel.set_xlim(left=0)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    pyplot.close(figure)
-    return image.getvalue()
+    return png(figure)
 
 
 __all__ = ["render"]

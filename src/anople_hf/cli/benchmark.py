@@ -3,10 +3,11 @@
 They reproduce Tables 1 to 5 and Figures 1b, 3, 4 and 5.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +18,7 @@ Data = Annotated[list[str], typer.Argument(help="Data sets with test photos: fol
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Results folder; finished work in it is not repeated.")]
 Shots = Annotated[list[int] | None, typer.Option(min=1, help="Good photos per category. Repeatable.")]
 Seeds = Annotated[str, typer.Option(help="Seeds of shots and training, separated by commas.")]
+Table = Literal["table1", "table2", "table3", "table4", "table5", "figure1b"]
 Method = Annotated[
     list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
 ]
@@ -34,8 +36,8 @@ Mode = Annotated[ShotMode, setting("shot_mode")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads per process; other numbers round differently.")]
 
 
-def compare(
-    context: typer.Context,
+def _common(
+    *,
     data: Data,
     output: Folder,
     shots: Shots = None,
@@ -47,46 +49,45 @@ def compare(
     settings: Settings = None,
     scope: Scopes = None,
     parts: Parts = False,
-    route: Route = False,
     shot_mode: Mode = "seeded",
     threads: Threads = 2,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    """What both verbs take; `_run` says what it means."""
+
+
+def _with_common(verb: Callable[..., None]) -> Callable[..., None]:
+    """Add the parameters of `_common` behind a verb's own, where typer looks for them."""
+    own = [each for each in inspect.signature(verb).parameters.values() if each.kind is not each.VAR_KEYWORD]
+    verb.__signature__ = inspect.Signature([*own, *inspect.signature(_common).parameters.values()])  # type: ignore
+    verb.__annotations__ = _common.__annotations__ | verb.__annotations__
+    return verb
+
+
+@_with_common
+def compare(*, route: Route = False, **common: Any) -> None:
     """Compare AnoPLe with other methods on your data: same backbone, same shots, same metrics.
 
     Writes table.md, table.png, images.parquet, categories.parquet and shots.json. Continues where it was interrupted.
     `torchrun` or `accelerate launch` run it on several processes.
     """
-    _run("compare", context.params)
+    _run("compare", common, route=route)
 
 
+@_with_common
 def reproduce(
-    context: typer.Context,
-    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table5 or figure1b.")],
-    data: Data,
-    output: Folder,
-    shots: Shots = None,
-    seeds: Seeds = "0,1,2",
-    method: Method = None,
+    *,
+    table: Annotated[Table, typer.Argument(help="One of the paper's tables, or figure1b.")],
     held_out: Annotated[list[str] | None, typer.Option(help="Table 2: only this category. Repeatable.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Table 4: only this row. Repeatable.")] = None,
-    backbone: Backbone = "tiny",
-    max_steps: MaxSteps = None,
-    mixed_precision: MixedPrecision = "no",
-    settings: Settings = None,
-    scope: Scopes = None,
-    parts: Parts = False,
-    shot_mode: Mode = "seeded",
-    threads: Threads = 2,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    **common: Any,
 ) -> None:
     """Reproduce one of the paper's tables on your data, with the paper's figures beside and the differences named.
 
     Continues where it was interrupted. `torchrun` or `accelerate launch` run it on several processes.
     """
-    _run(table, context.params, **({"held_out": held_out} if held_out else {}), **({"rows": row} if row else {}))
+    _run(table, common, **({"held_out": held_out} if held_out else {}), **({"rows": row} if row else {}))
 
 
 def figures(
@@ -115,12 +116,15 @@ def figures(
 
 
 def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
-    """Plan, measure and print. `given` are the options by name, `special` those of a single table."""
+    """Plan, measure and print. `given` are the options by name, `special` further arguments of `make_plan`."""
     quieten(given["quiet"])
     try:
         numbers = [int(seed) for seed in given["seeds"].split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--seeds {given['seeds']}: expected whole numbers, separated by commas.") from error
+    for root in (place.partition("=")[2] or place for place in given["data"]):
+        if not root.startswith("hub:") and not Path(root).is_dir():
+            load_data(root)  # says what is wrong
     start_torch()
     import torch
     from accelerate import PartialState
@@ -142,7 +146,7 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
         settings=parse_settings(given["settings"] or []),
         scopes=tuple(given["scope"] or ()),
         branches=tuple(BRANCHES) if given["parts"] else ("AnoPLe",),
-        **{name: given[name] for name in ("route", "shot_mode") if name in given},
+        shot_mode=given["shot_mode"],
         **special,
     )
     output = given["output"]

@@ -177,7 +177,7 @@ def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[P
         FileNotFoundError: Nothing matches.
         ValueError: A folder, or stdin, has no photo.
     """
-    from ..images import find_images
+    from ..images import IMAGE_SUFFIXES, find_images
 
     paths: list[Path] = []
     for source in map(str, sources):
@@ -195,7 +195,7 @@ def find_photos(sources: Sequence[str | Path], *, empty: bool = False) -> list[P
             if match.is_dir():
                 found = find_images(match, recursive=True)
                 if not found and not empty and not is_pattern:
-                    raise ValueError(f"{match} holds no photos; expected .png, .jpg, .bmp, .tif or .webp files.")
+                    raise ValueError(f"{match} holds no photos; expected {', '.join(IMAGE_SUFFIXES)} files.")
                 paths += found
             elif match.exists():
                 paths.append(match)

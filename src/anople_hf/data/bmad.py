@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import find_images
+from .schema import make_row
 
 MASKS = ("anomaly_mask", "label", "ground_truth")
 
@@ -35,7 +36,7 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
         folder: Folder of the category.
     """
     for photo in _photos(folder / "train" / "good"):
-        yield _row(root, category, photo, None, good=True, split="train")
+        yield make_row(root, category, photo, split="train")
     for kind in sorted(path for path in (folder / "test").glob("*") if path.is_dir()):
         good = kind.name.lower() == "good"
         masks: dict[str, Path] = {}
@@ -44,7 +45,8 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
             found = next((place for place in places if place.is_dir()), None)
             masks = {path.stem.removesuffix("_mask"): path for path in find_images(found)} if found else {}
         for photo in _photos(kind):
-            yield _row(root, category, photo, masks.get(photo.stem), good=good, split="test")
+            defect = "good" if good else "anomaly"
+            yield make_row(root, category, photo, split="test", defect=defect, mask=masks.get(photo.stem))
 
 
 def _is_one(folder: Path) -> bool:
@@ -63,15 +65,3 @@ def _name(folder: Path) -> str:
 
 def _photos(folder: Path) -> list[Path]:
     return find_images(folder / "img" if (folder / "img").is_dir() else folder)
-
-
-def _row(root: Path, category: str, photo: Path, mask: Path | None, *, good: bool, split: str) -> dict[str, Any]:
-    return {
-        "image": str(photo),
-        "mask": str(mask) if mask else None,
-        "label": int(not good),
-        "category": category,
-        "defect": "good" if good else "anomaly",
-        "path": photo.relative_to(root).as_posix(),
-        "split": split,
-    }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import IMAGE_SUFFIXES, find_images
+from .schema import make_row
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +49,7 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
         folder: Folder of the category.
     """
     for photo in find_images(folder):
-        yield {
-            "image": str(photo),
-            "mask": None,
-            "label": 0,
-            "category": category,
-            "defect": "good",
-            "path": photo.relative_to(root).as_posix(),
-            "split": "train",
-        }
+        yield make_row(root, category, photo, split="train")
 
 
 def _holds_photos(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import find_images
+from .schema import make_row
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
         folder: Folder of the category.
     """
     for photo in find_images(_good_folder(folder)):
-        yield _row(root, category, photo, defect="good", split="train")
+        yield make_row(root, category, photo, split="train")
     if not (folder / "test").is_dir():
         return
     missing = []
@@ -59,7 +60,7 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
             mask = masks.get(photo.stem)
             if defect != "good" and mask is None:
                 missing.append(photo)
-            yield _row(root, category, photo, defect=defect, split="test", mask=mask)
+            yield make_row(root, category, photo, split="test", defect=defect, mask=mask)
     if missing:
         logger.warning(
             "%s: %d defective test images have no mask (first: %s); pixel metrics are left out for this category.",
@@ -71,17 +72,3 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
 
 def _good_folder(category: Path) -> Path:
     return category / "train" / ("ok" if (category / "train" / "ok").is_dir() else "good")
-
-
-def _row(
-    root: Path, category: str, photo: Path, *, defect: str, split: str, mask: Path | None = None
-) -> dict[str, Any]:
-    return {
-        "image": str(photo),
-        "mask": str(mask) if mask else None,
-        "label": int(defect != "good"),
-        "category": category,
-        "defect": defect,
-        "path": photo.relative_to(root).as_posix(),
-        "split": split,
-    }

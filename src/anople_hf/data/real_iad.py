@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .schema import make_row
+
 LISTS = ("realiad_jsons", "realiad_jsons_sv")  # multi-view, as in the paper's quoted baselines, before single view
 PHOTOS = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 
@@ -40,13 +42,7 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
     for split in ("train", "test"):
         for sample in sorted(content[split], key=lambda sample: sample["image_path"]):
             good = sample["anomaly_class"] == normal
+            defect = "good" if good else sample["anomaly_class"]
+            mask = None if good or not sample["mask_path"] else photos / sample["mask_path"]
             photo = photos / sample["image_path"]
-            yield {
-                "image": str(photo),
-                "mask": None if good or not sample["mask_path"] else str(photos / sample["mask_path"]),
-                "label": int(not good),
-                "category": category,
-                "defect": "good" if good else sample["anomaly_class"],
-                "path": photo.relative_to(root).as_posix(),
-                "split": split,
-            }
+            yield make_row(root, category, photo, split=split, defect=defect, mask=mask)

@@ -1,6 +1,7 @@
 """The schema of all data sets: the columns of a row. The modules beside this one read the layouts into it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, Value
@@ -18,6 +19,27 @@ FEATURES = Features(
 )
 """`image` and `mask` are decoded when a row is read; `mask` is None for good parts and where there is none.
 `defect` is the kind of defect, "good" for good parts; `path` is where the photo lies, relative to the root."""
+
+
+def make_row(
+    root: Path, category: str, photo: Path, *, split: str, defect: str = "good", mask: Path | None = None
+) -> dict[str, Any]:
+    """Make the row of a photo that lies under `root`.
+
+    Example:
+        >>> row = make_row(Path("data"), "gear", Path("data/gear/test/scratch/1.png"), split="test", defect="scratch")
+        >>> row["label"], row["path"]
+        (1, 'gear/test/scratch/1.png')
+    """
+    return {
+        "image": str(photo),
+        "mask": str(mask) if mask else None,
+        "label": int(defect != "good"),
+        "category": category,
+        "defect": defect,
+        "path": photo.relative_to(root).as_posix(),
+        "split": split,
+    }
 
 
 def make_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .schema import make_row
+
 
 def find_categories(root: Path) -> dict[str, Path]:
     """Find the categories in the split file, sorted. Empty if there is no such file.
@@ -30,15 +32,9 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
         if line["object"] != category:
             continue
         normal = line["label"] == "normal"
-        yield {
-            "image": str(root / line["image"]),
-            "mask": None if normal or not line["mask"] else str(root / line["mask"]),
-            "label": int(not normal),
-            "category": category,
-            "defect": "good" if normal else "bad",
-            "path": line["image"],
-            "split": line["split"],
-        }
+        mask = None if normal or not line["mask"] else root / line["mask"]
+        defect = "good" if normal else "bad"
+        yield make_row(root, category, root / line["image"], split=line["split"], defect=defect, mask=mask)
 
 
 def _lines(root: Path) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ Implements the metrics of sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO); 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,15 +14,22 @@ from .ranking import Ranking
 
 METRICS = ("image_auroc", "image_aupr", "pixel_auroc", "aupro")
 """What the paper's tables hold."""
-MORE_METRICS = (
-    "image_aupr_trapezoid",
-    "image_f1_max",
-    "pixel_aupr",
-    "pixel_f1_max",
-    "aupro_5",
-    "aupro_200",
-)
-"""What others report: AUPRO up to a false-positive rate of 0.05, and by 200 thresholds; the rest is in the names."""
+OF_SCORES: dict[str, Callable[[Ranking], float]] = {
+    "image_auroc": Ranking.auroc,
+    "image_aupr": Ranking.average_precision,
+    "image_aupr_trapezoid": Ranking.trapezoid_aupr,
+    "image_f1_max": Ranking.f1_max,
+}
+OF_MAPS: dict[str, Callable[[Ranking, float], float]] = {
+    "pixel_auroc": lambda pixels, limit: pixels.auroc(),
+    "pixel_aupr": lambda pixels, limit: pixels.average_precision(),
+    "pixel_f1_max": lambda pixels, limit: pixels.f1_max(),
+    "aupro": Ranking.aupro,
+    "aupro_200": Ranking.aupro_200,
+}
+"""How each metric is computed; those of maps may have a limit for the false-positive rate."""
+MORE_METRICS = (*(name for name in (*OF_SCORES, *OF_MAPS) if name not in METRICS), "aupro_5")
+"""What others report; `aupro_200` has 200 thresholds, `aupro_5` goes up to a false-positive rate of 0.05."""
 ALL_METRICS = METRICS + MORE_METRICS
 
 
@@ -213,17 +221,13 @@ class ScoreAccumulator:
         values = dict.fromkeys(ALL_METRICS, math.nan)
         scores, labels = (np.array(column) for column in zip(*self._rows[category], strict=True))
         images = Ranking.of_scores(scores, labels)
-        values["image_auroc"] = images.auroc()
         if labels.min() == 0:
-            values["image_aupr"], values["image_aupr_trapezoid"] = images.average_precision(), images.trapezoid_aupr()
-            values["image_f1_max"] = images.f1_max()
+            values |= {name: measure(images) for name, measure in OF_SCORES.items()}
         pairs = [pair for pair in self._maps[category] if pair is not None]
         if len(pairs) == len(self._rows[category]):
             maps, masks = (np.stack(part) for part in zip(*pairs, strict=True))
             pixels = Ranking.of_maps(maps, masks)
-            values["pixel_auroc"], values["pixel_aupr"] = pixels.auroc(), pixels.average_precision()
-            values["pixel_f1_max"] = pixels.f1_max()
-            values["aupro"], values["aupro_200"] = pixels.aupro(self.fpr_limit), pixels.aupro_200(self.fpr_limit)
+            values |= {name: measure(pixels, self.fpr_limit) for name, measure in OF_MAPS.items()}
             values["aupro_5"] = pixels.aupro(0.05)
         return {name: None if math.isnan(value) else value for name, value in values.items()}
 
@@ -232,6 +236,8 @@ __all__ = [
     "ALL_METRICS",
     "METRICS",
     "MORE_METRICS",
+    "OF_MAPS",
+    "OF_SCORES",
     "ScoreAccumulator",
     "aupro",
     "aupro_200",

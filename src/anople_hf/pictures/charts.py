@@ -151,7 +151,7 @@ def draw_category_bars(
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.set_yticks(rows, names if column == 0 else [""] * len(names), color=INK)
         axis.tick_params(axis="y", length=0)
-    figure.text(0.5 + left / 2, 0.08 / height, "per cent", fontsize=7, color=FAINT, ha="center")
+    figure.text(0.5 + left / 2, 0.08 / height, "%", fontsize=7, color=FAINT, ha="center")
     return figure
 
 

@@ -6,7 +6,8 @@ Implements metrics of sec. 4.1 (image AUROC and AUPR).
 import datasets
 import evaluate
 
-from anople_hf.evaluation.metrics import auroc, average_precision, f1_max, trapezoid_aupr
+from anople_hf.evaluation.metrics import OF_SCORES
+from anople_hf.evaluation.ranking import Ranking
 
 _DESCRIPTION = """\
 Which photos are defective? Ranking metrics over one score a photo; they need no threshold. Values are 0..1, or NaN
@@ -46,9 +47,5 @@ class AnomalyImageScores(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[float], references: list[int]) -> dict[str, float]:
-        return {
-            "image_auroc": auroc(predictions, references),
-            "image_aupr": average_precision(predictions, references),
-            "image_aupr_trapezoid": trapezoid_aupr(predictions, references),
-            "image_f1_max": f1_max(predictions, references),
-        }
+        ranking = Ranking.of_scores(predictions, references)
+        return {name: measure(ranking) for name, measure in OF_SCORES.items()}

@@ -9,6 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from anople_hf.evaluation.metrics import OF_MAPS
 from anople_hf.evaluation.ranking import Ranking
 
 _DESCRIPTION = """\
@@ -51,10 +52,4 @@ class AnomalyPixelScores(evaluate.Metric):
 
     def _compute(self, predictions: Any, references: Any, fpr_limit: float = 0.3) -> dict[str, float]:
         ranking = Ranking.of_maps(np.asarray(predictions, np.float32), np.asarray(references, np.uint8))
-        return {
-            "pixel_auroc": ranking.auroc(),
-            "pixel_aupr": ranking.average_precision(),
-            "pixel_f1_max": ranking.f1_max(),
-            "aupro": ranking.aupro(fpr_limit),
-            "aupro_200": ranking.aupro_200(fpr_limit),
-        }
+        return {name: measure(ranking, fpr_limit) for name, measure in OF_MAPS.items()}
