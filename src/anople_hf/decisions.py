@@ -1,7 +1,6 @@
 """Whether a part is defective, and where: the decision, from which map value on it is marked, regions as boxes.
 
-The rule of `AnoPLeProcessor` and, without torch, of an exported detector
-(`export/detector.py`).
+The rule of `AnoPLeProcessor` and, without torch, of an exported detector (`export/detector.py`).
 """
 
 import math

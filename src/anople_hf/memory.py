@@ -3,7 +3,6 @@
 Where in the paper: sec. 3.4, eq. 14. Which layers, and that two of them are averaged, is PromptAD's convention.
 
 - All that is known of a product (`Product`) is added, removed, renamed, merged, saved and pushed together.
-
 - References are whole images, so one photo or one product can be added or taken out without training.
 - The bank is a file of its own, tied to its model by the fingerprint of the prompted encoder.
 - Rows are unit vectors, stored as they are matched: a reloaded bank gives the same bits.

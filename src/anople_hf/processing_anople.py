@@ -126,9 +126,7 @@ class AnoPLeProcessor(ProcessorMixin):
         words = ["object" if self.prompt_type == "object" else name.replace("_", " ").strip() for name in class_names]
         texts = [f"{word}." for word in words] + [f"{self.abnormal_word} {word}." for word in words]
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        slot = self.tokenizer("x", add_special_tokens=False)["input_ids"][
-            0
-        ]  # overwritten by the hooks; any word would do
+        slot = self.tokenizer("x", add_special_tokens=False)["input_ids"][0]  # overwritten by the hooks
         rows = [
             [bos, *[slot] * self.text_slots, *self.tokenizer(text, add_special_tokens=False)["input_ids"], eos]
             for text in texts
@@ -138,9 +136,8 @@ class AnoPLeProcessor(ProcessorMixin):
         if longest > limit:
             name = class_names[[len(row) for row in rows].index(longest) % len(class_names)]
             raise ValueError(
-                f"the class name {name!r} takes {longest} tokens with its prompts, the text tower reads "
-                f"{limit}: give it "
-                "a shorter name."
+                f"the class name {name!r} takes {longest} tokens with its prompts, the text tower reads {limit}: "
+                "give it a shorter name."
             )
         ids = torch.tensor([row + [eos] * (longest - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])

@@ -1,6 +1,6 @@
 """`Inspector`: one shared, frozen detector that teaches and judges for every visitor of the app.
 
-Where in the paper: sec. 3.4 (memory, scoring); thresholds and explanations are ours.
+Memory and scores are those of sec. 3.4; thresholds and explanations are ours.
 """
 
 from collections.abc import Sequence

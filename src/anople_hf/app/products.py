@@ -1,7 +1,7 @@
 """`Products`: what one visitor of the app taught, with thresholds; nobody else sees it.
 
-Where in the paper: sec. 3.4 (memory). All that is known of a product stands in the visitor's memory bank, as it does
-for the command line: the same photos set the same threshold.
+All that is known of a product is in the visitor's memory bank (sec. 3.4), as on the command line: the same photos set
+the same threshold.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The verbs `anople teach`, `calibrate`, `products`, `threshold`, `rename` and `remove`: products without training.
 
-Where in the paper: sec. 3.4 for the memory. What is known of a product is kept in the detector's memory bank; a verb
-that changes it holds the folder's lock from reading to writing, so that verbs run at once lose nothing.
+What is known of a product is kept in the detector's memory bank (sec. 3.4). A verb that changes it holds the folder's
+lock from reading to writing, so verbs that run at the same time lose nothing.
 """
 
 from collections.abc import Iterator

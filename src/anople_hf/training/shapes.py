@@ -1,6 +1,6 @@
 """Where a pseudo anomaly lies: Perlin-shaped regions, boxes and scars, and the product they shall lie on.
 
-Where in the paper: sec. 3.3.2 names simulated anomalies only. Perlin regions are DRAEM's (Zavrtanik et al., ICCV
+Sec. 3.3.2 of the paper says no more than "simulated anomalies". Perlin regions are DRAEM's (Zavrtanik et al., ICCV
 2021), boxes and scars CutPaste's (Li et al., CVPR 2021).
 
 One thing differs from DRAEM, on purpose: the noise works at every image size (its generator needs the scale to divide

@@ -1,7 +1,7 @@
 """`TrainingStates`: what a killed run goes on from, saved whole or not at all.
 
-Accelerate decides what is in a state (weights, optimizer, loss
-scale, random generators of each process); the frozen CLIP is left out.
+Accelerate decides what is in a state (weights, optimizer, loss scale, random generators of each process); the frozen
+CLIP is left out.
 """
 
 import hashlib

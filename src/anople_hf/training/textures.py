@@ -1,7 +1,7 @@
 """What a pseudo anomaly looks like: textures that are drawn, read from a folder, or made from photos.
 
-Where in the paper: sec. 3.3.2 names simulated anomalies only. DRAEM takes its textures from DTD, a download; the drawn
-ones and those made from the shots are ours.
+Sec. 3.3.2 of the paper says no more than "simulated anomalies". DRAEM takes its textures from DTD, a download; the
+drawn ones and those made from the shots are ours.
 """
 
 from collections.abc import Callable
