@@ -4,15 +4,27 @@ They reproduce Tables 1 to 5 and Figures 1b, 3, 4 and 5.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..training.configuration import Precision, ShotMode
-from .options import Json, Quiet, Run, SkipBad, find_run, load_data, load_run, quieten, setting, start_torch, tell
+from .options import (
+    Json,
+    Quiet,
+    Run,
+    SkipBad,
+    find_run,
+    load_data,
+    load_run,
+    quieten,
+    settings_of,
+    start_torch,
+    tell,
+    with_options,
+)
 
 Data = Annotated[list[str], typer.Argument(help="Data sets with test photos: folders, or NAME=FOLDER.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Results folder; finished work in it is not repeated.")]
@@ -23,8 +35,6 @@ Method = Annotated[
     list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
 ]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
-MixedPrecision = Annotated[Precision, setting("mixed_precision")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of AnoPLe's training.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Field of AnoPLeConfig as KEY=VALUE. Repeatable.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Also measure AnoPLe's two branches alone.")]
 Route = Annotated[bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")]
@@ -32,7 +42,6 @@ Scopes = Annotated[
     list[str] | None,
     typer.Option("--scope", help="Memories that AnoPLe searches: all or product. Repeatable; runs each."),
 ]
-Mode = Annotated[ShotMode, setting("shot_mode")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads per process; other numbers round differently.")]
 
 
@@ -44,12 +53,9 @@ def _common(
     seeds: Seeds = "0,1,2",
     method: Method = None,
     backbone: Backbone = "tiny",
-    max_steps: MaxSteps = None,
-    mixed_precision: MixedPrecision = "no",
     settings: Settings = None,
     scope: Scopes = None,
     parts: Parts = False,
-    shot_mode: Mode = "seeded",
     threads: Threads = 2,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -57,15 +63,13 @@ def _common(
     """What both verbs take; `_run` says what it means."""
 
 
-def _with_common(verb: Callable[..., None]) -> Callable[..., None]:
-    """Add the parameters of `_common` behind a verb's own, where typer looks for them."""
-    own = [each for each in inspect.signature(verb).parameters.values() if each.kind is not each.VAR_KEYWORD]
-    verb.__signature__ = inspect.Signature([*own, *inspect.signature(_common).parameters.values()])  # type: ignore
-    verb.__annotations__ = _common.__annotations__ | verb.__annotations__
-    return verb
+COMMON = [
+    *inspect.signature(_common).parameters.values(),
+    *settings_of("max_steps", "mixed_precision", "shot_mode"),
+]
 
 
-@_with_common
+@with_options(COMMON)
 def compare(*, route: Route = False, **common: Any) -> None:
     """Compare AnoPLe with other methods on your data: same backbone, same shots, same metrics.
 
@@ -75,7 +79,7 @@ def compare(*, route: Route = False, **common: Any) -> None:
     _run("compare", common, route=route)
 
 
-@_with_common
+@with_options(COMMON)
 def reproduce(
     *,
     table: Annotated[Table, typer.Argument(help="One of the paper's tables, or figure1b.")],

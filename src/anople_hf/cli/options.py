@@ -1,17 +1,19 @@
 """Shared by the verbs of `anople`: options with one meaning everywhere, messages, and loading of runs and photos."""
 
 import glob
+import inspect
 import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from ..training.configuration import TrainingConfig
+from ..training.configuration import COUNTS, TrainingConfig
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -47,12 +49,38 @@ def described(owner: type) -> dict[str, str]:
     return {name: " ".join(lines) for name, lines in found.items()}
 
 
-DESCRIBED = described(TrainingConfig)
+USUAL = TrainingConfig()
 
 
-def setting(name: str, *flags: str, also: str = "", **how: Any) -> Any:
-    """The option of a field of `TrainingConfig`. Its help is what the docstring says, and `also`."""
-    return typer.Option(*flags, help=f"{DESCRIBED[name]} {also}".replace("`", "").strip(), **how)
+def settings_of(*names: str) -> list[inspect.Parameter]:
+    """The options that set fields of `TrainingConfig`: type, default and help are the field's. A list is one text.
+
+    Args:
+        names: Only these fields; by default all but `settings`, which has an option of its own.
+    """
+    about, kinds = described(TrainingConfig), get_type_hints(TrainingConfig)
+    options = []
+    for name in names or [field.name for field in fields(TrainingConfig) if field.name != "settings"]:
+        kind, usual, words = kinds[name], getattr(USUAL, name), about[name].replace("`", "")
+        if isinstance(usual, list):
+            kind, usual, words = str, ",".join(usual), f"{words} Separated by commas."
+        option = typer.Option(help=words, min=1 if name in COUNTS else None, rich_help_panel="Training")
+        options.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=Annotated[kind, option])
+        )
+    return options
+
+
+def with_options(options: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb options behind its own; they arrive in its `**keywords`. Typer reads signature and annotations."""
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        own = [each for each in inspect.signature(verb).parameters.values() if each.kind is not each.VAR_KEYWORD]
+        verb.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+        verb.__annotations__ |= {each.name: each.annotation for each in options}
+        return verb
+
+    return decorate
 
 
 def quieten(quiet: bool) -> None:

@@ -14,35 +14,22 @@ import yaml
 
 from ..output.locking import making
 from ..output.whole import check_output, whole_folder
-from ..training.configuration import (
-    AlignChannel,
-    Alignment,
-    LatentNoise,
-    Precision,
-    Recipe,
-    ShotMode,
-    TrainingConfig,
-)
+from ..training.configuration import TrainingConfig
 from .options import (
+    USUAL,
     Json,
     Output,
     Overwrite,
     Quiet,
-    Seed,
     SkipBad,
     find_run,
     load_data,
     quieten,
-    setting,
+    settings_of,
     start_torch,
     tell,
+    with_options,
 )
-
-USUAL = TrainingConfig()
-KINDS = ",".join(USUAL.anomaly_kinds)
-Source = Annotated[str, setting("anomaly_source")]
-Kinds = Annotated[str, setting("anomaly_kinds", also="Separated by commas.")]
-OnProduct = Annotated[bool, setting("anomalies_on_product")]
 
 
 def _read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -91,8 +78,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
+@with_options(settings_of())
 def train(
-    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="MVTec-AD layout, or one folder of good photos per category.")],
     output: Output,
     config: Annotated[
@@ -103,20 +90,6 @@ def train(
             is_eager=True,
         ),
     ] = None,
-    shots: Annotated[int, setting("shots", min=1)] = USUAL.shots,
-    shot_mode: Annotated[ShotMode, setting("shot_mode")] = USUAL.shot_mode,
-    nested_shots: Annotated[bool, setting("nested_shots")] = USUAL.nested_shots,
-    seed: Annotated[int, setting("seed")] = USUAL.seed,
-    recipe: Annotated[Recipe, setting("recipe")] = USUAL.recipe,
-    epochs: Annotated[int | None, setting("epochs", min=1)] = USUAL.epochs,
-    min_steps: Annotated[int | None, setting("min_steps", min=1)] = USUAL.min_steps,
-    max_steps: Annotated[int | None, setting("max_steps", min=1)] = USUAL.max_steps,
-    batch_size: Annotated[int, setting("batch_size", min=1)] = USUAL.batch_size,
-    accumulate: Annotated[int, setting("accumulate", min=1)] = USUAL.accumulate,
-    learning_rate: Annotated[float | None, setting("learning_rate")] = USUAL.learning_rate,
-    projection_rate: Annotated[float, setting("projection_rate")] = USUAL.projection_rate,
-    decoder_rate: Annotated[float, setting("decoder_rate")] = USUAL.decoder_rate,
-    project_rate: Annotated[float, setting("project_rate")] = USUAL.project_rate,
     backbone: Annotated[
         str, typer.Option(help="CLIP: tiny, small, base or paper; folder or Hub id, also of open_clip.")
     ] = "tiny",
@@ -126,35 +99,17 @@ def train(
         list[str] | None,
         typer.Option("--set", help="AnoPLeConfig field as KEY=VALUE, such as coupling=t2v. Repeatable."),
     ] = None,
-    alignment: Annotated[Alignment, setting("alignment")] = USUAL.alignment,
-    align_channel: Annotated[AlignChannel, setting("align_channel")] = USUAL.align_channel,
-    multi_scale: Annotated[bool, setting("multi_scale")] = USUAL.multi_scale,
-    anomaly_source: Source = USUAL.anomaly_source,
-    anomaly_kinds: Kinds = KINDS,
-    anomalies_on_product: OnProduct = USUAL.anomalies_on_product,
-    normal_views: Annotated[str, setting("normal_views", also="Separated by commas.")] = ",".join(USUAL.normal_views),
-    latent_noise: Annotated[LatentNoise, setting("latent_noise")] = USUAL.latent_noise,
-    latent_sigma: Annotated[float | None, setting("latent_sigma")] = USUAL.latent_sigma,
-    latent_mean: Annotated[float, setting("latent_mean")] = USUAL.latent_mean,
-    mixed_precision: Annotated[Precision, setting("mixed_precision")] = USUAL.mixed_precision,
-    gradient_checkpointing: Annotated[bool, setting("gradient_checkpointing")] = USUAL.gradient_checkpointing,
-    compile: Annotated[str, setting("compile")] = USUAL.compile,
-    deterministic: Annotated[bool, setting("deterministic", "--deterministic")] = USUAL.deterministic,
-    num_workers: Annotated[int, setting("num_workers")] = USUAL.num_workers,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
-    checkpoint_every: Annotated[int, setting("checkpoint_every", min=1)] = USUAL.checkpoint_every,
-    keep_checkpoints: Annotated[int, setting("keep_checkpoints", min=1)] = USUAL.keep_checkpoints,
-    report_to: Annotated[str, setting("report_to", also="Separated by commas.")] = ",".join(USUAL.report_to),
     products: Annotated[str, typer.Option(help="Only these products, separated by commas.")] = "",
     shots_file: Annotated[Path | None, typer.Option(help="shots.json, or a folder of PromptAD's index files.")] = None,
     class_names: Annotated[
         Path | None, typer.Option(help="JSON file with the prompts' word for each category.")
     ] = None,
-    false_alarm_rate: Annotated[float, setting("false_alarm_rate")] = USUAL.false_alarm_rate,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    **given: Any,
 ) -> None:
     """Train a detector for all categories on a few good photos each, build its memory, set its thresholds.
 
@@ -163,9 +118,6 @@ def train(
     """
     quieten(quiet)
     check_output(output, overwrite=overwrite)
-    given: dict[str, Any] = {
-        field.name: context.params[field.name] for field in fields(TrainingConfig) if field.name in context.params
-    }
     lists = {name: _split(text) for name, text in given.items() if isinstance(getattr(USUAL, name), list)}
     plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings) if settings else {}})
     work = output.with_name(f"{output.name}.training")
@@ -177,7 +129,7 @@ def train(
         from ..data.few_shot import read_index_files, read_shots
 
         by_index = shots_file.is_dir()
-        listed = read_index_files(shots_file, splits["train"], shots) if by_index else read_shots(shots_file)
+        listed = read_index_files(shots_file, splits["train"], given["shots"]) if by_index else read_shots(shots_file)
     words = json.loads(class_names.read_text(encoding="utf-8")) if class_names else None
     start_torch()
     from accelerate import PartialState
@@ -228,25 +180,22 @@ def train(
     )
 
 
+@with_options(settings_of("shots", "seed", "anomaly_source", "anomaly_kinds", "anomalies_on_product"))
 def preview_anomalies(
     data: Annotated[Path, typer.Argument(help="Good photos, in the same layout as for train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
     count: Annotated[int, typer.Option(min=1, help="Number of pairs to show.")] = 8,
-    shots: Annotated[int, setting("shots", min=1)] = USUAL.shots,
-    seed: Seed = 0,
-    anomaly_source: Source = USUAL.anomaly_source,
-    anomaly_kinds: Kinds = KINDS,
-    anomalies_on_product: OnProduct = USUAL.anomalies_on_product,
     backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "tiny",
     skip_bad: SkipBad = False,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Draw what training learns from: good photos, their twins with a pseudo anomaly, and the masks."""
     quieten(True)
     from ..data.few_shot import choose_shots
 
     train_split = load_data(data, skip_bad=skip_bad)["train"]
-    chosen = choose_shots(train_split, shots, seed=seed, skip_bad=skip_bad)
+    chosen = choose_shots(train_split, given["shots"], seed=given["seed"], skip_bad=skip_bad)
     start_torch()
     from ..modeling_anople import AnoPLeModel
     from ..pictures.sheets import write_pairs
@@ -256,8 +205,11 @@ def preview_anomalies(
 
     photos = train_split.select([index for indices in chosen.values() for index in indices])
     processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
-    synthesizer = AnomalySynthesizer(anomaly_source, kinds=_split(anomaly_kinds), on_product=anomalies_on_product)
-    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, changes=USUAL.normal_views, seed=seed)
+    synthesizer = AnomalySynthesizer(
+        given["anomaly_source"], kinds=_split(given["anomaly_kinds"]), on_product=given["anomalies_on_product"]
+    )
+    views = USUAL.normal_views
+    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, changes=views, seed=given["seed"])
     written = write_pairs(pairs, output)
     tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},
          f"saved: {written}")  # fmt: skip

@@ -13,6 +13,11 @@ AlignChannel = Literal["abnormal", "label"]
 LatentNoise = Literal["patches", "middle", "image", "none"]
 Precision = Literal["no", "fp16", "bf16"]
 Recipe = Literal["auto", "fast", "paper-like"]
+COUNTS = (
+    "shots", "epochs", "min_steps", "max_steps", "batch_size", "accumulate", "calibration_views", "checkpoint_every",
+    "keep_checkpoints",
+)  # fmt: skip
+"""Fields that are at least 1."""
 NORMAL_VIEWS = ("shift", "exposure", "turn")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 RECIPES: dict[str, dict[str, Any]] = {
@@ -51,7 +56,7 @@ class TrainingConfig:
         anomalies_on_product: Keep pseudo anomalies off the background. Ours, off.
         normal_views: How good photos are varied before anything else is done to them, out of `shift` (up to a
             sixtieth of the side), `exposure` (brightness and contrast by up to a tenth) and `turn` (by right angles:
-            only where the product may lie in any of them). Ours; the relatives vary theirs, too.
+            only where the product may lie in any of them). Ours; related methods vary theirs, too.
         latent_noise: Where a latent anomaly (eq. 10) is made of the photo's global view: on its `patches` as the
             encoder gets them (eq. 4's z_0), on the tokens in the `middle` of it, or on the `image` vector of every
             view behind it (eq. 9's z_0); `none` leaves the term out. `patches` is ours: what is added to the image
@@ -70,7 +75,7 @@ class TrainingConfig:
         num_workers: Processes that prepare samples.
         checkpoint_every: Steps between two saved states, if a folder for them is given.
         keep_checkpoints: How many of the newest states are kept.
-        report_to: Trackers that get the loss terms, out of `TRACKERS`.
+        report_to: Trackers that get the loss terms, out of `tensorboard`, `trackio` and `wandb`.
         false_alarm_rate: Asked share of good parts called defective.
         calibration_views: Views scored per good photo for the thresholds.
         settings: Fields of `AnoPLeConfig` that differ from their defaults.
@@ -115,10 +120,7 @@ class TrainingConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (
-            "shots", "epochs", "min_steps", "max_steps", "batch_size", "accumulate", "calibration_views",
-            "checkpoint_every", "keep_checkpoints",
-        ):  # fmt: skip
+        for name in COUNTS:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
         if self.batch_size % self.accumulate:
