@@ -90,6 +90,8 @@ def test_data_sets_are_named_by_their_categories(trees, tmp_path):
         ({"shots": (3,)}, "'bottle' has 2 good photos, 3 shots are planned"),
         ({"table": "table2", "held_out": ("cup",)}, "no category 'cup'"),
         ({"table": "table4", "rows": ("e",)}, r"no rows \['e'\]"),
+        ({"table": "table4", "methods": ("spade",)}, "about AnoPLe alone"),
+        ({"rows": ("full model",)}, "table1 takes no rows"),
         ({"scopes": ("own",)}, "unknown scopes own"),
     ],
 )

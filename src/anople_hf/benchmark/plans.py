@@ -4,7 +4,8 @@ Implements Table 1 (methods x shots), 2 (a category held out), 3 (unseen anomaly
 and Figure 1b (speed).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,78 +36,50 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-Common = Mapping[str, Any]
+Variants = Iterable[dict[str, Any]]
+"""Fields of `Cell` in which the cells of one method, data set, number of shots and seed differ."""
 
 
-def _table1(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
-            common: Common) -> list[Cell]:  # fmt: skip
+def _plain(root: str, method: str) -> Variants:
+    return [{}]
+
+
+def _timed(root: str, method: str) -> Variants:
+    return [{"timed": True}]
+
+
+def _held_out(root: str, method: str, held_out: Sequence[str] = ()) -> Variants:
     return [
-        Cell(name, root, method, k, seed, **common)
-        for name, root in sources.items()
-        for k in shots
-        for method in methods
-        for seed in seeds
-    ]
-
-
-def _table2(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
-            common: Common, held_out: Sequence[str] = ()) -> list[Cell]:  # fmt: skip
-    return [
-        Cell(name, root, method, k, seed, held_out=category, held_out_memory=remembered, **common)
-        for name, root in sources.items()
-        for k in shots
+        {"held_out": category, "held_out_memory": remembered}
         for category in (held_out or sorted(set(load(root)["train"]["category"])))
-        for method in methods
         for remembered in ((False, True) if method == "anople" else (False,))
-        for seed in seeds
     ]
 
 
-def _figure1b(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
-              common: Common) -> list[Cell]:  # fmt: skip
-    return _table1(sources, shots, seeds, methods, {**common, "timed": True})
-
-
-def _table4(sources: Mapping[str, str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str],
-            common: Common, rows: Sequence[str] = ()) -> list[Cell]:  # fmt: skip
+def _ablations(root: str, method: str, rows: Sequence[str] = ()) -> Variants:
     if unknown := sorted(set(rows) - set(ABLATIONS)):
         raise ValueError(f"Table 4 has no rows {unknown}; it has {', '.join(ABLATIONS)}.")
-    plain = {key: value for key, value in common.items() if key not in ("training", "settings")}
-    return [
-        Cell(
-            name,
-            root,
-            "anople",
-            k,
-            seed,
-            row=row,
-            training={**common.get("training", {}), **ABLATIONS[row][0]},
-            settings={**common.get("settings", {}), **ABLATIONS[row][1]},
-            **plain,
-        )
-        for name, root in sources.items()
-        for k in shots
-        for row in (rows or ABLATIONS)
-        for seed in seeds
-    ]
+    if method != "anople":
+        raise ValueError(f"Table 4 is about AnoPLe alone, it has no {method}: leave the method out.")
+    return [{"row": row, "training": ABLATIONS[row][0], "settings": ABLATIONS[row][1]} for row in rows or ABLATIONS]
 
 
-TABLES: dict[str, tuple[Callable[..., list[Cell]], tuple[int, ...], tuple[str, ...], str]] = {
-    "table1": (_table1, (1, 2, 4), PAPER_METHODS, ""),
-    "table2": (_table2, (1,), ("anople",), "The paper does not say how many shots Table 2 has (1 is ours), nor "
+TABLES: dict[str, tuple[Callable[..., Variants], tuple[int, ...], tuple[str, ...], str]] = {
+    "table1": (_plain, (1, 2, 4), PAPER_METHODS, ""),
+    "table2": (_held_out, (1,), ("anople",), "The paper does not say how many shots Table 2 has (1 is ours), nor "
                "whether the held-out category has a memory: both are run. Text vectors are the mean over the trained "
                "categories."),
-    "table3": (_table1, (1,), ("winclip", "anople"), "The paper does not say how many shots Table 3 has; 1 is ours. "
+    "table3": (_plain, (1,), ("winclip", "anople"), "The paper does not say how many shots Table 3 has; 1 is ours. "
                "All categories are trained on; those of the paper are shown if they are there."),
-    "table4": (_table4, (1,), ("anople",), "Rows that begin with 'ours' are not in the paper."),
-    "table5": (_table1, (4,), ("patchcore", "winclip", "anople"), "One model for all tasks; the paper does not say "
+    "table4": (_ablations, (1,), ("anople",), "Rows that begin with 'ours' are not in the paper."),
+    "table5": (_plain, (4,), ("patchcore", "winclip", "anople"), "One model for all tasks; the paper does not say "
                "whether it has three."),
-    "figure1b": (_figure1b, (1,), PAPER_METHODS, "Images per second on this machine, preprocessing and scoring alone, "
+    "figure1b": (_timed, (1,), PAPER_METHODS, "Images per second on this machine, preprocessing and scoring alone, "
                  "one image at a time or in batches; only ratios within one run mean anything. The paper's are of "
                  "its own GPU; what they include, it does not say."),
-    "compare": (_table1, (4,), PAPER_METHODS, ""),
+    "compare": (_plain, (4,), PAPER_METHODS, ""),
 }  # fmt: skip
-"""For each table: how its cells are made, shots, methods, and what the paper leaves open."""
+"""For each table: its variants of a cell, shots, methods, and what the paper leaves open."""
 
 
 def name_source(given: str) -> tuple[str, str]:
@@ -158,16 +131,24 @@ def make_plan(
 
     if table not in TABLES:
         raise ValueError(f"no table {table!r}; there are {', '.join(TABLES)}.")
-    make, own_shots, own_methods, note = TABLES[table]
+    variants, own_shots, own_methods, note = TABLES[table]
     methods = tuple(methods or own_methods)
     if unknown := sorted(set(methods) - {"anople", *METHODS}):
         raise ValueError(f"unknown methods {', '.join(unknown)}; expected anople, {', '.join(METHODS)}.")
     sources = dict(map(name_source, data))
     special = {key: more.pop(key) for key in ("held_out", "rows") if key in more}
-    common: dict[str, Any] = {"backbone": backbone, "training": dict(training or {}), **more}
-    cells = make(
-        sources, tuple(shots or own_shots), seeds, methods, {**common, "settings": dict(settings or {})}, **special
-    )
+    if beside := sorted(set(special) - set(inspect.signature(variants).parameters)):
+        raise ValueError(f"{table} takes no {' and no '.join(beside)}: held_out is Table 2's, rows are Table 4's.")
+    changes = {"training": dict(training or {}), "settings": dict(settings or {})}
+    cells = [
+        Cell(name, root, method, k, seed, backbone, **more | variant
+             | {part: values | variant.get(part, {}) for part, values in changes.items()})
+        for name, root in sources.items()
+        for k in (shots or own_shots)
+        for method in methods
+        for variant in variants(root, method, **special)
+        for seed in seeds
+    ]  # fmt: skip
     if unknown := sorted(set(scopes) - {"all", "product"}):
         raise ValueError(f"unknown scopes {', '.join(unknown)}; expected all, product.")
     cells = [
