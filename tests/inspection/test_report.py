@@ -1,19 +1,21 @@
-"""The page holds all it shows, and says of strange names only their letters."""
+"""The page holds all it shows, says of strange names only their letters; its script sorts, filters and enlarges."""
 
 import base64
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anople_hf import __version__
 from anople_hf.inspection.report import write_report
 from anople_hf.inspection.tables import COLUMNS
 
 
-def judged(folder, path, score, label="normal", threshold=0.5, category=""):
+def judged(folder, path, score, label="normal", threshold=0.5, category="", time=""):
     (folder / "heat_maps").mkdir(exist_ok=True)
     name = f"heat_maps/{path.stem}.png"
     noise = np.random.default_rng(int(1000 * score)).integers(0, 255, (400, 300, 3), np.uint8)
@@ -21,7 +23,7 @@ def judged(folder, path, score, label="normal", threshold=0.5, category=""):
     Image.fromarray(noise).save(path)
     row = {"path": str(path), "category": category, "score": score, "threshold": threshold, "label": label}
     row["ratio"] = score / threshold if threshold else None
-    return {**dict.fromkeys(COLUMNS, ""), **row, "regions": [], "heat_map": name}
+    return {**dict.fromkeys(COLUMNS, ""), **row, "regions": [], "heat_map": name, "time": time}
 
 
 class Page(HTMLParser):
@@ -38,55 +40,128 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
+def write(rows, folder, title="t", scale=(0, 1), **how):
+    text = write_report(rows, folder, title=title, scale=scale, **how).read_text(encoding="utf-8")
+    page = Page(text)
+    return text, page, "".join(page.words)
+
+
 @pytest.fixture
 def rows(tmp_path):
     return [
-        judged(tmp_path, tmp_path / "a.png", 0.2, category="gear"),
-        judged(tmp_path, tmp_path / "<b> & 'c'.png", 0.9, "defective", category="gear"),
+        judged(tmp_path, tmp_path / "a.png", 0.2, category="gear", time="2026-03-01T06:00:00+00:00"),
+        judged(tmp_path, tmp_path / "<b> & 'c'.png", 0.9, "defective", category="gear", time="2026-03-01T08:30:00Z"),
         judged(tmp_path, tmp_path / "d.png", 0.6, "defective", category="nut"),
-    ]
+        judged(tmp_path, tmp_path / "near.png", 0.45, category="nut"),
+    ]  # fmt: skip
 
 
 def test_everything_is_inside(rows, tmp_path):
-    path = write_report(rows, tmp_path, title="Line 1 <night>", scale=(0, 1))
-    text = path.read_text(encoding="utf-8")
-    page = Page(text)
-    assert path == tmp_path / "report.html" and "script" not in page.tags
+    text, page, words = write(rows, tmp_path, title="Line 1 <night>")
     assert all(source.startswith("data:image/") for source in page.sources) and "http" not in text
-    assert page.tags.count("img") == 2 * 3 + 1 and page.tags.count("tr") == 1 + 3
+    assert not re.search(r"<script[^>]*src|<link|@import", text)
+    assert page.tags.count("img") == 2 * 3 + 2  # three to look at, and the enlarged pair
     for source in page.sources:
         kind, content = re.fullmatch(r"data:image/(\w+);base64,(.*)", source).groups()
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-            assert picture.format.lower() == kind and min(picture.size) > 100
-    words = "".join(page.words)
+            assert picture.format.lower() == kind and max(picture.size) == 320
     assert "Line 1 <night>" in words and "<b> & 'c'.png" in words  # escaped, so they come back as text
 
 
-def test_worst_first_relative_to_its_threshold_and_no_more_than_asked(rows, tmp_path):
+def test_it_says_what_was_judged_by_what(rows, tmp_path):
+    text, _, words = write(rows, tmp_path, lot="A-17 & <B>", fingerprint="0123456789abcdef" * 4)
+    assert "A-17 & <B>" in words and __version__ in words and "0123456789abcdef" in words
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", words)
+    assert "50.0 %" in words
+    assert re.search(r"<tr><td>gear<td class=n>2<td class=n>1<td class=n>1<td class=n>50\.0 %", text)
+    assert text.count("Histogram of the scores of") == 2 and text.count("over time, as a multiple") == 1  # gear's
+    assert "2026-03-01 06:00" in words and "2026-03-01 08:30 UTC" in words
+    assert "Lot" not in write(rows, tmp_path)[2]
+
+
+def test_all_defective_ones_and_near_misses_worst_first_relative_to_the_threshold(rows, tmp_path):
     rows[2] |= {"threshold": 0.1, "ratio": 6.0}  # 0.6 is six times as much as allowed, 0.9 not twice
-    text = write_report(rows, tmp_path, title="t", scale=(0, 1), worst=2, most_rows=1).read_text()
-    page = Page(text)
-    assert page.tags.count("figure") == 2 and page.tags.count("tr") == 1 + 1
-    words = "".join(page.words)
-    assert words.index("d.png") < words.index("<b>") and "a.png" not in words
-    assert "The 2 most suspicious of 3 photos" in words and "first 1 of 3 rows" in words
+    text, page, words = write(rows, tmp_path)
+    shown = re.findall(r'<figure [^>]*data-path="([^"]*)"', text)
+    assert [name.rsplit("/", 1)[1] for name in shown] == ["d.png", "&lt;b&gt; &amp; &#39;c&#39;.png", "near.png"]
+    assert page.tags.count("tr") == (1 + 2) + (1 + 4)
+    text, page, words = write(rows, tmp_path, most_shown=2, most_rows=1)
+    assert page.tags.count("figure") == 2 and page.tags.count("tr") == (1 + 2) + (1 + 1)
+    assert "To look at: 3 photos" in words and "The 2 farthest above have pictures" in words
+    assert "The first 1 of 4 rows" in words
+
+
+def test_good_parts_alone_still_show_those_nearest_to_the_threshold(rows, tmp_path):
+    _, page, words = write(rows[:1], tmp_path)
+    assert "Nothing was found" in words and page.tags.count("figure") == 1
 
 
 def test_the_legend_says_what_the_colors_stand_for(rows, tmp_path):
-    words = "".join(Page(write_report(rows, tmp_path, title="t", scale=(0, 0.34)).read_text()).words)
-    assert "0.34" in words and "marked: pixel threshold" in words and "its product" not in words
-    words = "".join(Page(write_report(rows, tmp_path, title="t", scale=None).read_text()).words)
-    assert "twice its product's pixel threshold" in words
+    words = write(rows, tmp_path, scale=(0, 0.34))[2]
+    assert "0.34" in words and "mark: pixel threshold" in words and "its product" not in words
+    assert "twice its product's pixel threshold" in write(rows, tmp_path, scale=None)[2]
 
 
 def test_a_photo_that_is_gone_is_told(rows, tmp_path):
-    (tmp_path / "a.png").unlink()
-    assert "the photo is gone" in write_report(rows, tmp_path, title="t", scale=(0, 1)).read_text()
+    (tmp_path / "d.png").unlink()
+    assert "the photo is gone" in write(rows, tmp_path)[2]
 
 
 def test_without_threshold_and_without_rows(tmp_path):
     bare = judged(tmp_path, tmp_path / "a.png", 0.2, "", None)
-    text = write_report([bare], tmp_path, title="t", scale=(0, 1)).read_text()
-    assert "no threshold" in text and "pixel threshold" not in text
+    _, _, words = write([bare], tmp_path)
+    assert "without a threshold" in words and "pixel threshold" not in words
     with pytest.raises(ValueError, match="at least one"):
         write_report([], tmp_path, title="t", scale=(0, 1))
+
+
+def test_more_photos_have_smaller_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("anople_hf.inspection.report.SIDES", ((2, 320), (4, 240)))
+    one = judged(tmp_path, tmp_path / "a.png", 0.9, "defective")
+
+    def side(count):
+        source = write([one] * count, tmp_path)[1].sources[0]
+        return max(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).size)
+
+    assert [side(count) for count in (2, 3, 5)] == [320, 240, 128]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_in_a_browser_it_sorts_filters_and_enlarges(rows, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = write_report(rows, tmp_path, title="t", scale=(0, 1))
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390  # a phone scrolls one way only
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        dark = [int(part) for part in re.findall(r"\d+", paper)]
+        assert max(dark) < 60
+
+        def names():
+            return [text.rsplit("/", 1)[1] for text in page.locator("figure:visible").all_inner_texts()]
+
+        assert names() == ["<b> & 'c'.png", "d.png", "near.png"]
+        page.select_option("select[name=product]", "nut")
+        assert names() == ["d.png", "near.png"] and page.inner_text("output") == "2 of 4 photos"
+        page.click(".photos th button >> text=score")
+        page.click(".photos th button >> text=score")  # again: the other way round
+        assert names() == ["near.png", "d.png"]
+        page.fill("input[name=path]", "NEAR")
+        assert names() == ["near.png"]
+        page.fill("input[name=path]", "")
+        page.locator("figure:visible button").first.focus()
+        page.keyboard.press("Enter")
+        assert "near.png" in page.inner_text("dialog")
+        page.wait_for_function("document.querySelectorAll('dialog img')[1].src.endsWith('heat_maps/near.png')")
+        page.keyboard.press("ArrowRight")
+        assert "d.png" in page.inner_text("dialog p")
+        page.keyboard.press("Escape")
+        assert not page.is_visible("dialog") and not errors
+        browser.close()

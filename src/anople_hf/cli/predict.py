@@ -59,6 +59,7 @@ def predict(
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html, a single self-contained page.")
     ] = False,
+    lot: Annotated[str, typer.Option(help="--report: what was inspected, for its heading.")] = "",
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 1 if any photo is not normal.")
     ] = False,
@@ -98,6 +99,8 @@ def predict(
         raise typer.BadParameter("--watch looks into folders and patterns, it cannot wait for stdin.")
     if not watch and (max_photos is not None or stop_after_idle is not None):
         raise typer.BadParameter("--max-photos and --stop-after-idle belong to --watch.")
+    if lot and not report:
+        raise typer.BadParameter("--lot is named in the report; add --report.")
     quieten(quiet)
     chosen = formats or [Format.CSV]
     check_formats(chosen)
@@ -160,8 +163,8 @@ def predict(
             shown = model.memory.thresholds_of(category)
             results.write_tables(chosen, scale, shown.pixel_threshold if shown else None)
             if report or (results.folder / "report.html").exists():
-                title = f"Judged by {run.resolve().name}"
-                write_report(results.rows, results.folder, title=title, scale=scale)
+                told = {"title": f"Judged by {run.resolve().name}", "fingerprint": job["detector"], "lot": lot}
+                write_report(results.rows, results.folder, scale=scale, **told)
     except KeyboardInterrupt:
         work = partial_of(output)
         if work.exists():

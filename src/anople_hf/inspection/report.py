@@ -1,27 +1,33 @@
-"""Writes the report of a run: the worst photos, histograms against the thresholds, and the whole table.
+"""Writes the report of a run: what was judged by what, per product, and every photo that needs a look.
 
-The report is one self-contained HTML file with its pictures inside, without scripts or network access, so it can be
-mailed, archived, and opened behind a firewall. `report.html` is its template.
+The report is one HTML file with its pictures and its script inside, without network access, so it can be mailed,
+archived, printed, and opened behind a firewall. `report.html` is its template, `summary.py` what it counts and draws.
 """
 
 import base64
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
 from PIL import Image
 
-from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
+from .. import __version__
+from ..decisions import NORMAL
 from ..images import UnreadableImageError, read_image
 from ..output.whole import write_whole
 from ..pictures import palette
-from ..pictures.charts import ScoreGroup, draw_histograms
-from ..pictures.palette import paint, png
+from ..pictures.palette import paint
+from .summary import DECISIONS, Summary, decision_of, excess
 from .tables import Row
 
-SIDE = 280
-"""Pixels of the longer side of a picture in the page."""
+NEAR = 0.8
+"""A photo that was passed is a near miss from this share of its threshold on. Ours."""
+SIDES = ((100, 320), (400, 240), (1000, 176))
+"""Pixels of the longer side of a picture, for up to so many photos; fewer for more of them."""
+SMALLEST = 128
 
 
 def write_report(
@@ -30,18 +36,24 @@ def write_report(
     *,
     title: str,
     scale: tuple[float, float] | None,
-    worst: int = 24,
-    most_rows: int = 5000,
+    fingerprint: str = "",
+    lot: str = "",
+    most_shown: int = 2000,
+    most_rows: int = 20_000,
 ) -> Path:
     """Write `report.html` into a folder of results.
+
+    Shown are all photos that are not normal and the near misses; if there are none, those nearest to their threshold.
 
     Args:
         rows: At least one row of results, see `anople_hf.inspection.tables`.
         folder: Folder with the rows' heat maps.
-        title: Title, such as the detector's name.
+        title: The detector's name.
         scale: Color scale of the heat maps, with the pixel threshold in the middle. None if each product has its own.
-        worst: Number of photos to show: those farthest above (or least below) their threshold.
-        most_rows: Number of table rows, highest scores first; the tables beside the page hold all rows.
+        fingerprint: Of the detector's files.
+        lot: What was inspected, for people.
+        most_shown: Most photos with pictures, those farthest above (or least below) their threshold first.
+        most_rows: Most rows of the table, in the same order; the tables beside the page hold all rows.
 
     Returns:
         The path.
@@ -51,63 +63,64 @@ def write_report(
     """
     if not rows:
         raise ValueError("a report needs at least one judged photo, got none.")
-    ordered = sorted(rows, key=lambda row: -_excess(row))
+    ordered = sorted(rows, key=lambda row: -excess(row))
+    wanted = [row for row in ordered if _needs_a_look(row)] or ordered[:12]
+    shown = wanted[:most_shown]
+    side = next((pixels for count, pixels in SIDES if len(shown) <= count), SMALLEST)
+    with ThreadPoolExecutor() as pool:
+        photos = pool.map(lambda row: _thumbnail(row["path"], side), shown)
+        maps = pool.map(lambda row: _thumbnail(folder / row["heat_map"], side), shown)
+        cards = list(zip(shown, photos, maps, strict=True))
     steps = paint([step / 16 for step in range(17)]).round()
+    products: dict[str, list[Row]] = {}
+    for row in rows:
+        products.setdefault(row["category"], []).append(row)
     page = _template().render(
         title=title,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        fingerprint=fingerprint,
+        lot=lot,
         palette=palette,
-        rows=ordered,
-        listed=most_rows,
-        counts={name: sum(row["label"] == label for row in rows) for name, label in _COUNTED.items()},
-        decided=any(row["label"] for row in rows),
+        decisions=DECISIONS,
+        decision_of=decision_of,
+        total=Summary.of("all", rows),
+        products=[Summary.of(name or "any product", found) for name, found in sorted(products.items())],
+        rows=ordered[:most_rows],
+        left_out=len(rows) - most_rows,
+        cards=cards,
+        side=side,
+        wanted=len(wanted),
+        needed=any(map(_needs_a_look, ordered[:1])),
+        near=NEAR,
         colors=", ".join(palette.css((int(r), int(g), int(b))) for r, g, b in steps),
         ends=scale and [f"{end:.3g}" for end in scale],
-        shown=[(row, _pictures(row, folder)) for row in ordered[:worst]],
-        histograms=_histograms(rows),
     )
     write_whole(folder / "report.html", page)
     return folder / "report.html"
 
 
-_COUNTED = {DEFECTIVE: DEFECTIVE, UNKNOWN: UNKNOWN, UNCERTAIN: UNCERTAIN, NORMAL: NORMAL, "without a threshold": ""}
-
-
-def _excess(row: Row) -> float:
-    """How far a score lies above its threshold; relative to it, because products differ in what is much."""
-    return float(row["score"] if row["ratio"] is None else row["ratio"])
+def _needs_a_look(row: Row) -> bool:
+    """Whether it is anything but clearly normal; without a threshold nobody can tell."""
+    return bool(row["label"]) and (row["label"] != NORMAL or (row["ratio"] or 0) >= NEAR)
 
 
 def _template() -> jinja2.Template:
     source = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, keep_trailing_newline=True).from_string(source)
+    environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source)
 
 
-def _pictures(row: Row, folder: Path) -> list[tuple[str, str]]:
-    return [("photo", _thumbnail(row["path"])), ("heat map", _thumbnail(folder / row["heat_map"]))]
-
-
-def _histograms(rows: Sequence[Row]) -> str:
-    by_category: dict[str, list[Row]] = {}
-    for row in rows:
-        by_category.setdefault(row["category"], []).append(row)
-    groups = [
-        ScoreGroup(name or "all photos", [row["score"] for row in found], threshold=found[0]["threshold"])
-        for name, found in by_category.items()
-    ]
-    return _data("png", png(draw_histograms(groups)))
-
-
-def _thumbnail(path: str | Path) -> str:
-    """A small JPEG as a data URI, or "" if the photo no longer exists."""
+def _thumbnail(path: str | Path, side: int) -> str:
+    """A small WebP as a data URI, or "" if the photo no longer exists."""
     try:
         photo = read_image(Path(path))
     except UnreadableImageError:
         return ""
-    photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    photo.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
     buffer = io.BytesIO()
-    photo.save(buffer, format="JPEG", quality=88)
-    return _data("jpeg", buffer.getvalue())
+    photo.save(buffer, format="WEBP", quality=78)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+__all__ = ["write_report"]
