@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from PIL import Image
 from anople_hf import AnoPLeModel
 from anople_hf.cli import main
 from anople_hf.data import load_inspection_data
+from anople_hf.inspection.results import fingerprint
 from anople_hf.inspection.tables import read_lines
 from anople_hf.inspection.webhook import sign
 from anople_hf.teaching import by_hand
@@ -111,11 +111,16 @@ def test_a_defect_of_the_program_is_no_anomaly(run, drawn, monkeypatch, capsys, 
 
 
 def test_json_is_alone_on_stdout(run, drawn, anople, tmp_path):
-    code, out, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "a", "--json", "--report")
+    code, out, err = anople(
+        "predict", run, drawn / "capsule/test", "-o", tmp_path / "a", "--json", "--report", "--lot", "A-17"
+    )
     said = json.loads(out)
     assert code == 0 and said["photos"] == 7 == said["normal"] + said["defective"] + said["unknown_product"]
     assert said["tables"] == [str(tmp_path / "a/scores.csv")] and said["report"] == str(tmp_path / "a/report.html")
-    assert os.path.getsize(said["report"]) > 10_000
+    page = (tmp_path / "a/report.html").read_text()
+    assert "A-17" in page and fingerprint(run)[:16] in page and len(page) > 10_000
+    code, _, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "c", "--lot", "A-17")
+    assert code == 2 and "add --report" in err
     assert "7/7" in err  # the bar, with the time left, goes elsewhere
     _, out, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "b", "--quiet")
     assert err == "" and f"saved: {tmp_path / 'b'}" in out
