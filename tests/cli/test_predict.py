@@ -111,19 +111,18 @@ def test_a_defect_of_the_program_is_no_anomaly(run, drawn, monkeypatch, capsys, 
 
 
 def test_json_is_alone_on_stdout(run, drawn, anople, tmp_path):
-    code, out, err = anople(
-        "predict", run, drawn / "capsule/test", "-o", tmp_path / "a", "--json", "--report", "--lot", "A-17"
-    )
+    options = ["--json", "--report", "--lot", "A-17"]
+    code, out, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "a", *options)
     said = json.loads(out)
     assert code == 0 and said["photos"] == 7 == said["normal"] + said["defective"] + said["unknown_product"]
     assert said["tables"] == [str(tmp_path / "a/scores.csv")] and said["report"] == str(tmp_path / "a/report.html")
     page = (tmp_path / "a/report.html").read_text()
     assert "A-17" in page and fingerprint(run)[:16] in page and len(page) > 10_000
-    code, _, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "c", "--lot", "A-17")
-    assert code == 2 and "add --report" in err
     assert "7/7" in err  # the bar, with the time left, goes elsewhere
     _, out, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "b", "--quiet")
     assert err == "" and f"saved: {tmp_path / 'b'}" in out
+    code, _, err = anople("predict", run, drawn / "capsule/test", "-o", tmp_path / "c", "--lot", "A-17")
+    assert code == 2 and "add --report" in err
 
 
 def test_json_of_the_other_verbs(run, drawn, anople, tmp_path):
