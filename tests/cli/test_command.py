@@ -230,6 +230,7 @@ def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
         ("push made me/line1 --evaluation bad.json", "bad.json is no JSON"),
         ("train gone -o out", "no such folder: gone"),
         ("train photos -o out --alignment none_at_all", "alignment"),
+        ("train photos -o out --class-names bad.json", "bad.json is no JSON"),
         ("compare photos -o out --seeds one", "--seeds one"),
         ("compare gone -o out", "no such folder: gone"),
         ("reproduce table9 photos -o out", "table9"),

@@ -2,13 +2,20 @@
 
 import io
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 
-from anople_hf.cli.options import find_photos, find_run
+from anople_hf.benchmark.plans import TABLES
+from anople_hf.cli.benchmark import Table
+from anople_hf.cli.export import export
+from anople_hf.cli.options import Branch, find_photos, find_run
+from anople_hf.export.detector import OPENERS
+from anople_hf.export.graph import Kind
+from anople_hf.modeling_anople import Branch as ModelBranch
 
 
 @pytest.fixture
@@ -88,3 +95,10 @@ def test_a_silent_hub_is_asked_once_and_the_cache_will_do(online, monkeypatch):
     with pytest.raises(FileNotFoundError, match="^runs/line1 is neither .*: Connection refused$"):
         find_run(Path("runs/line1"))
     assert len(asked) == 2
+
+
+def test_choices_are_those_of_the_code_behind_them():
+    """The command line names them itself, because it does not wait for torch."""
+    assert get_args(get_type_hints(export)["kind"]) == get_args(Kind) == tuple(OPENERS)
+    assert get_args(Branch) == get_args(ModelBranch)
+    assert {*get_args(Table), "compare"} == set(TABLES)

@@ -55,6 +55,16 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
     return file
 
 
+def _read_words(file: Path) -> dict[str, str]:
+    try:
+        words = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); expected words by category.") from error
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise ValueError(f'{file}: expected words by category, such as {{"metal_nut": "metal nut"}}.')
+    return words
+
+
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     """Parse `key=value` into fields of `AnoPLeConfig`. Values are JSON, or otherwise plain text.
 
@@ -130,7 +140,7 @@ def train(
 
         by_index = shots_file.is_dir()
         listed = read_index_files(shots_file, splits["train"], given["shots"]) if by_index else read_shots(shots_file)
-    words = json.loads(class_names.read_text(encoding="utf-8")) if class_names else None
+    words = _read_words(class_names) if class_names else None
     start_torch()
     from accelerate import PartialState
 
