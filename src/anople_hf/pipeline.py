@@ -21,6 +21,9 @@ from .modeling_anople import AnoPLeModel, AnoPLeOutput
 from .teaching import Report
 from .thresholds import normal_probability
 
+KEPT = ("scores", "anomaly_maps", "thresholds", "pixel_thresholds", "strangeness")
+"""Fields of the model's output that a decision is made of."""
+
 
 class AnomalyDetectionPipeline(Pipeline):
     """Photos in, decisions out.
@@ -166,15 +169,8 @@ class AnomalyDetectionPipeline(Pipeline):
             names = cast(AnoPLeModel, self.model).memory.names(output.products)
             categories = names[0] if isinstance(categories, str) else names
         nothing = torch.full_like(output.scores, float("nan"))
-        return {
-            "scores": output.scores,
-            "anomaly_maps": output.anomaly_maps,
-            "thresholds": nothing if output.thresholds is None else output.thresholds,
-            "pixel_thresholds": nothing if output.pixel_thresholds is None else output.pixel_thresholds,
-            "strangeness": nothing if output.strangeness is None else output.strangeness,
-            "size": input_tensors["size"],
-            "category": categories,
-        }
+        kept = {name: nothing if getattr(output, name) is None else getattr(output, name) for name in KEPT}
+        return kept | {"size": input_tensors["size"], "category": categories}
 
     def postprocess(  # type: ignore[override]
         self,
@@ -185,25 +181,14 @@ class AnomalyDetectionPipeline(Pipeline):
     ) -> dict[str, Any]:
         """The decision on one photo, as the call returns it."""
         size, category = model_outputs["size"][0].tolist(), model_outputs["category"] or None
-        output = AnoPLeOutput(
-            scores=model_outputs["scores"],
-            anomaly_maps=model_outputs["anomaly_maps"],
-            thresholds=model_outputs["thresholds"],
-            pixel_thresholds=model_outputs["pixel_thresholds"],
-            strangeness=model_outputs["strangeness"],
-        )
+        output = AnoPLeOutput(**{name: model_outputs[name] for name in KEPT})
         found = self.processor.post_process(  # type: ignore[union-attr]
             output, target_sizes=[tuple(size)], thresholds=threshold, pixel_thresholds=pixel_threshold, **how
         )[0]
         entry = cast(AnoPLeModel, self.model).memory.thresholds_of(category, recognized=True)
         calibrated = entry is not None and not model_outputs["thresholds"].isnan().any()  # not for a branch alone
-        return {
-            "score": found["score"],
+        return {name: found[name] for name in ("score", "label", "threshold", "ratio", "heat_map")} | {
             "normal_probability": normal_probability(found["score"], entry) if calibrated and entry else None,
-            "label": found["label"],
-            "threshold": found["threshold"],
-            "ratio": found["ratio"],
-            "heat_map": found["heat_map"],
             "mask": Image.fromarray(found["mask"].astype("uint8") * 255),
             "boxes": [
                 {
