@@ -74,10 +74,10 @@ def build(
     bearer = HTTPBearer(auto_error=False, description="The service's token, if it has one.")
 
     def admit(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        origin = request.headers.get("origin")
-        if origin and urlsplit(origin).netloc != request.headers.get("host"):
-            raise HTTPException(403, "a page of another site may not use this service.")
-        if token is None:
+        if token is None:  # a page of any site can send a form to this machine, but it knows no token
+            origin = request.headers.get("origin")
+            if origin and urlsplit(origin).netloc != request.headers.get("host"):
+                raise HTTPException(403, "a page of another site may not use a service without a token.")
             return
         if given is None or not hmac.compare_digest(given.credentials.encode("latin-1"), token.encode()):
             sentence = "this service needs its token: send the header Authorization: Bearer TOKEN."
@@ -96,6 +96,7 @@ def build(
             raise HTTPException(503, "nothing was taught yet; teach a product first.")
         if product:
             _require(detector, product)
+        limits.check(photos)
         with scorer.room(len(photos)):
             images, names = await read_uploads(photos, limits)
             answers = scorer.submit(images, product or None)
@@ -126,6 +127,7 @@ def build(
         strict: Annotated[bool, Form(description="Refuse photos far from the others, or of another product.")] = False,
     ) -> Change:
         """Teach a product from good photos and save it into the run; scoring goes on meanwhile."""
+        limits.check(photos)
         with scorer.room(len(photos)):
             images, names = await read_uploads(photos, limits)
             how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict}

@@ -31,6 +31,11 @@ class Limits:
     photos: int = 32
     megapixels: int = 50
 
+    def check(self, uploads: Sequence[UploadFile]) -> None:
+        """Refuse too many photos (413) before anything is done with them."""
+        if len(uploads) > self.photos:
+            raise HTTPException(413, f"{len(uploads)} photos in a request; at most {self.photos} are taken.")
+
 
 class LimitBody:
     """ASGI middleware that refuses a request body of more than so many bytes, told or found out.
@@ -69,10 +74,8 @@ async def read_uploads(uploads: Sequence[UploadFile], limits: Limits) -> tuple[l
     """Uploads as photos, with the names of their files.
 
     Raises:
-        HTTPException: No photo, too many (413), too large (413), or one that is none (422); names it.
+        HTTPException: One is too large (413), or no photo (422); names it.
     """
-    if len(uploads) > limits.photos:
-        raise HTTPException(413, f"{len(uploads)} photos in a request; at most {limits.photos} are taken.")
     names = [name_of(upload, number) for number, upload in enumerate(uploads, start=1)]
     contents = [await upload.read() for upload in uploads]
     photos = [await run_in_threadpool(_decode, *item, limits) for item in zip(contents, names, strict=True)]
