@@ -1,12 +1,27 @@
 """Photos in every form a camera or tool writes them, and the refusal of those that cannot be used."""
 
 import io
+import os
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anople_hf.images import UnreadableImageError, check_images, find_images, read_image, read_mask, read_photo
+from anople_hf.images import (
+    UnreadableImageError,
+    check_images,
+    find_images,
+    from_printable,
+    printable,
+    read_image,
+    read_mask,
+    read_photo,
+    why_unusable,
+)
+from anople_hf.ranges import measure
 
 RAMP = np.linspace(0, 255, 40 * 24).astype(np.uint8).reshape(24, 40)
 COLORED = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
@@ -228,5 +243,160 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path, Image.new("L", (100, 100)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for read in (read_image, read_mask):
-        with pytest.raises(UnreadableImageError, match="DecompressionBomb"):
+        with pytest.raises(UnreadableImageError, match=r"photo\.png.*10000 pixels.*2000 pixels.*ANOPLE_MAX_PIXELS"):
             read(path)
+    monkeypatch.setenv("ANOPLE_MAX_PIXELS", "10_000")
+    assert read_image(path).size == (100, 100) and read_mask(path).shape == (100, 100)
+    monkeypatch.setenv("ANOPLE_MAX_PIXELS", "9999")
+    with pytest.raises(UnreadableImageError, match=r"100 x 100 pixels.*9999 pixels"):
+        read_image(path)
+
+
+GRAY = (
+    np.random.default_rng(3).integers(0, 256, (40, 60)).astype(np.uint8)
+)  # what the deep photos below were made from
+
+
+def deep(values, name, folder):
+    """A file whose container is deeper than its values."""
+    image = Image.fromarray(values)
+    return save(folder, image, name)
+
+
+@pytest.mark.parametrize(
+    ("depth", "top", "values", "name"),
+    [
+        ("uint16", 4095, np.rint(GRAY * (4095 / 255)).astype(np.uint16), "12_bits_in_16.png"),
+        ("uint16", 1023, np.rint(GRAY * (1023 / 255)).astype(np.uint16), "10_bits_in_16.tif"),
+        ("uint16", 65535, GRAY.astype(np.uint16) * 257, "16_bits.png"),
+        ("int32", 255, GRAY.astype(np.int32), "8_bits_in_32.tif"),
+        ("float32", 4095, GRAY.astype(np.float32) * (4095 / 255), "float_to_4095.tif"),
+        ("float32", 255, GRAY.astype(np.float32), "float_to_255.tif"),
+        (
+            "float32",
+            1,
+            np.where(np.arange(2400).reshape(40, 60) == 77, 1.01, GRAY / 255).astype(np.float32),
+            "hot.tif",
+        ),
+    ],
+)
+def test_measured_range_gives_back_the_8_bit_photo(tmp_path, depth, top, values, name):
+    photo = read_photo(deep(values, name, tmp_path))
+    assert photo.depth == depth
+    ranges = {depth: measure(depth, [photo.extremes])}
+    assert ranges == {depth: (0, top)} and photo.misfit(ranges) == ""
+    found = np.asarray(photo.to_rgb(ranges)).astype(int)
+    expected = GRAY.copy()
+    if name == "hot.tif":
+        expected.reshape(-1)[77] = 255
+    assert found.shape == (40, 60, 3) and np.abs(found - expected[..., None]).max() <= 1
+    np.testing.assert_array_equal(found, np.asarray(read_image(tmp_path / name, ranges)))
+
+
+@pytest.mark.parametrize("name", ["color.png", "color.tif", "packed.tif"])
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_16_bit_color_keeps_all_its_bits(tmp_path, name, top):
+    values = np.rint(COLORED * (top / 255.0)).astype(np.uint16)
+    write_16_bit_color(tmp_path / name, values)
+    photo = read_photo(tmp_path / name)
+    np.testing.assert_array_equal(photo.pixels, values)
+    ranges = {"uint16": measure("uint16", [photo.extremes])}
+    assert ranges["uint16"] == (0, top)
+    np.testing.assert_array_equal(np.asarray(photo.to_rgb(ranges)), COLORED)
+
+
+def write_16_bit_color(path, values):
+    """By hand: Pillow writes 8-bit colors only."""
+    height, width, _ = values.shape
+    if path.suffix == ".png":
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        parts = [
+            (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        ]
+        chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+        return
+    data = values.astype("<u2").tobytes()
+    packed = path.name.startswith("packed")
+    data = zlib.compress(data) if packed else data
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 8 if packed else 1), (262, 3, 1, 2),
+            (273, 4, 1, 14), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data))]  # fmt: skip
+    bits = struct.pack("<HHH", 16, 16, 16)
+    start = 14 + len(data)
+    entries = b"".join(struct.pack("<HHII", *(t if t[0] != 258 else (258, 3, 3, 8))) for t in tags)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(b"II*\0" + struct.pack("<I", start) + bits + data + directory)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    values = (GRAY / 255).astype(np.float32)
+    values[3, 4] = value
+    path = deep(values, "broken.tif", tmp_path)
+    for read in (read_image, read_photo):
+        with pytest.raises(UnreadableImageError, match=r"broken\.tif.*not finite"):
+            read(path)
+    assert "not finite" in (why_unusable(path) or "")
+
+
+def test_a_photo_that_does_not_fit_its_product_is_named(tmp_path):
+    ranges = {"uint16": [0, 4095]}
+    brighter = read_photo(deep(np.full((20, 20), 5000, np.uint16), "brighter.png", tmp_path))
+    assert "brighter.png: its brightest value is 5000" in brighter.misfit(ranges) and "4095" in brighter.misfit(ranges)
+    assert brighter.to_rgb(ranges).getpixel((0, 0)) == (255, 255, 255)
+    shallow = read_photo(save(tmp_path, Image.fromarray(COLORED), "shallow.png"))
+    assert "shallow.png: its depth is uint8" in shallow.misfit(ranges) and "uint16" in shallow.misfit(ranges)
+    np.testing.assert_array_equal(np.asarray(shallow.to_rgb(ranges)), COLORED)
+    assert brighter.misfit({}) == shallow.misfit({}) == ""  # nothing is known of the product
+
+
+def test_pages_of_a_tiff_are_refused_and_thumbnails_are_not_pages(tmp_path):
+    photo, other = Image.fromarray(GRAY), Image.fromarray(255 - GRAY)
+    photo.save(tmp_path / "two.tif", save_all=True, append_images=[other])
+    for read in (read_image, read_photo, read_mask):
+        with pytest.raises(UnreadableImageError, match=r"two\.tif.*2 pages.*split"):
+            read(tmp_path / "two.tif")
+    thumbnail = other.resize((16, 16))
+    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
+    photo.save(tmp_path / "thumb.tif", save_all=True, append_images=[thumbnail])
+    assert Image.open(tmp_path / "thumb.tif").n_frames == 2
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "thumb.tif"))[..., 0], GRAY)
+    photo.save(tmp_path / "moving.webp", save_all=True, append_images=[other], lossless=True)
+    with pytest.raises(UnreadableImageError, match=r"moving\.webp.*animation of 2"):
+        read_image(tmp_path / "moving.webp")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_smaller_and_keeps_its_size(tmp_path, orientation):
+    smooth = Image.fromarray(COLORED).resize((800, 600), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, smooth, "large.jpg", quality=95, exif=exif)
+    whole, small = read_photo(path), read_photo(path, least=200)
+    turned = (600, 800) if orientation == 6 else (800, 600)
+    assert whole.size == small.size == turned and whole.pixels.size == turned
+    assert small.pixels.size == tuple(side // 4 for side in turned)
+    views = [
+        np.asarray(photo.to_rgb().resize((60, 60), Image.Resampling.BICUBIC)).astype(int) for photo in (whole, small)
+    ]
+    assert np.abs(views[0] - views[1]).mean() < 1
+    assert read_photo(path, least=401).pixels.size == turned
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    (tmp_path / "line").mkdir()
+    save(tmp_path / "line", Image.fromarray(COLORED), "a.png")
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "line", target_is_directory=True)
+    (tmp_path / "all" / "back").symlink_to(tmp_path / "all", target_is_directory=True)
+    assert find_images(tmp_path / "all", recursive=True) == [tmp_path / "all" / "linked" / "a.png"]
+
+
+def test_a_name_that_is_no_text_is_printable():
+    path = Path(os.fsdecode(b"caf\xe9.png"))
+    assert printable(path) == "caf\\xe9.png" and printable("gut-\u00fc.png") == "gut-\u00fc.png"
+    assert from_printable(printable(path)) == path and from_printable("a.png") == Path("a.png")
+    with pytest.raises(UnreadableImageError, match=r"caf\\xe9\.png"):
+        read_image(path)

@@ -266,3 +266,16 @@ def test_follows_the_model_to_another_dtype_and_survives_deepcopy():
     half = copy.deepcopy(bank).to(torch.bfloat16)
     assert half.references("gear")[0].features.dtype == torch.bfloat16
     assert torch.allclose(half.match(tokens), bank.match(tokens), atol=2e-2)
+
+
+def test_ranges_of_a_product_and_of_one_that_is_not_told():
+    bank = MemoryBank([0])
+    rows = torch.nn.functional.normalize(torch.randn(1, 1, 4, 8), dim=-1)
+    assert bank.ranges() == bank.ranges("gear") == {} and bank.reading("gear") == {}
+    bank.add("gear", rows)  # as banks are that are older than ranges: read by the container
+    assert bank.ranges("gear") == {} and bank.reading("gear")["ranges"]["uint16"] == [0, 65535]
+    bank.update("gear", reading={"ranges": {"uint16": [0, 4095]}})
+    assert bank.ranges() == bank.ranges("gear") == {"uint16": [0, 4095]}
+    bank.add("nut", rows)
+    bank.update("nut", reading={"ranges": {"uint16": [0, 1023], "uint8": [0, 255]}})
+    assert bank.ranges() == {"uint16": [0, 65535], "uint8": [0, 255]}

@@ -253,3 +253,24 @@ def test_batches_of_arrays(original):
     channels_first = torch.from_numpy(batch).permute(0, 3, 1, 2)
     assert torch.equal(processor(images=channels_first)["pixel_values"], expected)
     assert torch.equal(processor(images=channels_first / 255)["pixel_values"], expected)
+
+
+def test_deep_photos_are_read_by_the_range_that_was_taught(detector, tmp_path, caplog):
+    grays = [np.asarray(draw(seed).convert("L")) for seed in range(20, 23)]
+    for number, gray in enumerate(grays):
+        Image.fromarray(np.rint(gray * (4095 / 255)).astype(np.uint16)).save(tmp_path / f"{number}.png")
+    deep = [tmp_path / f"{number}.png" for number in range(3)]
+    report = detector.teach(deep[:2], category="deep", views=2)
+    assert "deep: its photos are read as 12 bits in uint16, 0 is black and 4095 is white" in str(report)
+    assert "deep: photos of 64 x 40 pixels: a cell of the" in str(report)
+    assert detector.model.memory.ranges("deep") == {"uint16": [0, 4095]}
+    told = detector(deep[2], category="deep")["score"]
+    assert not caplog.text
+    plain = detector(Image.fromarray(grays[2]), category="deep")["score"]  # the 8 bits that it was made from
+    assert told == pytest.approx(plain, rel=1e-3) and "its depth is uint8" in caplog.text
+    Image.fromarray(np.full((40, 64), 5000, np.uint16)).save(tmp_path / "bright.png")
+    detector(tmp_path / "bright.png", category="deep")
+    assert "bright.png: its brightest value is 5000" in caplog.text
+    detector.save_pretrained(tmp_path / "saved")
+    again = AnoPLeModel.from_pretrained(tmp_path / "saved").memory
+    assert again.ranges("deep") == {"uint16": [0, 4095]} and again.product("deep").reading["size"] == [64, 40]

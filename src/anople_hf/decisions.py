@@ -104,6 +104,42 @@ def mask_level(pixel_threshold: float, peak: float) -> float:
     return min(pixel_threshold, SPOT * peak)
 
 
+def fit_within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """A size whose longer side has at most so many pixels.
+
+    Example:
+        >>> fit_within((4000, 6000), 2000), fit_within((30, 20), 2000)
+        ((1333, 2000), (30, 20))
+    """
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def scale_regions(
+    regions: list[dict[str, Any]], size: tuple[int, int], whole: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Regions that were found on a smaller map, in the photo's pixels.
+
+    Args:
+        regions: As from `find_regions`.
+        size: (height, width) of that map.
+        whole: Of the photo.
+
+    Example:
+        >>> scale_regions([{"box": (0, 1, 2, 3), "peak": 0.5, "area": 4}], (10, 10), (25, 50))
+        [{'box': (0, 2, 10, 8), 'peak': 0.5, 'area': 50}]
+    """
+    if size == whole:
+        return regions
+    high, wide = whole[0] / size[0], whole[1] / size[1]
+    scaled = []
+    for region in regions:
+        left, top, right, bottom = region["box"]
+        box = (math.floor(left * wide), math.floor(top * high), math.ceil(right * wide), math.ceil(bottom * high))
+        scaled.append(region | {"box": box, "area": round(region["area"] * high * wide)})
+    return scaled
+
+
 def find_regions(heat_map: np.ndarray, mask: np.ndarray, *, min_area: float = 1) -> list[dict[str, Any]]:
     """8-connected regions of a mask as boxes, strongest first.
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from .bank_file import read_bank, write_bank
 from .matching import Matcher, Reference
 from .products import Product
+from .ranges import FULL, Ranges, shared
 from .thresholds import Thresholds, now, spread_quantiles
 from .views import View
 
@@ -89,6 +90,21 @@ class MemoryBank(nn.Module):
         """
         self._require(category)
         return self._products[category]
+
+    def reading(self, category: str) -> dict[str, Any]:
+        """How photos of a product are read, `Product.reading`; of a new product nothing.
+
+        Photos of a bank that is older than ranges were read by their container, so that is the range.
+        """
+        if category not in self._products:
+            return {}
+        return {"ranges": {depth: list(ends) for depth, ends in FULL.items()}} | dict(self._products[category].reading)
+
+    def ranges(self, category: str | None = None) -> Ranges:
+        """Which values are black and white in photos of a product; None: not told, see `ranges.shared`."""
+        if category is not None:
+            return self._products[category].reading.get("ranges", {}) if category in self._products else {}
+        return shared(product.reading.get("ranges", {}) for product in self._products.values())
 
     def update(self, category: str, **changes: Any) -> Product:
         """Change fields of a `Product`, but for its photos.

@@ -7,7 +7,7 @@ Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse
 - How a checkpoint is written and read stands in `checkpoint_anople.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -301,6 +301,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         *,
         names: Sequence[str] = (),
         word: str = "",
+        reading: Mapping[str, Any] | None = None,
         false_alarm_rate: float | None = None,
         strict: bool = False,
         views: int = 8,
@@ -315,6 +316,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             category: The product; a new one is added.
             names: Where each photo came from, optional.
             word: For the product, as in a text prompt; the category's name if left out.
+            reading: How the photos were read, kept with the product for all that come: see `images.measure_reading`.
             false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
             strict: Refuse photos that are far from the others, or look like another product.
             views: Changed views judged of each photo.
@@ -327,6 +329,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             ValueError: `strict`, and a photo is suspicious; names it. Nothing was changed.
         """
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
+        how["readings"] = {category: reading or {}}
         return teach(self, {category: pixel_values}, names={category: names}, words={category: word}, **how)[0]
 
     def calibrate(

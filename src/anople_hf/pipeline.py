@@ -16,7 +16,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .hub import TASK, ship_code
-from .images import read_image
+from .images import measure_reading, read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
 from .teaching import Report
 from .thresholds import normal_probability
@@ -120,9 +120,11 @@ class AnomalyDetectionPipeline(Pipeline):
         """
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         model = cast(AnoPLeModel, self.model)
-        pixels = self.processor(images=images)["pixel_values"]  # type: ignore[misc]  # always there
+        reading = measure_reading(images, model.memory.reading(category))
+        pixels = self.processor(images=images, ranges=reading["ranges"])["pixel_values"]  # type: ignore[misc]
         named = [str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images]
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
+        how["reading"] = reading
         return model.teach(pixels, category, names=list(names) or (named if any(named) else ()), **how)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -155,7 +157,7 @@ class AnomalyDetectionPipeline(Pipeline):
         """Turn one photo into the model's input; keep its size and category."""
         if isinstance(input_, dict) and "image" in input_:
             input_, category = input_["image"], input_.get("category", category)
-        photo = read_image(input_)
+        photo = read_image(input_, cast(AnoPLeModel, self.model).memory.ranges(category))
         pixels = self.processor(images=photo)["pixel_values"].to(self.dtype)  # type: ignore[misc]
         return {"pixel_values": pixels, "size": torch.tensor([photo.size[::-1]]), "category": category or ""}
 

@@ -4,18 +4,20 @@ Implements the prompts of eq. 1-2 and the 240 x 240 views of sec. 4.1. Decisions
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
 from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
-from .decisions import DEFECTIVE, NORMAL, decide
+from .decisions import DEFECTIVE, NORMAL, decide, fit_within, scale_regions
 from .images import read_image
 from .modeling_anople import AnoPLeOutput
+from .ranges import Ranges
 from .scoring import resize_map
 
 LABELS = (NORMAL, DEFECTIVE)
@@ -83,7 +85,9 @@ class AnoPLeProcessor(ProcessorMixin):
         kwargs.setdefault("backend", "pil")
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    def __call__(self, images: Any = None, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self, images: Any = None, return_tensors: str = "pt", *, ranges: Ranges | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """Read and normalize photos.
 
         Args:
@@ -91,6 +95,7 @@ class AnoPLeProcessor(ProcessorMixin):
                 array, torch tensor, or bytes. A four-dimensional array or tensor is a batch. Grayscale, 16-bit, alpha,
                 palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
+            ranges: Which values are black and white in photos deeper than 8 bits: `model.memory.ranges(category)`.
             kwargs: Passed on to the image processor.
 
         Returns:
@@ -105,7 +110,19 @@ class AnoPLeProcessor(ProcessorMixin):
         batch = list(images) if many else [images]
         if not batch:
             raise ValueError("images is empty: expected at least one photo.")
-        return self.image_processor([read_image(image) for image in batch], return_tensors=return_tensors, **kwargs)
+        return self.image_processor(
+            [self._squeezed(read_image(image, ranges), kwargs) for image in batch],
+            return_tensors=return_tensors,
+            **kwargs,
+        )
+
+    def _squeezed(self, photo: Image.Image, asked: Mapping[str, Any]) -> Image.Image:
+        """What the image processor would make of a photo, before it copies all of its pixels as arrays."""
+        size = dict(getattr(self.image_processor, "size", None) or {})
+        usual = getattr(self.image_processor, "backend", "") == "pil" and self.image_processor.do_resize and not asked
+        if not usual or set(size) != {"height", "width"}:
+            return photo
+        return photo.resize((size["width"], size["height"]), Image.Resampling(self.image_processor.resample))
 
     def class_prompts(self, class_names: Sequence[str]) -> BatchFeature:
         """Token ids of `[P][class]`. and `[P][abnormal][class]`. (eq. 1, 2), trimmed to the longest.
@@ -153,6 +170,7 @@ class AnoPLeProcessor(ProcessorMixin):
         min_region: int = 9,
         unknown: bool = True,
         gray_zone: float = 0.0,
+        longest: int | None = None,
     ) -> list[dict[str, Any]]:
         """Make decisions, and resize the maps to the photos' own sizes.
 
@@ -165,6 +183,8 @@ class AnoPLeProcessor(ProcessorMixin):
             unknown: Label a photo `unknown product` if it is unlike everything taught, or unlike the given product
                 (`AnoPLeOutput.strangeness` above 1); False judges it all the same.
             gray_zone: Share of the threshold, on either side of it, in which a photo is `uncertain`.
+            longest: Most pixels of the longer side of `heat_map` and `mask`, which are then smaller than a large
+                photo; boxes and areas stay in the photo's pixels.
 
         Raises:
             ValueError: A score is not finite, or the number of sizes differs from the number of images.
@@ -187,22 +207,22 @@ class AnoPLeProcessor(ProcessorMixin):
         for index, score in enumerate(scores.tolist()):
             anomaly_map = outputs.anomaly_maps[index].detach().float().cpu()
             height, width = anomaly_map.shape if target_sizes is None else target_sizes[index]
-            size = (int(height), int(width))
+            whole = (int(height), int(width))
+            size = fit_within(whole, longest) if longest is not None else whole
             heat_map = resize_map(anomaly_map[None], size)[0].numpy()
             limit, pixel_limit = (None if math.isnan(x) else x for x in (limits[index], pixel_limits[index]))
             cell = size[0] * size[1] / anomaly_map.numel()
-            results.append(
-                decide(
-                    score,
-                    heat_map,
-                    threshold=limit,
-                    pixel_threshold=pixel_limit,
-                    labels=LABELS,
-                    min_area=min_region * cell,
-                    unknown=unknown and strange[index] > 1,
-                    gray_zone=gray_zone,
-                )
+            result = decide(
+                score,
+                heat_map,
+                threshold=limit,
+                pixel_threshold=pixel_limit,
+                labels=LABELS,
+                min_area=min_region * cell,
+                unknown=unknown and strange[index] > 1,
+                gray_zone=gray_zone,
             )
+            results.append(result | {"regions": scale_regions(result["regions"], size, whole)})
         return results
 
 

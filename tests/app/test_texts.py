@@ -13,11 +13,11 @@ from anople_hf.teaching import Report
 from anople_hf.views import View
 
 
-def finding(score, product="gear", regions=()):
+def finding(score, product="gear", regions=(), remark=""):
     photo = Image.new("RGB", (8, 8))
     label = "defective" if score > 0.5 else "normal"
     heat_map = np.zeros((8, 8), np.float32)
-    return Finding("a.png", product, photo, heat_map, score, 0.5, 0.5, None, list(regions), photo, label)
+    return Finding("a.png", product, photo, heat_map, score, 0.5, 0.5, None, list(regions), photo, label, remark)
 
 
 def judged(*scores):
@@ -64,6 +64,10 @@ def test_false_alarms_are_counted():
     assert "1 of 4 views of the taught good photos of gear would be called defective (25%)" in told
     assert told.count('class="over"') == 1 and told.count('class="under"') == 3  # one mark each, told apart by shape
     assert "left: 83.3%" in told  # the threshold, on a line that ends at 1.05 x 0.4
+
+
+def test_a_photo_that_does_not_fit_is_said():
+    assert "<p>its depth is uint8</p>" in describe(finding(0.75, remark="its depth is uint8"))
 
 
 def test_taught_photos_are_shown_strangest_first():

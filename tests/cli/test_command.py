@@ -347,6 +347,34 @@ def test_a_read_only_disk_ends_in_one_line_and_is_still_read(trained, drawn, tmp
     assert "1 normal" in judged.stdout
 
 
+def test_deep_photos_names_that_are_no_text_and_pages(trained, drawn, tmp_path):
+    run, good, line = shutil.copytree(trained, tmp_path / "run"), tmp_path / "good", tmp_path / "line"
+    for folder, source in ((good, drawn / "capsule/train/good"), (line, drawn / "capsule/test/good")):
+        folder.mkdir()
+        for path in sorted(source.iterdir())[:2]:
+            gray = np.asarray(Image.open(path).convert("L")).astype(float)
+            Image.fromarray(np.rint(gray * (4095 / 255)).astype(np.uint16)).save(folder / path.name)
+    said = anople("teach", run, "deep", good, "--quiet").stdout
+    assert "deep: its photos are read as 12 bits in uint16, 0 is black and 4095 is white" in said
+    assert "deep: photos of 96 x 96 pixels: a cell of the" in said
+    strange = line / os.fsdecode(b"caf\xe9.png")
+    (line / "001.png").rename(strange)
+    Image.fromarray(np.full((96, 96), 9000, np.uint16)).save(line / "bright.png")
+    done = anople("predict", run, line, "--product", "deep", "-o", tmp_path / "out", "--report", "--json")
+    assert json.loads(done.stdout)["not_fitting"] == [
+        f"{line}/bright.png: its brightest value is 9000, its product is read up to 4095; more counts as white"
+    ]
+    assert "does not fit: " in done.stderr and "bright.png" in done.stderr
+    assert {Path(row["path"]).name for row in rows_of(tmp_path / "out")} == {"000.png", "caf\\xe9.png", "bright.png"}
+    again = anople("predict", run, line, "--product", "deep", "-o", tmp_path / "out", "--resume", "--json")
+    assert json.loads(again.stdout)["judged_before"] == json.loads(again.stdout)["photos"] == 3
+    untold = anople("predict", run, line, "-o", tmp_path / "untold", "--quiet")  # the only range of this depth
+    assert "its depth" not in untold.stderr
+    Image.new("L", (40, 40)).save(line / "two.tif", save_all=True, append_images=[Image.new("L", (40, 40))])
+    refused = anople("predict", run, line, "-o", tmp_path / "pages", check=False)
+    assert refused.returncode == 2 and "two.tif: a TIFF of 2 pages" in refused.stderr
+
+
 def test_products_thresholds_and_names(trained, drawn, tmp_path):
     """What a line lead does between two shifts: look, set by hand, give back, rename."""
     run = tmp_path / "run"

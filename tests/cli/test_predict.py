@@ -255,7 +255,7 @@ def test_watching_ends_by_number_or_idleness(run, drawn, anople, tmp_path):
 
 VERBS = (
     "train teach products threshold rename calibrate remove predict evaluate convert preview-anomalies push card "
-    "demo-data serve"
+    "demo-data"
 )
 
 

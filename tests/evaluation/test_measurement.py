@@ -3,14 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anople_hf.data import load_inspection_data
+from anople_hf.data.schema import as_files
 from anople_hf.evaluation import evaluate
 from anople_hf.evaluation.measurement import mean_of
 from anople_hf.evaluation.metrics import ALL_METRICS
+from anople_hf.images import measure_reading
 from anople_hf.thresholds import Thresholds
 
 
@@ -106,3 +110,34 @@ def test_mean_of_nothing_is_none():
 def test_empty_set_is_refused(taught, processor, test_split):
     with pytest.raises(ValueError, match="empty"):
         evaluate(taught, processor, test_split.select([]), progress=False)
+
+
+def test_deep_photos_are_measured_in_their_products_range(taught, processor, tmp_path):
+    """12 bits in 16 were read almost black: what was told apart before was not any more."""
+    rng = np.random.default_rng(0)
+    for kind in ("plain", "deep"):
+        for part in ("train/good", "test/good", "test/spot"):
+            (tmp_path / kind / "nut" / part).mkdir(parents=True)
+    for part, count in (("train/good", 2), ("test/good", 2), ("test/spot", 2)):
+        for number in range(count):
+            gray = rng.integers(90, 110, (48, 48)).astype(np.uint8)
+            if part == "test/spot":
+                gray[10:30, 10:30] = 250
+            if (part, number) == ("train/good", 0):
+                gray[0, 0] = 250  # a range of 12 bits, not of 10
+            Image.fromarray(gray).save(tmp_path / "plain/nut" / part / f"{number}.png")
+            deep = np.rint(gray * (4095 / 255)).astype(np.uint16)
+            Image.fromarray(deep).save(tmp_path / "deep/nut" / part / f"{number}.png")
+    scores = {}
+    for kind in ("plain", "deep"):
+        splits = load_inspection_data(tmp_path / kind)
+        files = as_files(splits["train"])["image"]
+        reading = measure_reading(files)
+        taught.memorize(processor(images=list(files), ranges=reading["ranges"])["pixel_values"], "nut")
+        taught.memory.update("nut", reading=reading)
+        for route in (True, False):
+            found = evaluate(taught, processor, splits["test"], route=route, progress=False)
+            scores[kind, route] = [row["score"] for row in found.images]
+        taught.memory.remove("nut")
+    for route in (True, False):
+        assert scores["deep", route] == pytest.approx(scores["plain", route], rel=2e-2)

@@ -222,3 +222,12 @@ def test_the_readers_files_import_nothing_heavy():
             elif isinstance(node, ast.ImportFrom):
                 known = (f"{node.module}.py" in READER_FILES) if node.level else node.module.split(".")[0] in light
                 assert known, f"{name} imports {node.module}"
+
+
+def test_deep_photos_are_read_by_the_range_in_the_folder(tmp_path, caplog):
+    gray = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
+    Image.fromarray(np.rint(gray * (4095 / 255)).astype(np.uint16)).save(tmp_path / "deep.png")
+    detector = ExportedDetector(ABOUT | {"ranges": {"uint16": [0, 4095]}}, redness)
+    views = detector.prepare([tmp_path / "deep.png", gray])
+    assert np.abs(views[0] - views[1]).max() < 1.01 / 255 / 0.26  # a level, in deviations of CLIP's pixels
+    assert "its depth is uint8" in caplog.text

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from anople_hf import __version__
-from anople_hf.inspection.report import write_report
+from anople_hf.images import from_printable, printable
+from anople_hf.inspection.report import _thumbnail, write_report
 from anople_hf.inspection.tables import COLUMNS
 
 
@@ -165,3 +167,14 @@ def test_in_a_browser_it_sorts_filters_and_enlarges(rows, tmp_path):
         page.keyboard.press("Escape")
         assert not page.is_visible("dialog") and not errors
         browser.close()
+
+
+def test_deep_photos_are_shown_in_their_products_range(tmp_path):
+    """12 bits in 16 would be almost black; and a name that is no text is found again."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    Image.fromarray(np.full((40, 60), 2048, np.uint16)).save(path)
+    levels = []
+    for ranges in (None, {"uint16": [0, 4095]}):
+        content = base64.b64decode(_thumbnail(from_printable(printable(path)), 280, ranges).split(",")[1])
+        levels.append(float(np.asarray(Image.open(io.BytesIO(content))).mean()))
+    assert levels == pytest.approx([8, 128], abs=2)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ JOB = {"detector": "abc", "category": None}
 SCALE = (0.0, 1.0)
 
 
-def judged(path, score=0.9, label="defective"):
+def judged(path, score=0.9, label="defective", size=(30, 20)):
     heat = np.zeros((20, 30), np.float32)
     heat[5:9, 5:9] = 0.8
     mask = heat > 0.5 if label == "defective" else heat > 1
@@ -24,7 +25,7 @@ def judged(path, score=0.9, label="defective"):
     result["ratio"] = score / 0.5
     regions = [{"box": (5, 5, 9, 9), "peak": 0.8, "area": 16}] if label == "defective" else []
     more = {"regions": regions, "mask_level": 0.5 if regions else None}
-    return Prediction(path, Image.new("RGB", (30, 20), "gray"), None, result | more)
+    return Prediction(path, Image.new("RGB", (30, 20), "gray"), size, None, result | more)
 
 
 def fill(results, paths):
@@ -183,3 +184,16 @@ def test_fingerprint_sees_thresholds_weights_and_memory(tmp_path):
         seen.add(fingerprint(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert len(seen | {fingerprint(tmp_path)}) == 4
+
+
+def test_masks_are_in_photo_pixels_and_names_that_are_no_text_are_written(tmp_path):
+    strange = Path(os.fsdecode(b"caf\xe9.png"))
+    with growing_results(tmp_path / "out", JOB) as results:
+        results.add(judged(strange, size=(300, 200)), SCALE)  # its maps are ten times smaller
+        assert results.done == {"caf\\xe9.png"}
+        results.write_tables(["csv", "jsonl"], SCALE, 0.5)
+    (row,) = read_lines(tmp_path / "out" / "scores.jsonl")
+    assert row["path"] == "caf\\xe9.png" and "caf\\xe9.png" in (tmp_path / "out" / "scores.csv").read_text("utf-8")
+    mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
+    assert mask.shape == (200, 300) and Image.open(tmp_path / "out" / row["heat_map"]).size == (30, 20)
+    assert np.argwhere(mask).min(axis=0).tolist() == [50, 50] and np.argwhere(mask).max(axis=0).tolist() == [89, 89]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anople_hf.images import find_images
+from anople_hf.images import find_images, read_photo
 from anople_hf.inspection.watching import ATTEMPTS, watch
 
 
@@ -24,7 +24,12 @@ class Camera:
         self.now, self.acts, self.said = 0.0, list(acts), []
         options = {"every": 1.0, "idle": 3.0} | options
         self.found = watch(
-            lambda: find_images(folder), sleep=self.sleep, clock=lambda: self.now, report=self.said.append, **options
+            lambda: find_images(folder),
+            lambda path: (path, read_photo(path)),
+            sleep=self.sleep,
+            clock=lambda: self.now,
+            report=self.said.append,
+            **options,
         )
 
     def sleep(self, seconds):

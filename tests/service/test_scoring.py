@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
-from anople_hf.images import read_image
+from anople_hf.images import read_photo
 from anople_hf.service import ServedDetector
 from anople_hf.service.scoring import BusyError, Scorer
 
@@ -20,7 +20,7 @@ def detector(taught):
 
 @pytest.fixture
 def photos(drawn):
-    return [read_image(path) for path in sorted(drawn.rglob("test/*/*.png"))[:6]]
+    return [read_photo(path) for path in sorted(drawn.rglob("test/*/*.png"))[:6]]
 
 
 def test_what_waits_shares_a_pass_and_keeps_its_answer(detector, photos, monkeypatch):
@@ -69,7 +69,7 @@ def test_room_is_held_until_the_answer_and_then_free(detector):
 def test_a_change_counts_from_the_next_pass_on(detector, tmp_path, taught):
     run = shutil.copytree(taught, tmp_path / "run")
     served = ServedDetector(AnoPLeModel.from_pretrained(run), AnoPLeProcessor.from_pretrained(run), run)
-    photo = Image.new("RGB", (64, 64), "gray")
+    photo = read_photo(Image.new("RGB", (64, 64), "gray"))
     with Scorer(served) as scorer:
         before = scorer.submit([photo], "capsule")[0].result().result["threshold"]
         report = served.set_threshold("capsule", 7.0)

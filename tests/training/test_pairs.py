@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anople_hf.data import load_inspection_data
 from anople_hf.training.pairs import EXPOSURE, AnomalyPairs, collate_pairs, vary
@@ -89,3 +90,17 @@ def test_single_scale_has_the_global_view_alone(pairs):
 def test_collate_stacks_views(pairs):
     batch = collate_pairs([pairs()[0], pairs()[1]])
     assert batch["pixel_values"].shape[0] == batch["labels"].shape[0] == 20 and len(batch["names"]) == 2
+
+
+def test_deep_shots_are_seen_in_their_products_range(processor, tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8)
+    for kind, values in (("plain", gray), ("deep", np.rint(gray * (4095 / 255)).astype(np.uint16))):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(values).save(tmp_path / kind / "0.png")
+    ranges = {"deep": {"uint16": [0, 4095]}}
+    seen = [
+        AnomalyPairs(load_inspection_data(tmp_path / kind)["train"], processor, AnomalySynthesizer(), length=1,
+                     ranges=ranges).photos[0]
+        for kind in ("plain", "deep")
+    ]  # fmt: skip
+    assert np.abs(seen[0].astype(int) - seen[1]).max() <= 1

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from ..hub import public_name
+from ..images import measure_reading
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
 from ..pictures.overlays import heat_map_overlay
@@ -42,6 +43,7 @@ class Finding:
         regions: Boxes of what is marked, strongest first; empty for a good part.
         evidence: The strangest patch and the good patch it is nearest to, side by side, boxed.
         label: `normal`, `defective`, or `unknown product`.
+        remark: Why the photo does not fit what its product was taught with, or "".
     """
 
     name: str
@@ -55,6 +57,7 @@ class Finding:
     regions: list[dict[str, Any]]
     evidence: Image.Image
     label: str
+    remark: str = ""
 
     @property
     def ratio(self) -> float:
@@ -132,11 +135,12 @@ class Inspector:
             raise ValueError("Give the product a name of up to 60 letters, without '/'.")
         photos = [checked_photo(file) for file in _counted(files)]
         products.require_room(len(photos))
-        pixels = self.processor(images=photos)["pixel_values"]
+        reading = measure_reading(photos, products.bank.reading(name))
+        pixels = self.processor(images=photos, ranges=reading["ranges"])["pixel_values"]
         names = [f"photo {number}" if isinstance(file, Image.Image) else Path(file).name
                  for number, file in enumerate(files, start=1)]  # fmt: skip
         model = self.model.with_memory(products.bank.without([]).to(self.model.device))
-        report = model.teach(pixels, name, names=names)
+        report = model.teach(pixels, name, names=names, reading=reading)
         return replace(products, bank=model.memory.cpu()), report
 
     @torch.inference_mode()
@@ -165,9 +169,10 @@ class Inspector:
         if product != ANY and products.names and product not in products.names:
             raise ValueError(f"Unknown product {product!r}; known: {', '.join(products.names)}.")
         products.thresholds(product)  # before any work: is there a threshold?
-        photo = checked_photo(file)
-        pixels = self.processor(images=photo)["pixel_values"].to(self.model.device)
         routed = None if product == ANY else product
+        decoded, ranges = checked_photo(file), products.bank.ranges(routed)
+        photo = decoded.to_rgb(ranges)
+        pixels = self.processor(images=photo)["pixel_values"].to(self.model.device)
         output = self.model(pixels, category=routed, branch=self.branch, memory=self._here(products.bank))
         if output.products is not None:
             routed = products.bank.names(output.products)[0]
@@ -189,6 +194,7 @@ class Inspector:
             mask_level=found["mask_level"],
             regions=found["regions"],
             label=found["label"],
+            remark=decoded.misfit(ranges),
             evidence=self._evidence(products, pixels, output.memory_maps[0], routed, shown),
         )
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..images import UnreadableImageError, read_photo
+from ..images import SCREEN, read_photo
 from ..memory import MemoryBank
+from ..photos import Photo, UnreadableImageError
 from ..teaching import by_hand
 from ..thresholds import Thresholds, spread_quantiles
 
@@ -130,23 +131,24 @@ class Products:
         self.bank.remove(product)
 
 
-def checked_photo(file: str | Path | Image.Image) -> Image.Image:
-    """A photo as RGB.
+def checked_photo(file: str | Path | Image.Image) -> Photo:
+    """A photo, decoded.
 
     Raises:
         ValueError: Too large, or not to be read; words that a visitor understands.
     """
     if isinstance(file, Image.Image):
-        return file.convert("RGB")
+        return read_photo(file)
     path = Path(file)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path.name} has more than {MOST_BYTES // 2**20} MB; make it smaller.")
     try:
-        photo = read_photo(path)
+        photo = read_photo(path, least=SCREEN)
     except UnreadableImageError as error:
         raise ValueError(f"{str(error).replace(str(path), path.name)}. Nothing was changed.") from error
     if photo.width * photo.height > MOST_PIXELS:
         raise ValueError(f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller.")
+    photo.name = path.name
     return photo
 
 

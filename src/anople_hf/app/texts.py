@@ -71,6 +71,7 @@ def describe(found: Finding) -> str:
         for x0, y0, x1, y1 in [region["box"]]
     )
     more = f"<p>Regions (pixels of the picture shown):</p><ol>{boxes}</ol>" if boxes else ""
+    more += f"<p>{escape(found.remark)}</p>" if found.remark else ""
     if found.label == UNKNOWN:
         more += "<p>This photo is unlike everything taught here: is it the right product, in the same light?</p>"
     elif found.label == CALLED_DEFECTIVE and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
@@ -111,7 +112,8 @@ def taught(products: Products, name: str, report: Report | None = None) -> str:
         text += f" Least like the others: {photo}. Is it really a good part?"
     if report is not None:
         copies = [f"{photo} shows the same photo as {other}, and counts once" for photo, other in report.copies]
-        text = "\n- ".join([f"{text}\n" if copies or report.suspicious else text, *copies, *report.suspicious])
+        notes = [*copies, *report.suspicious, *report.read]
+        text = "\n- ".join([f"{text}\n" if notes else text, *notes])
     return text
 
 

@@ -14,6 +14,7 @@ from transformers import CLIPModel, CLIPVisionConfig
 from ..backbones import load_backbone, recommended_settings
 from ..configuration_anople import AnoPLeConfig
 from ..modeling_anople import AnoPLeOutput
+from ..ranges import Ranges
 from ..scoring import resize_map, smooth
 
 Features = dict[str, Tensor]
@@ -38,6 +39,10 @@ class Gallery:
     def categories(self) -> list[str]:
         """Known products, sorted."""
         return sorted(self._names)
+
+    def ranges(self, category: str | None = None) -> Ranges:
+        """None: the baselines read deep photos by their container."""
+        return {}
 
     def add(self, category: str, features: Features, names: Sequence[str]) -> None:
         """Add photos of a product."""

@@ -16,7 +16,9 @@ import torch
 
 from ..backbones import recommended_settings
 from ..data import choose_shots, load_inspection_data
+from ..data.schema import as_files
 from ..evaluation.measurement import EvaluationResult, evaluate
+from ..images import measure_reading
 from ..modeling_anople import Branch
 from ..training.configuration import TrainingConfig
 from ..training.run import train
@@ -186,8 +188,11 @@ def _anople(
     run = train(train_split, config, backbone=cell.backbone, listed_shots=shots, progress=False)
     run.model.eval()
     if len(held_out):
-        pixels = run.processor(images=list(held_out["image"]))["pixel_values"]
+        photos = as_files(held_out)["image"]
+        reading = measure_reading(photos)
+        pixels = run.processor(images=list(photos), ranges=reading["ranges"])["pixel_values"]
         run.model.memorize(pixels, cell.held_out, names=list(held_out["path"]))
+        run.model.memory.update(cell.held_out, reading=reading)
     results = {
         name: evaluate(run.model, run.processor, test, branch=BRANCHES[name], route=cell.route, progress=False)
         for name in cell.branches

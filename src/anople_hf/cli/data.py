@@ -27,6 +27,7 @@ def check(
     from datasets import disable_progress_bars
 
     from ..data.checking import check_data
+    from ..sight import PAPER_GRID
 
     disable_progress_bars()
     report = check_data(root)
@@ -34,6 +35,9 @@ def check(
         typer.echo(json.dumps(report.to_dict(), indent=2))
         raise typer.Exit(bool(report.problems))
     typer.echo(report.table())
+    typer.echo(
+        f"cell: photo pixels that one of {PAPER_GRID} x {PAPER_GRID} cells covers; smaller defects may go unseen"
+    )
     for remark in report.remarks:
         typer.echo(f"note: {remark}")
     for problem in report.problems[:most]:

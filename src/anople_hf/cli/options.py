@@ -17,9 +17,9 @@ from ..training.configuration import COUNTS, TrainingConfig
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from PIL.Image import Image
 
     from ..modeling_anople import AnoPLeModel
+    from ..photos import Photo
     from ..processing_anople import AnoPLeProcessor
 
 Branch = Literal["both", "prompt", "memory"]
@@ -242,15 +242,15 @@ def keep_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list
     return good, bad
 
 
-def read_photos(sources: Sequence[str | Path], skip_bad: bool) -> dict[Path, "Image"]:
-    """Read all photos under `sources`, see `find_photos`; at least one. Prints a line for each one left out."""
-    from ..images import UnreadableImageError, read_photo
+def read_photos(sources: Sequence[str | Path], skip_bad: bool) -> dict[str, "Photo"]:
+    """Decode all photos under `sources`, see `find_photos`; at least one. Prints a line for each one left out."""
+    from ..images import SCREEN, UnreadableImageError, printable, read_photo
 
     paths = find_photos(sources)
-    photos = {}
+    photos: dict[str, Photo] = {}
     for path in keep_photos(paths, skip_bad)[0]:
         try:
-            photos[path] = read_photo(path)
+            photos[printable(path)] = read_photo(path, least=SCREEN)
         except UnreadableImageError as error:
             if not skip_bad:
                 raise UnreadableImageError(f"{error}; replace the file, or leave it out with --skip-bad.") from error

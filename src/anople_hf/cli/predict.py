@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,6 +83,9 @@ def predict(
     gray_zone: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the threshold, on either side, that is `uncertain`.")
     ] = 0.0,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="Heat maps of large photos at the photo's size, not at screen size.")
+    ] = False,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -112,9 +116,11 @@ def predict(
 
     check_results(output, resume=resume, overwrite=overwrite)
     model, processor = load_run(where, quiet=quiet)
+    from ..images import SCREEN, printable
     from ..inspection.predict import predict as judge_all
     from ..inspection.report import write_report
     from ..pictures.overlays import color_scale
+    from ..ranges import describe_difference
 
     if category is not None:
         model.memory.references(category)  # an unknown product ends here, before any work
@@ -130,8 +136,14 @@ def predict(
         typer.echo(message, err=True)
         skipped.extend([message.removeprefix("skipped: ")] if message.startswith("skipped: ") else [])
 
-    how = {"unknown": unknown, "gray_zone": gray_zone}
+    remarks: list[str] = []
+    ranges = {name: model.memory.ranges(name) for name in model.memory.categories}
+    for line in describe_difference(ranges) if category is None else ():
+        typer.echo(f"note: {line}", err=True)
+    how: dict[str, Any] = {"unknown": unknown, "gray_zone": gray_zone}
     job: dict[str, Any] = {"detector": fingerprint(run), "category": category, **how}
+    job |= {"full_size": True} if full_size else {}
+    how["longest"] = None if full_size else SCREEN
     try:
         with growing_results(output, job, resume=resume, overwrite=overwrite, formats=chosen) as results:
             if watch:
@@ -142,13 +154,16 @@ def predict(
                 wait |= {"known": results.done, "batch_size": batch_size}
                 predictions = _watched(model, processor, photos, category, note, how, **wait)
             else:
-                good, skipped = keep_photos([path for path in paths if str(path) not in results.done], skip_bad)
+                good, skipped = keep_photos([path for path in paths if printable(path) not in results.done], skip_bad)
                 asks: dict[str, Any] = {"category": category, "batch_size": batch_size, **how}
                 asks |= {"skip": (lambda reason: note(f"skipped: {reason}")) if skip_bad else None}
                 predictions = judge_all(model, processor, good, progress=bool(good) and not quiet, **asks)
             with _webhook(webhook, results, job["detector"], note) as hook:
                 try:
                     for prediction in predictions:
+                        if prediction.remark:
+                            remarks.append(prediction.remark)
+                            typer.echo(f"does not fit: {prediction.remark}", err=True)
                         row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))
                         if hook is not None:
                             hook.send(row)
@@ -163,8 +178,9 @@ def predict(
             shown = model.memory.thresholds_of(category)
             results.write_tables(chosen, scale, shown.pixel_threshold if shown else None)
             if report or (results.folder / "report.html").exists():
+                ranges[""] = model.memory.ranges()
                 told = {"title": f"Judged by {run.resolve().name}", "fingerprint": job["detector"], "lot": lot}
-                write_report(results.rows, results.folder, scale=scale, **told)
+                write_report(results.rows, results.folder, scale=scale, ranges=ranges, **told)
     except KeyboardInterrupt:
         work = partial_of(output)
         if work.exists():
@@ -180,6 +196,7 @@ def predict(
             "judged_before": results.taken_over,
             "skipped": skipped,
             "undelivered": hook.undelivered if hook is not None else 0,
+            "not_fitting": remarks,
             "tables": [str(output / f"scores.{name}") for name in dict.fromkeys(chosen)],
             "report": str(output / "report.html") if report else None,
             "seconds": round(time.perf_counter() - started, 3),
@@ -216,8 +233,9 @@ def _watched(
     **options: Any,
 ) -> "Iterator[Prediction]":
     """Judge photos as they arrive; `how` as for `judge`, `options` as for `watch`."""
-    from ..inspection.predict import judge
+    from ..inspection.predict import judge, prepare
     from ..inspection.watching import watch
 
-    for batch in watch(lambda: find_photos(sources, empty=True), report=note, **options):
+    read = partial(prepare, model, processor, category=category, longest=how["longest"])
+    for batch in watch(lambda: find_photos(sources, empty=True), read, report=note, **options):
         yield from judge(model, processor, batch, category, **how)

@@ -26,9 +26,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from ..modeling_anople import AnoPLeModel
+    from ..photos import Photo
     from ..processing_anople import AnoPLeProcessor
     from ..teaching import Report
 
@@ -73,9 +72,12 @@ def teach(
     find_run(run, own=True)  # a wrong folder ends here, before any photo is read
     good = read_photos(photos, skip_bad)
     with _changed(run) as (model, processor):
-        pixels = processor(images=list(good.values()))["pixel_values"]
+        from ..images import measure_reading
+
+        reading = measure_reading(good.values(), model.memory.reading(category))
+        pixels = processor(images=list(good.values()), ranges=reading["ranges"])["pixel_values"]
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word}
-        report = model.teach(pixels, category, names=list(map(str, good)), **how)
+        report = model.teach(pixels, category, names=list(good), reading=reading, **how)
         known = list(model.memory.categories)
     tell(as_json, report.to_dict() | {"known": known}, *report.lines(), f"known: {', '.join(known)}")
 
@@ -109,14 +111,17 @@ def calibrate(
 
         for product in given:
             model.memory.product(product)  # an unknown one ends here, before any work
-        pixels = {product: processor(images=list(good.values()))["pixel_values"] for product, good in given.items()}
-        names = {product: list(map(str, good)) for product, good in given.items()}
+        pixels = {
+            product: processor(images=list(good.values()), ranges=model.memory.ranges(product))["pixel_values"]
+            for product, good in given.items()
+        }
+        names = {product: list(good) for product, good in given.items()}
         reports = set_thresholds(model, pixels, names=names, false_alarm_rate=false_alarm_rate)
     lines = [line for report in reports for line in _calibrated(report)]
     tell(as_json, {"products": [report.to_dict() for report in reports]}, *lines)
 
 
-def _by_product(data: str, skip_bad: bool) -> "dict[str, dict[Path, Image]]":
+def _by_product(data: str, skip_bad: bool) -> "dict[str, dict[str, Photo]]":
     root = Path(data)
     split = load_data(root, skip_bad=skip_bad)["train"]
     places: dict[str, list[str | Path]] = {}

@@ -8,7 +8,7 @@ from typing import cast
 from datasets import DatasetDict
 
 from ..data import bmad, folder, mvtec, real_iad, visa
-from ..images import UnreadableImageError, check_images
+from ..images import UnreadableImageError, check_images, is_text, printable
 from .few_shot import choose_shots, read_shots, write_shots
 from .hub import PREFIX, HubSource, find_table, load_hub_data
 from .schema import FEATURES, make_dataset
@@ -74,6 +74,15 @@ def load_inspection_data(
         if not any(row["split"] == "train" for row in own):
             raise ValueError(f"category {name!r} has no good photos in {found[name]}; expected {LAYOUTS}.")
         rows += own
+    if strange := [row["image"] for row in rows if not is_text(row["image"])]:
+        named = f"{', '.join(map(printable, strange[:5]))}{', ...' if len(strange) > 5 else ''}"
+        if check and not skip_bad:
+            raise UnreadableImageError(
+                f"{len(strange)} file names are no UTF-8 text, so no table can hold them: {named}. Rename them, or "
+                "leave them out with --skip-bad."
+            )
+        logger.warning("%d photos skipped, whose names are no UTF-8 text: %s", len(strange), named)
+        rows = [row for row in rows if is_text(row["image"])]
     train = [row for row in rows if row["split"] == "train"]
     test = [row for row in rows if row["split"] == "test"]
     files = [Path(row[part]) for row in test for part in ("image", "mask") if row[part]] if check else []

@@ -1,5 +1,6 @@
 """The schema of all data sets: the columns of a row. The modules beside this one read the layouts into it."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ def make_row(
     }
 
 
+def as_files(data: Dataset) -> Dataset:
+    """The same rows with photos as files, `{"path", "bytes"}`: decoded by `datasets`, 16-bit colors lose 8 bits.
+
+    `anople_hf.images.read_image` takes them.
+    """
+    return data.cast_column("image", Image(decode=False))
+
+
 def make_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
     """Make a lazily decoded `datasets.Dataset` from rows with file paths as `image` and `mask`.
 
@@ -49,6 +58,9 @@ def make_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
         >>> make_dataset([]).column_names
         ['image', 'mask', 'label', 'category', 'defect', 'path', 'split']
     """
-    rows = list(rows)
+    rows = [
+        row | {part: os.path.abspath(row[part]) for part in ("image", "mask") if isinstance(row[part], str)}
+        for row in rows
+    ]  # absolute: a folder called a::b or file:x would be taken for an address
     columns = {name: [row[name] for row in rows] for name in FEATURES}
     return Dataset.from_dict(columns, features=FEATURES)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from transformers.utils.logging import tqdm
 
-from ..images import read_mask
+from ..data.schema import as_files
+from ..images import read_image, read_mask
 from ..metric_names import METRIC_NAMES
 from ..modeling_anople import Branch
 from ..output.progress import seconds_between
@@ -126,12 +127,16 @@ def evaluate(
     scores = ScoreAccumulator(fpr_limit=FPR_LIMIT)
     images: list[dict[str, Any]] = []
     waiting = Counter(test["category"])
+    test = as_files(test)
+    ranges = {name: model.memory.ranges(name) for name in (None, *waiting)}
     started = time.perf_counter()
     starts = range(0, len(test), batch_size)
     often = seconds_between()
     for start in tqdm(starts, desc="evaluating", unit="batch", disable=not progress, mininterval=often):
         rows = test[start : start + batch_size]
-        pixels = processor(images=rows["image"])["pixel_values"].to(model.device, model.dtype)
+        photos = [read_image(photo, ranges[name if route else None])
+                  for photo, name in zip(rows["image"], rows["category"], strict=True)]  # fmt: skip
+        pixels = processor(images=photos)["pixel_values"].to(model.device, model.dtype)
         output = model(pixels, category=rows["category"] if route else None, branch=branch)
         maps, values = output.anomaly_maps.float().cpu().numpy(), output.scores.tolist()
         limits = [None if x != x else x for x in _listed(output.thresholds, len(values))]  # NaN: no threshold

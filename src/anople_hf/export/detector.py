@@ -2,8 +2,9 @@
 
 Scores are those of sec. 3.4, and decisions those of `AnoPLeProcessor`.
 
-This file, `images.py` and `decisions.py` need only numpy, pillow, scipy and the runtime of the graph. The export
-copies them into the folder as the package `anople_reader`, for machines with neither torch nor `anople_hf`.
+This file, `images.py`, `photos.py`, `ranges.py` and `decisions.py` need only numpy, pillow, scipy and the runtime of
+the graph. The export copies them into the folder as the package `anople_reader`, for machines with neither torch nor
+`anople_hf`.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ class ExportedDetector:
             indices (B,) in the list `products` of `about`.
 
     Attributes:
-        about: As given: preprocessing, category, products, calibration, parity, versions.
+        about: As given: preprocessing, ranges of deep photos, category, products, calibration, parity, versions.
         threshold: Score above which a part is defective. None takes that of the recognized product. Can be set.
         pixel_threshold: Map value above which a pixel is marked; works like `threshold`.
 
@@ -106,7 +107,7 @@ class ExportedDetector:
         Raises:
             UnreadableImageError: Names the file.
         """
-        return self._normalize([read_image(photo) for photo in photos])
+        return self._normalize([self._read(photo) for photo in photos])
 
     def score(
         self, pixel_values: NDArray[np.float32]
@@ -154,7 +155,7 @@ class ExportedDetector:
             also `category`: the product given at the export, or the recognized one, or None.
         """
         many = isinstance(photos, (list, tuple))
-        images = [read_image(photo) for photo in (photos if many else [photos])]
+        images = [self._read(photo) for photo in (photos if many else [photos])]
         if not images:
             raise ValueError("photos is empty: expected at least one.")
         scores, maps, products = self.score(self._normalize(images))
@@ -162,6 +163,9 @@ class ExportedDetector:
         places = [None] * len(images) if products is None else products.tolist()
         results = [self._decide(*found, min_region) for found in zip(scores, maps, places, sizes, strict=True)]
         return results if many else results[0]
+
+    def _read(self, photo: Any) -> Image.Image:
+        return read_image(photo, self.about.get("ranges"))
 
     def _normalize(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         how = self.about["preprocessing"]

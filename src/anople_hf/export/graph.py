@@ -44,7 +44,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 
 READER = "anople_reader"
 """Package in the folder that judges without torch: `detector.py` and what it imports, placed as in this package."""
-READER_FILES = ("decisions.py", "export/detector.py", "images.py")
+READER_FILES = ("decisions.py", "export/detector.py", "images.py", "photos.py", "ranges.py")
 ENTRANCE = '''"""Reads the exported detector beside it; needs numpy, pillow, scipy and the runtime of the graph."""
 
 from .export.detector import ExportedDetector
@@ -210,6 +210,7 @@ def _describe(
         "calibration": calibration(category),
         "products": products,
         "preprocessing": _preprocessing(processor, config.image_size),
+        "ranges": {depth: list(ends) for depth, ends in model.memory.ranges(category).items()},
         "input": {"pixel_values": ["batch", 3, config.image_size, config.image_size]},
         "outputs": outputs if products is None else outputs | {"products": ["batch"]},
         "memory": memory,

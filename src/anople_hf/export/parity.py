@@ -63,7 +63,7 @@ def check_parity(
         start = sum(batches)
         batch = photos[start : start + BATCHES[min(len(batches), len(BATCHES) - 1)]]
         batches.append(len(batch))
-        pixels = processor(images=batch)["pixel_values"]
+        pixels = processor(images=batch, ranges=detector.about.get("ranges"))["pixel_values"]
         with torch.inference_mode():
             wanted = graph(pixels)
         ours = {"pixels": pixels, "scores": wanted["scores"], "maps": wanted["anomaly_maps"]}

@@ -5,6 +5,7 @@ The scores are those of sec. 3.4; the decision is ours.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,31 @@ import torch
 from PIL import Image
 from transformers.utils.logging import tqdm
 
-from ..images import UnreadableImageError, read_photo
+from ..decisions import fit_within
+from ..images import SCREEN, UnreadableImageError, read_photo
 from ..modeling_anople import AnoPLeModel
 from ..output.progress import seconds_between
+from ..photos import Photo
 from ..processing_anople import AnoPLeProcessor
+
+
+@dataclass
+class Prepared:
+    """A photo as the model takes it and as people look at it; the photo itself, which may be large, is let go.
+
+    Attributes:
+        path: The file.
+        pixels: (1, 3, S, S) for the model.
+        picture: For people, at the photo's size or smaller.
+        size: (width, height) of the photo.
+        remark: Why it does not fit what its product was taught with, by name, or "".
+    """
+
+    path: Path
+    pixels: torch.Tensor
+    picture: Image.Image
+    size: tuple[int, int]
+    remark: str = ""
 
 
 @dataclass
@@ -24,23 +46,61 @@ class Prediction:
 
     Attributes:
         path: The file.
-        photo: The photo that was read from it.
+        photo: A picture of it, as large as the result's maps.
+        size: (width, height) of the photo; boxes and areas are in its pixels.
         category: The given or recognized product; None if the photo was compared with all products.
         result: The result of `AnoPLeProcessor.post_process`.
+        remark: Why the photo does not fit what its product was taught with, by name, or "".
     """
 
     path: Path
     photo: Image.Image
+    size: tuple[int, int]
     category: str | None
     result: dict[str, Any]
+    remark: str = ""
+
+
+def prepare(
+    model: AnoPLeModel,
+    processor: AnoPLeProcessor,
+    path: Path,
+    category: str | None = None,
+    *,
+    photo: Photo | None = None,
+    longest: int | None = SCREEN,
+) -> Prepared:
+    """Read a photo, once.
+
+    Args:
+        model: A trained model with memory.
+        processor: Its processor.
+        path: The file.
+        category: Its product, if it is told: that says which values are black and white.
+        photo: What was decoded already.
+        longest: Most pixels of the longer side of the picture; None keeps the photo's size.
+
+    Raises:
+        UnreadableImageError: Names the photo.
+    """
+    photo, ranges = photo or read_photo(path, least=longest), model.memory.ranges(category)
+    remark, size = photo.misfit(ranges), photo.size
+    picture = photo.to_rgb(ranges)
+    del photo  # deep ones are twice as large as what was made of them
+    pixels = processor(images=Photo(picture))["pixel_values"]  # decoded: it is not copied
+    if longest is not None and max(size) > longest:
+        picture = picture.resize(fit_within(size, longest), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return Prepared(path, pixels, picture, size, remark)
 
 
 @torch.inference_mode()
 def judge(
     model: AnoPLeModel,
     processor: AnoPLeProcessor,
-    photos: Sequence[tuple[Path, Image.Image]],
+    photos: Sequence[Prepared],
     category: str | Sequence[str] | None = None,
+    *,
+    longest: int | None = SCREEN,
     **how: Any,
 ) -> list[Prediction]:
     """Judge one batch of photos in one pass.
@@ -48,23 +108,23 @@ def judge(
     Args:
         model: A trained model with memory.
         processor: Its processor.
-        photos: At least one photo: its path, and what `read_photo` returned.
+        photos: At least one, see `prepare`.
         category: Route to a known product, or one for each photo.
+        longest: As for `prepare`, and of the maps.
         how: `unknown` and `gray_zone`, as for `AnoPLeProcessor.post_process`.
 
     Raises:
         KeyError: Unknown category; lists the known ones.
     """
-    images = [image for _, image in photos]
-    pixels = processor(images=images)["pixel_values"].to(model.device, model.dtype)
-    sizes = [image.size[::-1] for image in images]
+    pixels = torch.cat([photo.pixels for photo in photos]).to(model.device, model.dtype)
     outputs = model(pixels, category=category)
-    results = processor.post_process(outputs, target_sizes=sizes, **how)
+    sizes = [photo.size[::-1] for photo in photos]
+    results = processor.post_process(outputs, target_sizes=sizes, longest=longest, **how)
     told = [category] * len(photos) if category is None or isinstance(category, str) else category
     names = told if outputs.products is None else model.memory.names(outputs.products)
     return [
-        Prediction(path, image, name, result)
-        for (path, image), name, result in zip(photos, names, results, strict=True)
+        Prediction(photo.path, photo.picture, photo.size, name, result, photo.remark)
+        for photo, name, result in zip(photos, names, results, strict=True)
     ]
 
 
@@ -77,6 +137,7 @@ def predict(
     batch_size: int = 16,
     skip: Callable[[str], None] | None = None,
     progress: bool = True,
+    longest: int | None = SCREEN,
     **how: Any,
 ) -> Iterator[Prediction]:
     """Judge photos one batch at a time, so that memory does not grow with their number.
@@ -89,6 +150,7 @@ def predict(
         batch_size: Photos per pass.
         skip: Called with the reason for each photo that cannot be read; the photo is left out. None raises.
         progress: Show a bar, with the time that is left.
+        longest: As for `judge`.
         how: As for `judge`.
 
     Raises:
@@ -99,15 +161,18 @@ def predict(
     with tqdm(total=len(paths), desc="judging", unit="photo", disable=not progress, mininterval=often) as bar:
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
-            if photos := list(_read(chunk, skip)):
-                yield from judge(model, processor, photos, category, **how)
+            read = partial(prepare, model, processor, category=category, longest=longest)
+            if photos := list(_read(chunk, read, skip)):
+                yield from judge(model, processor, photos, category, longest=longest, **how)
             bar.update(len(chunk))
 
 
-def _read(paths: Sequence[Path], skip: Callable[[str], None] | None) -> Iterator[tuple[Path, Image.Image]]:
+def _read(
+    paths: Sequence[Path], read: Callable[[Path], Prepared], skip: Callable[[str], None] | None
+) -> Iterator[Prepared]:
     for path in paths:
         try:
-            yield path, read_photo(path)
+            yield read(path)
         except UnreadableImageError as error:
             if skip is None:
                 raise UnreadableImageError(f"{error}; replace the file, or leave it out with --skip-bad.") from error

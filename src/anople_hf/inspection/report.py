@@ -6,7 +6,7 @@ archived, printed, and opened behind a firewall. `report.html` is its template, 
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ from PIL import Image
 
 from .. import __version__
 from ..decisions import NORMAL
-from ..images import UnreadableImageError, read_image
+from ..images import UnreadableImageError, from_printable, read_photo
 from ..output.whole import write_whole
 from ..pictures import palette
 from ..pictures.palette import paint
+from ..ranges import Ranges
 from .summary import DECISIONS, Summary, decision_of, excess
 from .tables import Row
 
@@ -38,6 +39,7 @@ def write_report(
     scale: tuple[float, float] | None,
     fingerprint: str = "",
     lot: str = "",
+    ranges: Mapping[str, Ranges] | None = None,
     most_shown: int = 2000,
     most_rows: int = 20_000,
 ) -> Path:
@@ -52,6 +54,7 @@ def write_report(
         scale: Color scale of the heat maps, with the pixel threshold in the middle. None if each product has its own.
         fingerprint: Of the detector's files.
         lot: What was inspected, for people.
+        ranges: By product, and under "" for photos of none, which values are black and white in deep photos.
         most_shown: Most photos with pictures, those farthest above (or least below) their threshold first.
         most_rows: Most rows of the table, in the same order; the tables beside the page hold all rows.
 
@@ -68,7 +71,9 @@ def write_report(
     shown = wanted[:most_shown]
     side = next((pixels for count, pixels in SIDES if len(shown) <= count), SMALLEST)
     with ThreadPoolExecutor() as pool:
-        photos = pool.map(lambda row: _thumbnail(row["path"], side), shown)
+        photos = pool.map(
+            lambda row: _thumbnail(from_printable(row["path"]), side, (ranges or {}).get(row["category"])), shown
+        )
         maps = pool.map(lambda row: _thumbnail(folder / row["heat_map"], side), shown)
         cards = list(zip(shown, photos, maps, strict=True))
     steps = paint([step / 16 for step in range(17)]).round()
@@ -111,10 +116,10 @@ def _template() -> jinja2.Template:
     return environment.from_string(source)
 
 
-def _thumbnail(path: str | Path, side: int) -> str:
+def _thumbnail(path: Path, side: int, ranges: Ranges | None = None) -> str:
     """A small WebP as a data URI, or "" if the photo no longer exists."""
     try:
-        photo = read_image(Path(path))
+        photo = read_photo(path, least=side).to_rgb(ranges)
     except UnreadableImageError:
         return ""
     photo.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
+from ..images import printable
 from ..output.whole import MARK, check_output, take_place, whole_file, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
 from .tables import GROWING, Format, Row, append, append_row, json_line, read_lines, write_table
@@ -79,9 +80,10 @@ class Results:
         result, name = prediction.result, self._free_name(prediction.path)
         overlay = heat_map_overlay(prediction.photo, result["heat_map"], scale=scale, threshold=result["mask_level"])
         Image.fromarray(overlay).save(self.folder / "heat_maps" / name)
-        Image.fromarray(result["mask"].astype(np.uint8) * 255).save(self.folder / "masks" / name)
+        mask = Image.fromarray(result["mask"].astype(np.uint8) * 255)
+        mask.resize(prediction.size, Image.Resampling.NEAREST).save(self.folder / "masks" / name)
         row: Row = {
-            "path": str(prediction.path),
+            "path": printable(prediction.path),
             "category": prediction.category or "",
             "score": result["score"],
             "threshold": result["threshold"],
@@ -109,11 +111,12 @@ class Results:
 
     def _free_name(self, path: Path) -> str:
         """A free PNG name for a photo, so that photos of the same name from different folders are both kept."""
-        name, number = f"{path.stem}.png", 2
+        stem, parent = printable(path.stem), printable(path.parent.name)
+        name, number = f"{stem}.png", 2
         if name in self._names:
-            name = f"{path.parent.name}_{path.stem}.png"
+            name = f"{parent}_{stem}.png"
         while name in self._names:
-            name, number = f"{path.parent.name}_{path.stem}_{number}.png", number + 1
+            name, number = f"{parent}_{stem}_{number}.png", number + 1
         self._names.add(name)
         return name
 

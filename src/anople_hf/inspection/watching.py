@@ -8,19 +8,20 @@ judged once.
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from PIL import Image
-
-from ..images import IMAGE_SUFFIXES, UnreadableImageError, read_photo
+from ..images import IMAGE_SUFFIXES, UnreadableImageError, printable
 
 ATTEMPTS = 3
 """Looks at a file that seems whole but cannot be read, before it is left out."""
 
 State = tuple[int, int]
+Read = TypeVar("Read")
 
 
 def watch(
     find: Callable[[], Sequence[Path]],
+    read: Callable[[Path], Read],
     *,
     every: float = 1.0,
     batch_size: int = 16,
@@ -30,11 +31,12 @@ def watch(
     report: Callable[[str], None] = lambda message: None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[list[tuple[Path, Image.Image]]]:
+) -> Iterator[list[Read]]:
     """Wait for photos, and yield them in small batches as they arrive.
 
     Args:
         find: Lists the current files; files without the suffix of a photo are ignored.
+        read: Reads a photo, such as `anople_hf.images.read_photo`.
         every: Seconds between two checks.
         batch_size: Maximum number of photos per batch.
         known: Paths that are not judged again.
@@ -45,16 +47,16 @@ def watch(
         clock: Monotonic clock in seconds; for tests.
 
     Yields:
-        (path, photo) of the next photos, never an empty list.
+        What `read` made of the next photos, never an empty list.
     """
     known, given = set(known), 0
     looks: dict[Path, State] = {}
     failures: dict[Path, int] = {}
     changed = clock()
     while True:
-        batch: list[tuple[Path, Image.Image]] = []
+        batch: list[Read] = []
         for path in find():
-            if str(path) in known or path.suffix.lower() not in IMAGE_SUFFIXES:
+            if printable(path) in known or path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             state = _state(path)
             if state is None:
@@ -68,16 +70,16 @@ def watch(
             if failures.get(path, 0) >= ATTEMPTS:
                 continue
             try:
-                photo = read_photo(path)
+                photo = read(path)
             except UnreadableImageError as error:
                 failures[path] = failures.get(path, 0) + 1
                 changed = clock()
                 end = "skipped" if failures[path] == ATTEMPTS else "tried again"
                 report(f"{end}: {error}")
                 continue
-            known.add(str(path))
+            known.add(printable(path))
             looks.pop(path)
-            batch.append((path, photo))
+            batch.append(photo)
             given += 1
             if len(batch) == batch_size or given == most:
                 yield batch

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..data.schema import as_files
 from ..images import read_image
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
@@ -72,7 +73,8 @@ def image_features(
     """
     found = []
     for start in range(0, len(photos), batch_size):
-        pixels = processor(images=photos[start : start + batch_size]["image"])["pixel_values"]
+        rows = as_files(photos)[start : start + batch_size]
+        pixels = processor(images=rows["image"], ranges=model.memory.ranges())["pixel_values"]
         found.append(model.encode_image(pixels.to(model.device, model.dtype))[0].float().cpu())
     return torch.cat(found).numpy()
 
@@ -148,7 +150,7 @@ def draw_attention(
     titles = ("photo", "global-view prefix", "[CLS]", "local-view prefixes")
     figure = Figure(figsize=(9.2, 2.4 * len(rows)), facecolor="white", layout="constrained")
     for place, row in enumerate(rows):
-        photo = read_image(photos[row]["image"])
+        photo = read_image(as_files(photos)[row]["image"], model.memory.ranges())
         whole = processor(images=photo)["pixel_values"]
         side = whole.shape[-1]
         picture = np.asarray(photo.resize((side, side)))

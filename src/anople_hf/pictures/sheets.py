@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from ..data.schema import as_files
 from ..images import read_image, read_mask
 from ..modeling_anople import AnoPLeModel
 from ..output.whole import whole_file
@@ -205,10 +206,11 @@ def write_sheet(
     Returns:
         The path.
     """
-    rows = []
+    rows, test = [], as_files(test)
     for index in pick_rows(test, per_category):
         row = test[index]
-        photo, category = read_image(row["image"]), row["category"]
+        category = row["category"]
+        photo = read_image(row["image"], model.memory.ranges(category if route else None))
         pixels = processor(images=photo)["pixel_values"].to(model.device, model.dtype)
         outputs = model(pixels, category=category if route else None)
         result = processor.post_process(outputs, target_sizes=[photo.size[::-1]])[0]

@@ -36,6 +36,9 @@ class Verdict(BaseModel):
     threshold: float | None = Field(description="Score above which a part is defective.")
     ratio: float | None = Field(description="Score / threshold; 1 is at the threshold.")
     boxes: list[Region] = Field(description="Strongest first; empty for a good part.")
+    remark: str = Field(
+        "", description="Why the photo does not fit what its product was taught with, such as its depth."
+    )
     heat_map: str | None = Field(None, description="The photo under its heat map, a PNG in base64, if asked for.")
 
     @classmethod
@@ -50,6 +53,7 @@ class Verdict(BaseModel):
                 Region(box=Box(**dict(zip(edges, r["box"], strict=True))), score=r["peak"], area=r["area"])
                 for r in result["regions"]
             ],
+            remark=prediction.remark,
             heat_map=heat_map,
         )
 

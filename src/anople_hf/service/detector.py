@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..inspection.predict import Prediction, judge
+from ..images import measure_reading
+from ..inspection.predict import Prediction, judge, prepare
 from ..inspection.results import fingerprint
 from ..memory import BANK_FILE, MemoryBank
 from ..modeling_anople import AnoPLeModel
 from ..output.locking import changing
+from ..photos import Photo
 from ..pictures.overlays import color_scale, heat_map_overlay
 from ..processing_anople import AnoPLeProcessor
 from ..teaching import Report, set_threshold
@@ -55,7 +57,7 @@ class ServedDetector:
         """Known products."""
         return self.model.memory.categories
 
-    def score(self, photos: Sequence[Image.Image], products: Sequence[str | None]) -> list[Prediction]:
+    def score(self, photos: Sequence[Photo], products: Sequence[str | None]) -> list[Prediction]:
         """Judge photos in one pass each of those whose product is told and those whose product is not.
 
         Args:
@@ -71,7 +73,10 @@ class ServedDetector:
         for told in (True, False):
             places = [place for place, product in enumerate(products) if (product is not None) == told]
             if places:
-                batch = [(Path(str(place)), photos[place]) for place in places]
+                batch = [
+                    prepare(model, self.processor, Path(photos[place].name), products[place], photo=photos[place])
+                    for place in places
+                ]
                 category = [str(products[place]) for place in places] if told else None
                 found |= dict(zip(places, judge(model, self.processor, batch, category, **self.how), strict=True))
         return [found[place] for place in range(len(photos))]
@@ -84,15 +89,20 @@ class ServedDetector:
         overlay = heat_map_overlay(prediction.photo, result["heat_map"], scale=scale, threshold=result["mask_level"])
         return Image.fromarray(overlay)
 
-    def teach(self, photos: Sequence[Image.Image], product: str, names: Sequence[str], **how: Any) -> Report:
+    def teach(self, photos: Sequence[Photo], product: str, names: Sequence[str], **how: Any) -> Report:
         """Teach a product and save it into the run, see `AnoPLeModel.teach`.
 
         Raises:
             ReadOnlyError: The run cannot be changed.
             ValueError: No name for a product, or a photo was refused; nothing was changed.
         """
-        pixels = self.processor(images=list(photos))["pixel_values"]
-        return self._change(lambda model: model.teach(pixels, product, names=list(names), **how))
+
+        def change(model: AnoPLeModel) -> Report:
+            reading = measure_reading(photos, model.memory.reading(product))
+            pixels = self.processor(images=list(photos), ranges=reading["ranges"])["pixel_values"]
+            return model.teach(pixels, product, names=list(names), reading=reading, **how)
+
+        return self._change(change)
 
     def set_threshold(self, product: str, value: float | None) -> Report:
         """Set a product's threshold, or give back the one that its photos set (None), and save it into the run.

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from PIL import Image
-
 from ..inspection.predict import Prediction
+from ..photos import Photo
 from .detector import ServedDetector
 
 logger = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ class BusyError(Exception):
 
 @dataclass
 class _Job:
-    photo: Image.Image
+    photo: Photo
     product: str | None
     answer: "Future[Prediction]" = field(default_factory=Future)
 
@@ -86,7 +85,7 @@ class Scorer:
             with self._counting:
                 self.waiting -= photos
 
-    def submit(self, photos: Sequence[Image.Image], product: str | None = None) -> "list[Future[Prediction]]":
+    def submit(self, photos: Sequence[Photo], product: str | None = None) -> "list[Future[Prediction]]":
         """Queue photos; each answer comes when its pass is done."""
         jobs = [_Job(photo, product) for photo in photos]
         for job in jobs:

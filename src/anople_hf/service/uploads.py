@@ -11,7 +11,8 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..images import IMAGE_SUFFIXES, UnreadableImageError, read_photo
+from ..images import IMAGE_SUFFIXES, SCREEN, UnreadableImageError, read_photo
+from ..photos import Photo
 
 PATIENCE = 8
 """So many times the allowed bytes are read and dropped: a client that is still sending can then read the refusal."""
@@ -70,7 +71,7 @@ class LimitBody:
         await self.app(scope, counted, send)
 
 
-async def read_uploads(uploads: Sequence[UploadFile], limits: Limits) -> tuple[list[Image.Image], list[str]]:
+async def read_uploads(uploads: Sequence[UploadFile], limits: Limits) -> tuple[list[Photo], list[str]]:
     """Uploads as photos, with the names of their files.
 
     Raises:
@@ -87,7 +88,7 @@ def name_of(upload: UploadFile, number: int) -> str:
     return (upload.filename or "").replace("\\", "/").rsplit("/", 1)[-1] or f"photo {number}"
 
 
-def _decode(content: bytes, name: str, limits: Limits) -> Image.Image:
+def _decode(content: bytes, name: str, limits: Limits) -> Photo:
     source: dict[str, Any] = {"bytes": content, "path": name}
     try:
         with Image.open(io.BytesIO(content)) as opened:  # its first bytes only
@@ -97,7 +98,7 @@ def _decode(content: bytes, name: str, limits: Limits) -> Image.Image:
     if pixels > limits.megapixels * 10**6:
         raise HTTPException(413, f"{name} has more than {limits.megapixels} million pixels; make it smaller.")
     try:
-        return read_photo(source)
+        return read_photo(source, least=SCREEN)
     except UnreadableImageError as error:
         short = re.sub(r" \(\w+: .*\)$", "", str(error), flags=re.DOTALL)  # without what the decoder said
         raise HTTPException(422, f"{short}; send a whole {', '.join(IMAGE_SUFFIXES)} file.") from error

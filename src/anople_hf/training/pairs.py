@@ -3,7 +3,7 @@
 Where in the paper: sec. 3 (simulated anomalies), 3.2 (global view and N local crops share one defect).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..configuration_anople import LOCAL_VIEWS
+from ..data.schema import as_files
 from ..images import read_image
 from ..processing_anople import AnoPLeProcessor
+from ..ranges import Ranges
 from .shapes import Pixels
 from .synthesis import AnomalySynthesizer, local_views
 
@@ -37,6 +39,7 @@ class AnomalyPairs(torch.utils.data.Dataset):
         length: Samples in total.
         multi_scale: Global view and four crops, or the global view alone (Table 4c).
         changes: How good photos are varied, see `vary`; their twins are made of the varied ones.
+        ranges: By category, the values of deep photos that are black and white.
         seed: Fixes order, changes and anomalies.
     """
 
@@ -49,6 +52,7 @@ class AnomalyPairs(torch.utils.data.Dataset):
         length: int,
         multi_scale: bool = True,
         changes: Sequence[str] = (),
+        ranges: Mapping[str, Ranges] | None = None,
         seed: int = 0,
     ) -> None:
         self.processor, self.synthesizer = processor, synthesizer
@@ -56,7 +60,12 @@ class AnomalyPairs(torch.utils.data.Dataset):
         side = 2 * processor.image_processor.size["height"]  # 480 in the paper: each crop is a full view
         # A few shots fit in memory: decode and resize each once.
         self.photos = [
-            np.asarray(read_image(row["image"]).resize((side, side), Image.Resampling.BICUBIC)) for row in shots
+            np.asarray(
+                read_image(row["image"], (ranges or {}).get(row["category"])).resize(
+                    (side, side), Image.Resampling.BICUBIC
+                )
+            )
+            for row in as_files(shots)
         ]
         self.names: list[str] = list(shots["path"])
 

@@ -20,6 +20,8 @@ from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, pars
 
 from ..data.class_names import class_names_for
 from ..data.few_shot import choose_shots, write_shots
+from ..data.schema import as_files
+from ..images import measure_reading
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
 from ..teaching import Report, teach
@@ -125,7 +127,9 @@ def train(
         skip_bad=skip_bad,
     )
     names = class_names_for(chosen, class_names)
-    shots = data.select([index for indices in chosen.values() for index in indices])
+    shots = as_files(data.select([index for indices in chosen.values() for index in indices]))
+    rows_of = {name: shots.filter(lambda row, wanted=name: row == wanted, input_columns="category") for name in names}
+    readings = {name: measure_reading(rows["image"]) for name, rows in rows_of.items()}
 
     model, processor = _start(config, backbone, backbone_revision, init_from)
     config = config.completed(model.config.backbone, len(shots))
@@ -138,6 +142,7 @@ def train(
         length=config.max_steps * config.batch_size,
         multi_scale=config.multi_scale,
         changes=config.normal_views,
+        ranges={name: reading["ranges"] for name, reading in readings.items()},
         seed=config.seed,
     )
     states = work_folder / "states" if work_folder else None
@@ -146,15 +151,15 @@ def train(
     model.set_class_names(names, **prompts)
     photos: dict[str, torch.Tensor] = {}
     paths_of: dict[str, list[str]] = {}
-    for category in names:
-        rows = shots.filter(lambda row, wanted=category: row == wanted, input_columns="category")
-        photos[category] = processor(images=list(rows["image"]))["pixel_values"]
+    for category, rows in rows_of.items():
+        photos[category] = processor(images=list(rows["image"]), ranges=readings[category]["ranges"])["pixel_values"]
         paths_of[category] = list(rows["path"])
     reports = teach(
         model,
         photos,
         names=paths_of,
         words=names,
+        readings=readings,
         false_alarm_rate=config.false_alarm_rate,
         views=config.calibration_views,
         seed=config.seed,
