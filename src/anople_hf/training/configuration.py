@@ -21,8 +21,8 @@ COUNTS = (
 NORMAL_VIEWS = ("shift", "exposure", "turn")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 RECIPES: dict[str, dict[str, Any]] = {
-    "fast": {"epochs": 10, "min_steps": 200, "learning_rate": 5e-3},
-    "paper-like": {"epochs": 100, "min_steps": 300, "learning_rate": 1e-3},
+    "fast": {"epochs": 10, "min_steps": 100},
+    "paper-like": {"epochs": 100, "min_steps": 300},
 }
 """What a recipe sets where nothing is given; why these values, see docs/learning.md."""
 
@@ -36,11 +36,11 @@ class TrainingConfig:
         shot_mode: `seeded`, or `first_k`: the first photos by name.
         nested_shots: Whether the 1-shot choice of a seed is part of its 2-shot choice.
         seed: Fixes shots, initial prompts, pseudo anomalies and their order.
-        recipe: Sets `epochs`, `min_steps` and `learning_rate` where they are not given: `fast`, for the embedded
-            backbone; `paper-like`, for real CLIPs, after related methods; `auto` goes by the backbone. Ours.
+        recipe: Sets `epochs` and `min_steps` where they are not given: `fast`, for the embedded backbone;
+            `paper-like`, for real CLIPs, after related methods; `auto` goes by the backbone. Ours.
         epochs: How often each photo is seen; None: the recipe's, 10 or 100.
-        min_steps: Optimizer steps at least, so that a single photo is learned from, too; None: 200 or 300.
-        learning_rate: AdamW's peak for prompts and prefix; None: 5e-3 or 1e-3.
+        min_steps: Optimizer steps at least, so that a single photo is learned from, too; None: 100 or 300.
+        learning_rate: AdamW's peak for prompts and prefix. Ours.
         max_steps: Exactly so many optimizer steps, whatever the epochs; None leaves it to them.
         batch_size: Good photos a step, over all processes; each becomes 2 x 5 views. Ours.
         accumulate: Passes that a step's photos are split into; changes memory and time, not what is learned.
@@ -88,7 +88,7 @@ class TrainingConfig:
     recipe: Recipe = "auto"
     epochs: int | None = None
     min_steps: int | None = None
-    learning_rate: float | None = None
+    learning_rate: float = 1e-3
     max_steps: int | None = None
     batch_size: int = 2
     accumulate: int = 1

@@ -69,7 +69,7 @@ def learn(
         FloatingPointError: The loss is not finite; names step, terms and photos. The state before it is saved.
     """
     config = config.completed(model.config.backbone, config.shots * prompts["input_ids"].shape[1])
-    assert config.max_steps is not None and config.learning_rate is not None
+    assert config.max_steps is not None
     micro = config.batch_size // config.accumulate
     if micro % accelerator.num_processes:
         raise ValueError(
@@ -215,7 +215,6 @@ def parameter_groups(model: torch.nn.Module, config: TrainingConfig) -> list[dic
         model: What of it learns is what asks for gradients.
         config: `completed`; rates and decay.
     """
-    assert config.learning_rate is not None
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
