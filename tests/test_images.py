@@ -239,6 +239,7 @@ def test_check_names_the_first_few_and_the_number(tmp_path):
     assert "4.png" in str(refusal.value) and "5.png" not in str(refusal.value)
 
 
+@pytest.mark.filterwarnings("ignore:Image size")  # what the command line does, too
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path, Image.new("L", (100, 100)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

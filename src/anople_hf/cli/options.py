@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -85,6 +86,7 @@ def with_options(options: Iterable[inspect.Parameter]) -> Callable[[Callable[...
 
 def quieten(quiet: bool) -> None:
     """Every working verb starts with this: keep our own messages, silence the libraries. Does not import torch."""
+    warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")  # Pillow's; our own limit refuses
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
