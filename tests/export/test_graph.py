@@ -338,6 +338,8 @@ def test_the_reader_is_the_packages_own(exported):
         "decisions.py",
         "export/detector.py",
         "images.py",
+        "photos.py",
+        "ranges.py",
     ]
 
 
