@@ -1,5 +1,6 @@
 """`anople push` and `anople card` end to end: train, evaluate, push, and run what the card says in other processes."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -108,6 +109,13 @@ def test_json_of_what_was_pushed_and_a_run_read_from_the_hub(run, anople, hub, d
         code, said = anople("predict", source, photos, "--output", output, "-q")
         assert code == 0, said.err
     assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
+    jobs = [json.loads((tmp_path / name / ".job.json").read_text()) for name in "ab"]
+    assert jobs[0]["detector"] != hashlib.sha256().hexdigest() != jobs[1]["detector"]  # of its files, not of nothing
+    again = shutil.copytree(mine, tmp_path / "again")
+    assert anople("threshold", again, "capsule", 0.5)[0] == 0
+    assert anople("push", again, "me/line2", "-q")[0] == 0
+    code, said = anople("predict", "me/line2", photos, "--output", tmp_path / "b", "--resume", "-q")
+    assert code == 2 and "another detector" in said.err
     code, said = anople("teach", REPO, "cup", photos)
     assert code == 2 and f"hf download {REPO} --local-dir RUN" in said.err
     code, said = anople("predict", "me/nothing", photos, "--output", tmp_path / "c")

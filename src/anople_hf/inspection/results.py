@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from transformers.utils import cached_file
 
 from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..images import printable
@@ -192,8 +193,14 @@ def check_results(output: Path, *, resume: bool = False, overwrite: bool = False
 
 
 def fingerprint(run: Path) -> str:
-    """SHA-256 of a detector's files, so that scores of different detectors are not mixed."""
+    """SHA-256 of a detector's files, so that scores of different detectors are not mixed.
+
+    Args:
+        run: Its folder, or its Hub id once it was loaded.
+    """
     digest = hashlib.sha256()
+    if not run.is_dir():
+        run = Path(str(cached_file(run.as_posix(), "config.json", local_files_only=True))).parent
     for name in ("config.json", "model.safetensors", "memory_bank.safetensors"):
         if (run / name).exists():
             with open(run / name, "rb") as file:

@@ -44,7 +44,7 @@ class ServedDetector:
     def __init__(self, model: AnoPLeModel, processor: AnoPLeProcessor, run: Path, **how: Any) -> None:
         self.model, self.processor = model.eval(), processor
         self.run, self.how = run, how
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = fingerprint(run)
         self._teaching = threading.Lock()
 
     @property
@@ -128,13 +128,10 @@ class ServedDetector:
             except PermissionError as error:
                 raise ReadOnlyError(f"the folder of {self.name} may not be written to ({error}).") from error
             self.model = model  # what is being scored now ends with the old one
-            self.fingerprint = self._fingerprint()
+            self.fingerprint = fingerprint(self.run)
         for line in report.lines():
             logger.info("%s", line)
         return report
-
-    def _fingerprint(self) -> str:
-        return fingerprint(self.run) if self.run.is_dir() else self.model.fingerprint()
 
 
 def best_device() -> torch.device:
