@@ -53,6 +53,20 @@ def test_many_photos_and_their_files(desk, files):
         desk.check_batch(desk.arrive(), files * 16, ANY)
 
 
+def test_any_product_is_the_choice_and_teaching_leaves_the_choice_alone(desk, files):
+    """A photo is judged as a product only if the visitor said so; else the app says which one it recognized."""
+    *_, check, batch, known, whose = desk.load(desk.arrive(), SAMPLER)
+    assert check.value == batch.value == ANY and known.value == whose.value == "capsule"
+    visitor, _, check, batch, known, whose = desk.teach(desk.arrive(), "cloth", files[:1])
+    assert "cloth" in dict(check.choices) and known.value == whose.value == "cloth"
+    assert all("value" not in menu.constructor_args for menu in (check, batch))
+    check = desk.remove(visitor, "cloth")[2]
+    assert check.value == ANY  # what was chosen may be gone
+    path = next(path for path, product in desk.detectors.samples() if product == "woven_cloth")
+    found, told, *_ = desk.check(desk.arrive(), path, ANY, 0.5)
+    assert found.product == "woven_cloth" and "recognized as woven_cloth" in told
+
+
 def test_the_strangest_of_many_comes_first(desk, files, tmp_path):
     good = Image.fromarray(render(PRODUCTS["woven_cloth"], [7, 1], 96))
     good.save(tmp_path / "good.png")

@@ -58,7 +58,8 @@ def test_an_untold_product_is_recognized_or_judged_by_the_common_threshold(inspe
     assert inspector.check(products, good("capsule", 9)).product == "capsule"
     monkeypatch.setattr(inspector.model.config, "memory_search", "all")
     among_all = inspector.check(products, holed[0])
-    assert among_all.product == ANY and among_all.threshold == products.limits(ANY)[0]
+    assert among_all.product == ANY and among_all.recognized == "woven_cloth" and told.recognized == ""
+    assert among_all.threshold == products.limits(ANY)[0]
 
 
 def test_teaching_leaves_the_products_before_as_they_were(inspector, products):

@@ -13,11 +13,11 @@ from anople_hf.teaching import Report
 from anople_hf.views import View
 
 
-def finding(score, product="gear", regions=(), remark=""):
+def finding(score, product="gear", regions=(), **more):
     photo = Image.new("RGB", (8, 8))
     label = "defective" if score > 0.5 else "normal"
     heat_map = np.zeros((8, 8), np.float32)
-    return Finding("a.png", product, photo, heat_map, score, 0.5, 0.5, None, list(regions), photo, label, remark)
+    return Finding("a.png", product, photo, heat_map, score, 0.5, 0.5, None, list(regions), photo, label, **more)
 
 
 def judged(*scores):
@@ -48,11 +48,25 @@ def test_another_product_is_suspected():
 def test_an_unknown_product_is_said():
     strange = finding(0.75)
     strange.label = "unknown product"
-    assert 'class="unknown">unknown product<' in describe(strange) and "unlike everything taught" in describe(strange)
+    told = describe(strange)
+    assert 'class="unknown">unknown product<' in told and "does not look like gear, the chosen product" in told
+    assert "neither good nor defective" in told and "gauge" not in told
+    strange.recognized = "gear"
+    assert "looks like no product taught here; the nearest is gear" in describe(strange)
+
+
+def test_the_recognized_product_stands_beside_the_verdict():
+    assert "<b>gear, as chosen</b>" in describe(finding(0.75))
+    assert "<b>recognized as gear</b>" in describe(finding(0.75, recognized="gear"))
+    assert "<b>recognized as nut, compared with all products</b>" in describe(finding(0.75, ANY, recognized="nut"))
 
 
 def test_a_name_cannot_become_markup():
-    assert "<script>" not in describe(finding(0.75, "<script>alert(1)</script>"))
+    name = "<script>alert(1)</script>"
+    unknown = finding(0.75, name, recognized=name)
+    unknown.label = "unknown product"
+    for found in (finding(0.75, name), finding(0.75, name, recognized=name), unknown):
+        assert "<script>" not in describe(found)
 
 
 def test_false_alarms_are_counted():

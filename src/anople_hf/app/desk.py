@@ -100,7 +100,7 @@ class Desk:
         """What changes with the detector: introduction, samples, the last finding, the menus."""
         about = introduce(visitor.detector, self.detectors.get(visitor.detector), visitor.products)
         known = {product for _, product in self.detectors.samples()} & set(visitor.products.names)
-        return about, gr.Dataset(visible=bool(known)), None, NOTHING_YET, None, None, *_menus(visitor.products)
+        return about, gr.Dataset(visible=bool(known)), None, NOTHING_YET, None, None, *_menus(visitor.products, ANY)
 
     def check(self, visitor: Visitor, file: str | None, product: str, opacity: float) -> tuple[Any, ...]:
         """Judge one photo."""
@@ -128,7 +128,7 @@ class Desk:
         for start in range(0, len(files), TOGETHER):
             progress((start, len(files)), desc="checking", unit="photos")
             found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
-        rows = [[f.name, f.product, f.label, round(f.ratio, 2), round(f.score, 4), round(f.threshold, 4),
+        rows = [[f.name, f.shows, f.label, round(f.ratio, 2), round(f.score, 4), round(f.threshold, 4),
                  len(f.regions)] for f in found]  # fmt: skip
         strangest = sorted(found, key=lambda f: -f.ratio)
         pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in strangest]
@@ -141,7 +141,7 @@ class Desk:
         """Add good photos of a product."""
         name = (name or "").strip()
         products, report = self.ask(visitor, "teach", name, files or [])
-        return replace(visitor, products=products), taught(products, name, report), *_menus(products, name)
+        return replace(visitor, products=products), taught(products, name, report), *_menus(products, shown=name)
 
     @staticmethod
     def show_photos(visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
@@ -166,7 +166,7 @@ class Desk:
         visitor = replace(visitor, products=self.ask(visitor, "remove_photo", product, chosen))
         left = product in visitor.products.names
         told = taught(visitor.products, product) if left else f"**{product}** is forgotten."
-        return visitor, told, *_menus(visitor.products, product)
+        return visitor, told, *_menus(visitor.products, None if left else ANY, product)
 
     def load_bank(self, visitor: Visitor, file: str | None) -> tuple[Any, ...]:
         """Add the products of a memory bank."""
@@ -179,7 +179,7 @@ class Desk:
         gained = more.gained(visitor.products.counts)
         brought = ", ".join(f"{name} ({count} photos)" for name, count in gained.items())
         told = f"The bank brought: {brought or 'nothing new'}."
-        return replace(visitor, products=more), told, *_menus(more, next(iter(gained), None))
+        return replace(visitor, products=more), told, *_menus(more, shown=next(iter(gained), None))
 
     def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
         """Remove a product."""
@@ -190,7 +190,7 @@ class Desk:
             products.remove(product)
         except KeyError as error:
             raise _said(str(error.args[0])) from error
-        return replace(visitor, products=products), f"**{product}** is forgotten.", *_menus(products)
+        return replace(visitor, products=products), f"**{product}** is forgotten.", *_menus(products, ANY)
 
     def download_bank(self, visitor: Visitor) -> str:
         """The visitor's memory bank as a file."""
@@ -223,10 +223,20 @@ class Desk:
         return replace(visitor, products=products), false_alarms(products, product, level)
 
 
-def _menus(products: Products, chosen: str | None = None) -> list[Any]:
-    """The four menus of products."""
-    names = [*products.names, ANY]
-    return [gr.Dropdown(choices=names, value=chosen if chosen in names else names[0]) for _ in range(4)]
+def _menus(products: Products, judged_as: str | None = None, shown: str | None = None) -> list[Any]:
+    """The four menus of products.
+
+    Args:
+        products: The visitor's.
+        judged_as: The choice of the two menus for photos to check; None leaves it as the visitor made it.
+        shown: That of the two menus for what is known: photos, threshold.
+    """
+    names, choices = products.names, [ANY, *products.names]
+    kept: dict[str, Any] = {} if judged_as is None else {"value": judged_as}
+    first = shown if shown in names else next(iter(names), ANY)
+    return [gr.Dropdown(choices=choices, **kept) for _ in range(2)] + [
+        gr.Dropdown(choices=choices, value=first) for _ in range(2)
+    ]
 
 
 def _said(reason: str) -> gr.Error:

@@ -46,7 +46,7 @@ def to_csv(findings: Sequence[Finding]) -> str:
     writer.writerow(COLUMNS)
     for found in findings:
         numbers = [f"{found.score:.6f}", f"{found.threshold:.6f}", f"{found.ratio:.3f}", len(found.regions)]
-        writer.writerow([found.name, found.product, found.label, *numbers])
+        writer.writerow([found.name, found.shows, found.label, *numbers])
     return text.getvalue()
 
 

@@ -34,6 +34,7 @@ class Finding:
     Attributes:
         name: Of the file.
         product: What it was judged as: told, recognized, or any.
+        recognized: The product that it looks most like; "" if the product was told.
         photo: As shown, at most `SHOWN_SIDE` pixels a side.
         heat_map: (H, W) at the size of `photo`.
         score: Raw score.
@@ -57,12 +58,18 @@ class Finding:
     regions: list[dict[str, Any]]
     evidence: Image.Image
     label: str
+    recognized: str = ""
     remark: str = ""
 
     @property
     def ratio(self) -> float:
         """The score as a multiple of the threshold, so that photos of several products can be ordered."""
         return self.score / self.threshold if self.threshold > 0 else 3.0
+
+    @property
+    def shows(self) -> str:
+        """The product that the photo shows: recognized, or told."""
+        return self.recognized or self.product
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
         """The photo under its heat map; the contour is drawn on defective parts."""
@@ -169,13 +176,16 @@ class Inspector:
         if product != ANY and products.names and product not in products.names:
             raise ValueError(f"Unknown product {product!r}; known: {', '.join(products.names)}.")
         products.thresholds(product)  # before any work: is there a threshold?
-        routed = None if product == ANY else product
+        routed, recognized, bank = None if product == ANY else product, "", self._here(products.bank)
         decoded, ranges = checked_photo(file), products.bank.ranges(routed)
         photo = decoded.to_rgb(ranges)
         pixels = self.processor(images=photo)["pixel_values"].to(self.model.device)
-        output = self.model(pixels, category=routed, branch=self.branch, memory=self._here(products.bank))
+        output = self.model(pixels, category=routed, branch=self.branch, memory=bank)
+        tokens = self.model.encode_memory(pixels)
         if output.products is not None:
-            routed = products.bank.names(output.products)[0]
+            routed = recognized = bank.names(output.products)[0]
+        elif routed is None:  # compared with all products; which one it shows is told all the same
+            recognized = bank.names(bank.recognize(tokens))[0]
         own = products.bank.thresholds_of(routed) if routed else None
         limits = own or products.thresholds(product)
         threshold, pixel_threshold = limits.threshold, limits.pixel_threshold
@@ -194,8 +204,9 @@ class Inspector:
             mask_level=found["mask_level"],
             regions=found["regions"],
             label=found["label"],
+            recognized=recognized,
             remark=decoded.misfit(ranges),
-            evidence=self._evidence(products, pixels, output.memory_maps[0], routed, shown),
+            evidence=self._evidence(products, tokens, output.memory_maps[0], routed, shown),
         )
 
     def check_many(self, products: Products, files: Sequence[str | Path], product: str = ANY) -> list[Finding]:
@@ -210,13 +221,12 @@ class Inspector:
     def _evidence(
         self,
         products: Products,
-        pixels: torch.Tensor,
+        tokens: torch.Tensor,
         memory_map: torch.Tensor,
         category: str | None,
         photo: Image.Image,
     ) -> Image.Image:
         """The strangest patch, and the good patch nearest to it, each boxed in its photo."""
-        tokens = self.model.encode_memory(pixels)
         place = int(memory_map.argmax())
         grid = memory_map.shape[-1]
         token = F.normalize(tokens[0, :, place].float(), dim=-1).cpu()

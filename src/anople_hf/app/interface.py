@@ -36,7 +36,7 @@ def build(
     detectors = Detectors(runs, anything=anything, device="cpu" if lend else None)
     desk = Desk(detectors, lend)
     first = desk.arrive()
-    names = [*first.products.names, ANY]
+    names = [ANY, *first.products.names]
     samples = detectors.samples()
 
     with gr.Blocks(title="AnoPLe", delete_cache=(SECONDS_KEPT // 6, SECONDS_KEPT), analytics_enabled=False) as app:
@@ -76,7 +76,7 @@ def build(
                         buttons=[],
                         alt_text="The photo",
                     )
-                    product = gr.Dropdown(names, value=names[0], label="Product", elem_id="check-product")
+                    product = gr.Dropdown(names, value=ANY, label="Product", elem_id="check-product")
                     checked = gr.Button("Check", variant="primary", elem_id="check")
                 with gr.Column():
                     verdict = gr.HTML(NOTHING_YET, elem_id="verdict")
@@ -99,12 +99,12 @@ def build(
                     )
             shown = [last, verdict, overlay, evidence]
             checked.click(desk.check, [visitor, photo, product, opacity], shown, api_name="check")
-            picked = dataset.click(lambda index: samples[index], dataset, [photo, product], **QUIET)
+            picked = dataset.click(lambda index: (samples[index][0], ANY), dataset, [photo, product], **QUIET)
             picked.success(desk.check, [visitor, photo, product, opacity], shown, api_visibility="private")
             opacity.change(desk.repaint, [last, opacity], overlay, **QUIET)
         with gr.Tab("Check many"):
             files = gr.File(file_count="multiple", label="Photos", height=220, elem_id="batch-files")
-            batch_product = gr.Dropdown(names, value=names[0], label="Product", elem_id="batch-product")
+            batch_product = gr.Dropdown(names, value=ANY, label="Product", elem_id="batch-product")
             batch = gr.Button("Check all", variant="primary", elem_id="batch")
             headers = ["file", "product", "label", "times threshold", "score", "threshold", "regions"]
             table = gr.Dataframe(headers=headers, label="Results", interactive=False)
@@ -127,7 +127,7 @@ def build(
             teach = gr.Button("Teach", variant="primary", elem_id="teach")
             told = gr.Markdown(elem_id="told")
             with gr.Row(equal_height=True):
-                known = gr.Dropdown(names, value=names[0], label="Known products", scale=2, elem_id="known")
+                known = gr.Dropdown(names, value=names[1], label="Known products", scale=2, elem_id="known")
                 remove = gr.Button("Remove this product", elem_id="remove")
                 bank = gr.DownloadButton("Download the memory bank", elem_id="bank")
             chosen = gr.State("")
@@ -148,7 +148,7 @@ def build(
                 take = gr.Button("Add its products", elem_id="take-bank")
             bank.click(desk.download_bank, visitor, bank, api_name="download_bank")
         with gr.Tab("Threshold") as thresholds:
-            whose = gr.Dropdown(names, value=names[0], label="Product", elem_id="whose")
+            whose = gr.Dropdown(names, value=names[1], label="Product", elem_id="whose")
             level = gr.Slider(0, 1, 0.5, label="Threshold: a part with a higher score is defective", elem_id="level")
             alarms = gr.HTML(elem_id="alarms")
             for ask in (thresholds.select, whose.change):

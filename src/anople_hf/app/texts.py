@@ -73,14 +73,36 @@ def describe(found: Finding) -> str:
     more = f"<p>Regions (pixels of the picture shown):</p><ol>{boxes}</ol>" if boxes else ""
     more += f"<p>{escape(found.remark)}</p>" if found.remark else ""
     if found.label == UNKNOWN:
-        more += "<p>This photo is unlike everything taught here: is it the right product, in the same light?</p>"
-    elif found.label == CALLED_DEFECTIVE and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
+        return _unknown(found) + more
+    if found.label == CALLED_DEFECTIVE and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
         more += "<p>Most of this photo is unlike the good ones: is it the right product, in the same light?</p>"
     return (
-        f'<p role="status"><span class="{found.label.split()[0]}">{found.label}</span><br>{found.ratio:.2f} times the '
-        f"threshold of {escape(found.product)} (score {found.score:.4f}, {side} {found.threshold:.4f})</p>"
+        f'<p role="status"><span class="{found.label}">{found.label}</span> <b>{_shown_as(found)}</b><br>'
+        f"{found.ratio:.2f} times the threshold of {escape(found.product)} (score {found.score:.4f}, "
+        f"{side} {found.threshold:.4f})</p>"
         f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(found.ratio / 3, 1):.1f}%"></i>'
         f"<span>threshold</span></div>{more}"
+    )
+
+
+def _shown_as(found: Finding) -> str:
+    if not found.recognized:
+        return f"{escape(found.product)}, as chosen"
+    common = "" if found.recognized == found.product else ", compared with all products"
+    return f"recognized as {escape(found.recognized)}{common}"
+
+
+def _unknown(found: Finding) -> str:
+    """No verdict, and why: the score says nothing about a part that shows another product."""
+    if found.recognized:
+        why = f"It looks like no product taught here; the nearest is {escape(found.recognized)}."
+    else:
+        why = f"It does not look like {escape(found.product)}, the chosen product."
+    return (
+        f'<p role="status"><span class="unknown">{UNKNOWN}</span><br>{why}</p><p>It was judged neither good nor '
+        "defective. If it is a known product: is it in the same light and position as when it was taught? If it is a "
+        f"new one: teach it first.</p><p>{found.ratio:.2f} times the threshold of {escape(found.product)} "
+        f"(score {found.score:.4f})</p>"
     )
 
 
