@@ -1,6 +1,7 @@
 """What the buttons do, without a browser: every action gives the visitor back, what is refused is said."""
 
 import multiprocessing
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -45,12 +46,28 @@ def test_a_threshold_moves_for_one_visitor_alone(desk, files):
 
 
 def test_many_photos_and_their_files(desk, files):
-    rows, pictures, table, archive = desk.check_batch(desk.arrive(), files * 4, "woven_cloth")
+    rows, pictures, table, archive, said = desk.check_batch(desk.arrive(), files * 4, "woven_cloth")
     assert len(rows) == len(pictures) == 8 and rows[0][:2] == ["hole.png", "woven_cloth"]
     assert {row[2] for row in rows} <= NOT_GOOD and all(row[3] > 1 for row in rows)
-    assert open(table).read().count("hole.png") == 8 and archive.endswith("overlays.zip")  # noqa: SIM115
+    assert open(table).read().count("hole.png") == 8 and archive.endswith("overlays.zip") and said == ""  # noqa: SIM115
     with pytest.raises(gr.Error, match="choose 1 to 30"):
         desk.check_batch(desk.arrive(), files * 16, ANY)
+
+
+def test_a_damaged_file_is_named_and_the_others_are_judged(desk, files, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(open(files[0], "rb").read()[:200])  # noqa: SIM115
+    found, told, overlay, evidence = desk.check(desk.arrive(), str(damaged), ANY, 0.5)
+    assert found is overlay is evidence is None and "damaged.png is truncated or not an image" in told
+    assert "Save it again as JPEG or PNG" in told and str(tmp_path) not in told
+    rows, pictures, table, archive, told = desk.check_batch(desk.arrive(), [str(damaged), files[0]], "woven_cloth")
+    assert [row[0] for row in rows] == ["damaged.png", "hole.png"] and rows[0][2] == "not judged"
+    assert rows[1][2] in NOT_GOOD and len(pictures) == 1 and "One file was not judged" in told
+    assert "damaged.png,,not judged,,,," in open(table).read()  # noqa: SIM115
+    with zipfile.ZipFile(archive) as content:
+        assert content.namelist() == ["scores.csv", "001_hole.png"]
+    with pytest.raises(gr.Error, match="damaged.png.*Nothing was changed"):
+        desk.teach(desk.arrive(), "cloth", [files[0], str(damaged)])
 
 
 def test_any_product_is_the_choice_and_teaching_leaves_the_choice_alone(desk, files):

@@ -38,6 +38,36 @@ def test_evidence_is_the_nearest_good_patch(inspector, products, holed):
     assert np.abs(left - right).mean() < 12  # box and photo alike, but for the smaller copy
 
 
+def test_a_trained_detector_shows_the_good_patch_too(make_model, processor, photos, tmp_path):
+    """Its good photos lie beside its bank; a bank that came without them says so, in place of the picture."""
+    model = make_model()
+    model.memorize(photos[:2], "gear")
+    model.memory.update("gear", thresholds=Thresholds(0.3, 0.4))
+    model.save_pretrained(tmp_path)
+    pictures = []
+    for views in (True, False):
+        if not views:
+            (tmp_path / "memory_views.safetensors").unlink()
+        inspector = Inspector(type(model).from_pretrained(tmp_path), processor)
+        pictures.append(inspector.check(inspector.products(), good("capsule", 0), "gear").evidence)
+        assert pictures[-1].size == (820, 400)
+    left, right = ([np.asarray(p.crop((x, 0, x + 400, 400)), int) for p in pictures] for x in (0, 420))
+    assert (left[0] == left[1]).all()
+    with_view, without = ({tuple(color) for color in side.reshape(-1, 3)} for side in right)
+    assert len(with_view) > 1000 and len(without) < 300  # a photo; words, smooth at their edges
+
+
+def test_new_good_photos_set_the_threshold(inspector, products, tmp_path):
+    """As `anople calibrate` does: taught photos do not count, the others do not enter the memory."""
+    more, report = inspector.calibrate(products, "woven_cloth", [good("woven_cloth", index) for index in (0, 30, 31)])
+    assert len(report.added) == 2 and len(report.known) == 1 and len(more.bank) == len(products.bank) == 4
+    found = more.thresholds("woven_cloth")
+    assert found.method == "calibrated" and found.num_photos == 2 and len(more.scores_of("woven_cloth")[1]) == 2
+    assert products.thresholds("woven_cloth").method == "learned" and products.scores_of("woven_cloth")[1] == []
+    with pytest.raises(KeyError, match="cup"):
+        inspector.calibrate(products, "cup", [good("woven_cloth", 30)])
+
+
 def test_opacity_and_contour_change_the_overlay(inspector, products, holed):
     found = inspector.check(products, holed[0])
     pictures = [np.asarray(found.overlay(opacity)) for opacity in (0.0, 0.9)]

@@ -219,6 +219,21 @@ def test_a_wrong_file_is_refused_with_its_name(page, tmp_path):
 
 
 @needs_browser
+def test_a_damaged_photo_is_one_message_and_no_badge(page, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    Image.new("RGB", (64, 64)).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    page.locator("#photo input[type=file]").set_input_files(str(damaged))
+    page.wait_for_timeout(800)
+    page.locator("#check").click()
+    expect(page.locator("#verdict [role=alert]")).to_contain_text("damaged.png is truncated", timeout=PATIENCE)
+    teach(page, "cup", [str(damaged)])
+    expect(page.get_by_text("damaged.png is truncated", exact=False).last).to_be_visible(timeout=PATIENCE)
+    badge = page.locator("[data-testid=status-tracker] .error")
+    assert badge.count() > 0 and badge.filter(visible=True).count() == 0
+
+
+@needs_browser
 def test_phone_and_dark_mode_fit(browser, url):
     with browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark") as phone:
         page = phone.new_page()

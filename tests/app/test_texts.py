@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from anople_hf.app.inspector import Finding
+from anople_hf.app.inspector import Finding, NotRead
 from anople_hf.app.products import ANY, Products
-from anople_hf.app.texts import CSS, describe, false_alarms, good_photos, taught
+from anople_hf.app.texts import CSS, describe, false_alarms, good_photos, not_read, taught
 from anople_hf.memory import MemoryBank
 from anople_hf.products import Judged
 from anople_hf.teaching import Report
@@ -82,6 +82,32 @@ def test_false_alarms_are_counted():
 
 def test_a_photo_that_does_not_fit_is_said():
     assert "<p>its depth is uint8</p>" in describe(finding(0.75, remark="its depth is uint8"))
+
+
+def test_new_photos_are_not_called_views_of_the_taught_ones():
+    """Calibrated on photos that the memory does not hold: they are counted, and the promise is the command line's."""
+    products = Products(MemoryBank([0]))
+    products.bank.add("gear", torch.randn(1, 1, 4, 8), digests=["a"])
+    new = {str(number): judged(number / 100) for number in range(1, 20)}
+    known = products.bank.update("gear", judged={"a": judged(0.3, 0.4)}, held_out=new)
+    products.bank.update("gear", thresholds=known.calibrate(0.05))
+    told = false_alarms(products, "gear", 0.185)
+    assert "1 of 19 good photos that the memory does not hold of gear would be called defective (5%)" in told
+    assert products.thresholds("gear").promise in told and "promised (calibrated on 19 photos)" in told
+    assert "views" not in told and "expect more" not in told
+    products.move("gear", 0.1)
+    told = false_alarms(products, "gear", 0.1)
+    assert "9 of 19 good photos that the memory" in told and "This threshold: set by hand." in told
+    products.bank.add("nut", torch.randn(1, 1, 4, 8), digests=["b"])
+    products.bank.update("nut", judged={"b": judged(0.3, 0.4)}, thresholds=known.learn(0.05))
+    told = false_alarms(products, ANY, 0.35)
+    assert "1 of 2 views of the taught good photos and 0 of 19 good photos that the memory does not hold" in told
+
+
+def test_files_that_were_not_judged_are_named():
+    assert not_read([]) == ""
+    told = not_read([NotRead("a.png", "a.png is damaged."), NotRead("b.png", "b<i>.png is empty.")])
+    assert "2 files were not judged" in told and "a.png is damaged." in told and "b&lt;i&gt;.png" in told
 
 
 def test_taught_photos_are_shown_strangest_first():

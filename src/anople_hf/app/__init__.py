@@ -1,7 +1,8 @@
 """The web app: teach a product with a few good photos, check others, move the threshold, take the results along.
 
 `interface.py` is what is seen, `desk.py` what the buttons do, `inspector.py` how photos are taught and judged,
-`products.py` what one visitor taught, `detectors.py` the models to choose from, `texts.py` the words.
+`products.py` what one visitor taught, `saving.py` how it is saved, `detectors.py` the models to choose from,
+`texts.py` the words.
 """
 
 from .interface import build, launch

@@ -17,9 +17,9 @@ import numpy as np
 
 from .detectors import Detectors, best_device
 from .downloads import Downloads, to_csv, to_zip
-from .inspector import Finding
+from .inspector import Finding, NotRead
 from .products import ANY, MOST_PHOTOS, Products
-from .texts import NOTHING_YET, SECONDS_KEPT, describe, false_alarms, good_photos, introduce, taught
+from .texts import NOTHING_YET, SECONDS_KEPT, describe, false_alarms, good_photos, introduce, not_read, taught
 
 TOGETHER = 6
 """Photos judged in one go."""
@@ -106,7 +106,9 @@ class Desk:
         """Judge one photo."""
         if not file:
             raise _said("Choose a photo first.")
-        found = self.ask(visitor, "check", file, product)
+        found = self.ask(visitor, "check_many", [file], product)[0]
+        if isinstance(found, NotRead):  # said where the verdict stands; what was found on another photo goes
+            return None, not_read([found]), None, None
         return found, describe(found), np.asarray(found.overlay(opacity)), found.evidence
 
     @staticmethod
@@ -121,27 +123,39 @@ class Desk:
         product: str,
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:
-        """Judge many photos; a table in their order, pictures with the strangest first, both to take along."""
+        """Judge many photos; a table in their order, pictures with the strangest first, both to take along.
+
+        Files that cannot be judged are named at the end, and in the table.
+        """
         if not files or len(files) > MOST_PHOTOS:
             raise _said(f"{len(files or [])} photos; choose 1 to {MOST_PHOTOS}.")
-        found: list[Finding] = []
+        found: list[Finding | NotRead] = []
         for start in range(0, len(files), TOGETHER):
             progress((start, len(files)), desc="checking", unit="photos")
             found += self.ask(visitor, "check_many", files[start : start + TOGETHER], product)
-        rows = [[f.name, f.shows, f.label, round(f.ratio, 2), round(f.score, 4), round(f.threshold, 4),
-                 len(f.regions)] for f in found]  # fmt: skip
-        strangest = sorted(found, key=lambda f: -f.ratio)
+        bad = [f for f in found if isinstance(f, NotRead)]
+        rows = [_row(f) for f in found]
+        strangest = sorted([f for f in found if isinstance(f, Finding)], key=lambda f: -f.ratio)
         pictures = [(f.overlay(), f"{f.label}: {f.name}") for f in strangest]
         table, archive = self.downloads.place("scores.csv"), self.downloads.place("overlays.zip")
         table.write_text(to_csv(found), encoding="utf-8")
         archive.write_bytes(to_zip(found))
-        return rows, pictures, str(table), str(archive)
+        return rows, pictures, str(table), str(archive), not_read(bad)
 
     def teach(self, visitor: Visitor, name: str | None, files: Sequence[str] | None) -> tuple[Any, ...]:
         """Add good photos of a product."""
         name = (name or "").strip()
         products, report = self.ask(visitor, "teach", name, files or [])
         return replace(visitor, products=products), taught(products, name, report), *_menus(products, shown=name)
+
+    def calibrate(self, visitor: Visitor, product: str, files: Sequence[str] | None) -> tuple[Any, ...]:
+        """Set a product's threshold by good photos that were not taught."""
+        if product == ANY:
+            raise _said("Choose the product that the photos show.")
+        products, report = self.ask(visitor, "calibrate", product, files or [])
+        visitor = replace(visitor, products=products)
+        first = f"**{product}**: {len(report.added)} new photos, {len(report.known)} known ones."
+        return visitor, "\n- ".join([f"{first}\n", *report.lines()[1:]]), *self.show_threshold(visitor, product)
 
     @staticmethod
     def show_photos(visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
@@ -200,6 +214,36 @@ class Desk:
         self.detectors.get(visitor.detector).save_memory(visitor.products, path)
         return str(path)
 
+    def save(self, visitor: Visitor) -> tuple[Any, ...]:
+        """Save what the visitor changed into the run that the detector was loaded from."""
+        products = self._unsaved(visitor)
+        try:
+            run = self.detectors.save(visitor.detector, products)
+        except (ValueError, OSError) as error:
+            raise _said(str(error)) from error
+        visitor = replace(visitor, products=self.detectors.begin(visitor.detector))
+        told = f"Saved to {run}: it knows {', '.join(visitor.products.names) or 'no product'} now."
+        return visitor, told, *_menus(visitor.products, ANY)
+
+    def save_as(self, visitor: Visitor, folder: str | None) -> tuple[Any, ...]:
+        """Save the detector and all that the visitor knows as a new run."""
+        products = self._unsaved(visitor)
+        if not (folder or "").strip():
+            raise _said("Give the folder of the new run.")
+        try:
+            run = self.detectors.save_as(visitor.detector, products, Path(str(folder).strip()))
+        except (ValueError, OSError) as error:
+            raise _said(str(error)) from error
+        told = f"Saved as {run}: it knows {', '.join(products.names) or 'no product'}. It can be chosen above."
+        return told, gr.Dropdown(choices=self.detectors.names)
+
+    def _unsaved(self, visitor: Visitor) -> Products:
+        if not self.detectors.anything:
+            raise _said("Only the machine that the app runs on may save; download the memory bank instead.")
+        if not visitor.products.changed:
+            raise _said("Nothing was taught, calibrated, removed or set here: there is nothing to save.")
+        return visitor.products
+
     def show_threshold(self, visitor: Visitor, product: str) -> tuple[Any, str]:
         """The threshold of a product on its slider."""
         try:
@@ -239,8 +283,15 @@ def _menus(products: Products, judged_as: str | None = None, shown: str | None =
     ]
 
 
+def _row(found: Finding | NotRead) -> list[Any]:
+    if isinstance(found, NotRead):
+        return [found.name, "", "not judged", None, None, None, None]
+    numbers = [round(found.ratio, 2), round(found.score, 4), round(found.threshold, 4), len(found.regions)]
+    return [found.name, found.shows, found.label, *numbers]
+
+
 def _said(reason: str) -> gr.Error:
-    return gr.Error(reason, duration=8, print_exception=False)
+    return gr.Error(reason, duration=20, title="Not done", print_exception=False)
 
 
 __all__ = ["Desk", "Visitor"]

@@ -16,6 +16,7 @@ from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
 from .inspector import Inspector
 from .products import Products
+from .saving import state_of
 
 SAMPLER = "tiny"
 """The embedded backbone, untrained, by its short name."""
@@ -74,8 +75,44 @@ class Detectors:
                     for sample in SAMPLES:
                         good = sorted((Path(self._folder.name) / sample / "train" / "good").iterdir())
                         products, _ = inspector.teach(products, sample, good)
+                    products.origin = state_of(products.bank)
                 self._begun[name] = products
             return self._begun[name].branch()
+
+    def save(self, name: str, products: Products) -> Path:
+        """Take what a visitor changed into the run of this name; whoever comes next begins with what it holds then.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            ValueError: It is no folder, or a product was changed there meanwhile, too; says what to do.
+            OSError: It cannot be written to.
+        """
+        run = Path(name)
+        if name in KNOWN or not run.is_dir():
+            raise ValueError(f"{name} is no folder of this machine; save as a new run instead.")
+        inspector = self.get(name)
+        try:
+            inspector.save_into(products, run)
+        finally:
+            with self._lock:
+                self._begun.pop(name, None)
+        return run.resolve()
+
+    def save_as(self, name: str, products: Products, folder: Path) -> Path:
+        """Write a detector with a visitor's products as a new run, and offer it.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            OSError: The folder exists already, or cannot be written.
+        """
+        folder = folder.expanduser().resolve()
+        self.get(name).save_as(products, folder)
+        self.names = [*dict.fromkeys([*self.names, str(folder)])]
+        return folder
 
     def samples(self) -> list[tuple[str, str]]:
         """(photo, product) to try out: good and defective ones, drawn once."""

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .inspector import Finding
+from .inspector import Finding, NotRead
 
 COLUMNS = ("file", "product", "label", "score", "threshold", "ratio", "regions")
 
@@ -34,8 +34,8 @@ class Downloads:
         return Path(tempfile.mkdtemp(dir=root)) / name
 
 
-def to_csv(findings: Sequence[Finding]) -> str:
-    """Findings as a table.
+def to_csv(findings: Sequence[Finding | NotRead]) -> str:
+    """Findings as a table; a file that was not judged has a row that says so.
 
     Example:
         >>> to_csv([]).strip()
@@ -45,17 +45,22 @@ def to_csv(findings: Sequence[Finding]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for found in findings:
+        if isinstance(found, NotRead):
+            writer.writerow([found.name, "", "not judged", "", "", "", ""])
+            continue
         numbers = [f"{found.score:.6f}", f"{found.threshold:.6f}", f"{found.ratio:.3f}", len(found.regions)]
         writer.writerow([found.name, found.shows, found.label, *numbers])
     return text.getvalue()
 
 
-def to_zip(findings: Sequence[Finding]) -> bytes:
+def to_zip(findings: Sequence[Finding | NotRead]) -> bytes:
     """The table and all overlays in one archive."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("scores.csv", to_csv(findings))
         for number, found in enumerate(findings):
+            if isinstance(found, NotRead):
+                continue
             picture = io.BytesIO()
             found.overlay().save(picture, format="PNG")
             archive.writestr(f"{number:03}_{Path(found.name).stem}.png", picture.getvalue())

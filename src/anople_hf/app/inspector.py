@@ -18,11 +18,13 @@ from ..hub import public_name
 from ..images import measure_reading
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
+from ..photos import Photo, UnreadableImageError
 from ..pictures.overlays import heat_map_overlay
 from ..pictures.palette import DETECTED, EDGE, css
 from ..processing_anople import AnoPLeProcessor
 from ..teaching import Report
-from .products import ANY, MOST_PHOTOS, Products, checked_photo
+from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products, checked_photo
+from .saving import ConflictError, save_as, save_into, state_of
 
 SHOWN_SIDE = 1280
 
@@ -79,6 +81,19 @@ class Finding:
         )
 
 
+@dataclass(frozen=True)
+class NotRead:
+    """A file that cannot be judged.
+
+    Attributes:
+        name: Of the file.
+        reason: Names the file, and says what to do.
+    """
+
+    name: str
+    reason: str
+
+
 class Inspector:
     """The shared detector: its weights never change, so visitors can use it at the same time.
 
@@ -100,7 +115,29 @@ class Inspector:
     def products(self) -> Products:
         """A new visitor's products: those the detector came with, thresholds included, and nobody else's."""
         bank = self.model.memory.without([]).cpu()
-        return Products(bank, came_with=len(bank))
+        return Products(bank, came_with=len(bank), origin=state_of(bank))
+
+    def save_into(self, products: Products, run: Path) -> None:
+        """Take what a visitor changed into the run that the detector came from; new visitors begin with it.
+
+        Raises:
+            ValueError: A product was changed there meanwhile, too; nothing was saved.
+            OSError: The run cannot be written to.
+        """
+        try:
+            saved = save_into(self.model, run, products.bank, products.origin)
+        except ConflictError as error:
+            self.model.memory = error.bank.to(self.model.device)
+            raise
+        self.model.memory = saved.to(self.model.device)
+
+    def save_as(self, products: Products, folder: Path) -> None:
+        """Write the detector with a visitor's products as a new run.
+
+        Raises:
+            OSError: The folder exists already, or cannot be written.
+        """
+        save_as(self.model, self.processor, products.bank, folder)
 
     def load_bank(self, products: Products, path: str | Path) -> Products:
         """The products, and those of a memory bank that was downloaded here or pushed elsewhere.
@@ -140,14 +177,36 @@ class Inspector:
         name = name.strip()
         if not name or name in (ANY, "*") or "/" in name or len(name) > 60:
             raise ValueError("Give the product a name of up to 60 letters, without '/'.")
-        photos = [checked_photo(file) for file in _counted(files)]
+        photos = _all_readable(files)
         products.require_room(len(photos))
         reading = measure_reading(photos, products.bank.reading(name))
         pixels = self.processor(images=photos, ranges=reading["ranges"])["pixel_values"]
-        names = [f"photo {number}" if isinstance(file, Image.Image) else Path(file).name
-                 for number, file in enumerate(files, start=1)]  # fmt: skip
         model = self.model.with_memory(products.bank.without([]).to(self.model.device))
-        report = model.teach(pixels, name, names=names, reading=reading)
+        report = model.teach(pixels, name, names=_names(files), reading=reading)
+        return replace(products, bank=model.memory.cpu()), report
+
+    @torch.inference_mode()
+    def calibrate(
+        self, products: Products, name: str, files: Sequence[str | Path | Image.Image]
+    ) -> tuple[Products, Report]:
+        """The products, with the threshold of one of them set by good photos that its memory does not hold.
+
+        Args:
+            products: The visitor's; they stay as they are.
+            name: A known product.
+            files: Good photos that were not taught; together with those of earlier calls they set the threshold.
+
+        Raises:
+            KeyError: Unknown product.
+            ValueError: No photo is new, too many, or one that cannot be used.
+        """
+        known = products.bank.product(name)
+        photos = _all_readable(files)
+        if len(known.held_out) + len(photos) > MOST_TAUGHT:
+            raise ValueError(f"At most {MOST_TAUGHT} photos can set the threshold of a product here.")
+        pixels = self.processor(images=photos, ranges=products.bank.ranges(name))["pixel_values"]
+        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
+        report = model.calibrate(pixels, name, names=_names(files))
         return replace(products, bank=model.memory.cpu()), report
 
     @torch.inference_mode()
@@ -175,7 +234,8 @@ class Inspector:
         """
         if product != ANY and products.names and product not in products.names:
             raise ValueError(f"Unknown product {product!r}; known: {', '.join(products.names)}.")
-        products.thresholds(product)  # before any work: is there a threshold?
+        if product != ANY or not products.names:
+            products.thresholds(product)  # before any work: is there a threshold?
         routed, recognized, bank = None if product == ANY else product, "", self._here(products.bank)
         decoded, ranges = checked_photo(file), products.bank.ranges(routed)
         photo = decoded.to_rgb(ranges)
@@ -209,9 +269,17 @@ class Inspector:
             evidence=self._evidence(products, tokens, output.memory_maps[0], routed, shown),
         )
 
-    def check_many(self, products: Products, files: Sequence[str | Path], product: str = ANY) -> list[Finding]:
-        """Judge some photos, see `check`."""
-        return [self.check(products, file, product) for file in _counted(files)]
+    def check_many(
+        self, products: Products, files: Sequence[str | Path], product: str = ANY
+    ) -> list[Finding | NotRead]:
+        """Judge some photos, see `check`; one that cannot be used keeps no other from being judged."""
+        found: list[Finding | NotRead] = []
+        for file in _counted(files):
+            try:
+                found.append(self.check(products, file, product))
+            except UnreadableImageError as error:
+                found.append(NotRead(Path(file).name, str(error)))
+        return found
 
     def _here(self, bank: MemoryBank) -> MemoryBank:
         """A bank where the model computes; on the CPU it is the visitor's own, with what it has prepared."""
@@ -226,7 +294,10 @@ class Inspector:
         category: str | None,
         photo: Image.Image,
     ) -> Image.Image:
-        """The strangest patch, and the good patch nearest to it, each boxed in its photo."""
+        """The strangest patch, and the good patch nearest to it, each boxed in its photo.
+
+        A bank without views beside it has no picture of the good one; then that is said in its place.
+        """
         place = int(memory_map.argmax())
         grid = memory_map.shape[-1]
         token = F.normalize(tokens[0, :, place].float(), dim=-1).cpu()
@@ -237,8 +308,8 @@ class Inspector:
                 value, row = cosine.max(dim=0)
                 best = max(best, (float(value), reference.digest, int(row) % (grid * grid)))
         pictures = [_boxed(photo, place, grid)]
-        if best[1] in products.bank.views:
-            pictures.append(_boxed(products.bank.views[best[1]].image(), best[2], grid))
+        view = products.bank.views.get(best[1])
+        pictures.append(_boxed(view.image(), best[2], grid) if view is not None else _no_picture())
         both = Image.new("RGB", (420 * len(pictures) - 20, 400), "white")
         for column, picture in enumerate(pictures):
             both.paste(picture, (420 * column, 0))
@@ -251,6 +322,26 @@ def _counted(files: Sequence[Any] | None) -> Sequence[Any]:
     if len(files) > MOST_PHOTOS:
         raise ValueError(f"{len(files)} photos; at most {MOST_PHOTOS} at a time.")
     return files
+
+
+def _all_readable(files: Sequence[Any] | None) -> list[Photo]:
+    """The photos, if all of them can be used; else all that cannot are named."""
+    photos, reasons = [], []
+    for file in _counted(files):
+        try:
+            photos.append(checked_photo(file))
+        except UnreadableImageError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise UnreadableImageError(f"{' '.join(reasons)} Nothing was changed.")
+    return photos
+
+
+def _names(files: Sequence[Any]) -> list[str]:
+    return [
+        f"photo {number}" if isinstance(file, Image.Image) else Path(file).name
+        for number, file in enumerate(files, start=1)
+    ]
 
 
 def _small(photo: Image.Image, side: int) -> Image.Image:
@@ -270,4 +361,11 @@ def _boxed(photo: Image.Image, place: int, grid: int) -> Image.Image:
     return picture
 
 
-__all__ = ["Finding", "Inspector"]
+def _no_picture() -> Image.Image:
+    picture = Image.new("RGB", (400, 400), "#eeeeee")
+    words = "No picture of the nearest good photo\nis stored: its memory bank came\nwithout memory_views.safetensors."
+    ImageDraw.Draw(picture).multiline_text((200, 200), words, fill="black", anchor="mm", align="center", font_size=20)
+    return picture
+
+
+__all__ = ["Finding", "Inspector", "NotRead"]

@@ -55,6 +55,11 @@ def build(
                 elem_id="detector",
             )
             loaded = gr.Button("Load", elem_id="load", scale=1)
+        with gr.Accordion("Save what you taught", open=False, visible=anything), gr.Row(equal_height=True):
+            save = gr.Button("Save to the run", elem_id="save", scale=1)
+            folder = gr.Textbox(label="Folder of a new run", placeholder="runs/line2", scale=3, elem_id="new-run")
+            save_as = gr.Button("Save as a new run", elem_id="save-as", scale=1)
+        saved = gr.Markdown(elem_id="saved")
         with gr.Tab("Check a photo"):
             dataset = gr.Dataset(
                 label="Samples: click one",
@@ -76,6 +81,7 @@ def build(
                         buttons=[],
                         alt_text="The photo",
                     )
+                    _take_files(photo)
                     product = gr.Dropdown(names, value=ANY, label="Product", elem_id="check-product")
                     checked = gr.Button("Check", variant="primary", elem_id="check")
                 with gr.Column():
@@ -106,6 +112,7 @@ def build(
             files = gr.File(file_count="multiple", label="Photos", height=220, elem_id="batch-files")
             batch_product = gr.Dropdown(names, value=ANY, label="Product", elem_id="batch-product")
             batch = gr.Button("Check all", variant="primary", elem_id="batch")
+            unjudged = gr.HTML(elem_id="unjudged")
             headers = ["file", "product", "label", "times threshold", "score", "threshold", "regions"]
             table = gr.Dataframe(headers=headers, label="Results", interactive=False)
             gallery = gr.Gallery(
@@ -118,7 +125,7 @@ def build(
             with gr.Row():
                 scores = gr.File(label="scores.csv", interactive=False)
                 archive = gr.File(label="overlays.zip", interactive=False)
-            judged = [table, gallery, scores, archive]
+            judged = [table, gallery, scores, archive, unjudged]
             batch.click(desk.check_batch, [visitor, files, batch_product], judged,
                         api_name="check_batch", show_progress_on=table)  # fmt: skip
         with gr.Tab("Teach") as teaching:
@@ -151,6 +158,21 @@ def build(
             whose = gr.Dropdown(names, value=names[1], label="Product", elem_id="whose")
             level = gr.Slider(0, 1, 0.5, label="Threshold: a part with a higher score is defective", elem_id="level")
             alarms = gr.HTML(elem_id="alarms")
+            with gr.Accordion("Set it by new good photos", open=False):
+                gr.Markdown(
+                    "Good photos of this product that were **not** taught make the false-alarm rate a promise: "
+                    "19 or more for 5 %."
+                )
+                new = gr.File(file_count="multiple", label="New good photos", height=180, elem_id="new-files")
+                calibrate = gr.Button("Calibrate", variant="primary", elem_id="calibrate")
+                calibrated = gr.Markdown(elem_id="calibrated")
+            calibrate.click(
+                desk.calibrate,
+                [visitor, whose, new],
+                [visitor, calibrated, level, alarms],
+                api_name="calibrate",
+                show_progress_on=calibrated,
+            )
             for ask in (thresholds.select, whose.change):
                 ask(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
             level.input(  # by mouse, keyboard or number; the last one of a drag counts
@@ -167,6 +189,9 @@ def build(
         learned = [visitor, told, *menus]
         changed = [visitor, about, dataset, *shown, *menus]
         remembered.select(desk.choose_photo, [visitor, known], [chosen, remove_photo], **QUIET, **IN_TURN)
+        how: dict[str, Any] = {"api_visibility": "public" if anything else "private", "show_progress_on": saved}
+        save.click(desk.save, visitor, [visitor, saved, *menus], api_name="save", **how)
+        save_as.click(desk.save_as, [visitor, folder], [saved, detector], api_name="save_as", **how)
         begins = loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
         begins.success(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
         learns = [
@@ -181,6 +206,20 @@ def build(
             show(desk.show_photos, [visitor, known, chosen], [album, remembered, chosen, remove_photo],
                  **QUIET, **IN_TURN)  # fmt: skip
     return app
+
+
+def _take_files(field: Any) -> None:
+    """Let Gradio's field for a photo give the file as it was uploaded.
+
+    Gradio decodes it first: it fails at a damaged file without a word, and clips 16-bit values.
+    """
+    decode = field.preprocess
+
+    def take(payload: Any) -> Any:
+        inline = payload is not None and (payload.url or "").startswith("data:")
+        return decode(payload) if payload is None or inline else payload.path
+
+    field.preprocess = take
 
 
 def launch(app: Any, **options: Any) -> Any:

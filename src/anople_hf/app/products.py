@@ -5,8 +5,9 @@ the same threshold.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -15,6 +16,7 @@ from ..memory import MemoryBank
 from ..photos import Photo, UnreadableImageError
 from ..teaching import by_hand
 from ..thresholds import Thresholds, spread_quantiles
+from .saving import changed
 
 ANY = "any product"
 MOST_PHOTOS, MOST_BYTES, MOST_PIXELS = 30, 20 * 2**20, 50_000_000
@@ -30,10 +32,17 @@ class Products:
     Attributes:
         bank: Their products, on the CPU.
         came_with: How many photos the detector came with.
+        origin: What it came with, see `saving.state_of`.
     """
 
     bank: MemoryBank
     came_with: int = 0
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> list[str]:
+        """Products that were taught, calibrated, forgotten or given a threshold since."""
+        return changed(self.bank, self.origin)
 
     @property
     def names(self) -> list[str]:
@@ -55,15 +64,26 @@ class Products:
         return replace(self, bank=self.bank.without([]))
 
     def scores(self, product: str) -> list[float]:
-        """Scores of a product's good photos that set its threshold; of all products' for `ANY`."""
+        """Scores of a product's good photos that its threshold is compared with; of all products' for `ANY`."""
+        old, new = self.scores_of(product)
+        return old + new
+
+    def scores_of(self, product: str) -> tuple[list[float], list[float]]:
+        """The same, apart: of views of the taught photos, and of good photos that the memory does not hold."""
         if product == ANY:
-            return [score for name in self.names for score in self.scores(name)]
+            each = [self.scores_of(name) for name in self.names]
+            return [score for old, _ in each for score in old], [score for _, new in each for score in new]
         if product not in self.names:
-            return []
+            return [], []
         known = self.bank.product(product)
-        found = known.judged or known.held_out
-        scores = [s for digest, judged in found.items() if digest not in known.far for s in judged.scores]
-        return scores or (spread_quantiles(known.thresholds) if known.thresholds else [])
+        set_ = known.thresholds
+        if known.held_out and set_ is not None and set_.method != "learned":
+            return [], [judged.scores[0] for judged in known.held_out.values()]
+        scores = [s for digest, judged in known.judged.items() if digest not in known.far for s in judged.scores]
+        if scores or set_ is None:
+            return scores, []
+        spread = spread_quantiles(set_)
+        return ([], spread) if set_.method == "calibrated" else (spread, [])
 
     def by_strangeness(self, product: str) -> list[tuple[str, float]]:
         """(digest, mean score) of the photos that can be shown, the one least like the others first."""
@@ -135,19 +155,22 @@ def checked_photo(file: str | Path | Image.Image) -> Photo:
     """A photo, decoded.
 
     Raises:
-        ValueError: Too large, or not to be read; words that a visitor understands.
+        UnreadableImageError: Too large, or not to be read; names the file, and says what to do.
     """
     if isinstance(file, Image.Image):
         return read_photo(file)
     path = Path(file)
     if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path.name} has more than {MOST_BYTES // 2**20} MB; make it smaller.")
+        raise UnreadableImageError(f"{path.name} has more than {MOST_BYTES // 2**20} MB; make it smaller.")
     try:
         photo = read_photo(path, least=SCREEN)
     except UnreadableImageError as error:
-        raise ValueError(f"{str(error).replace(str(path), path.name)}. Nothing was changed.") from error
+        reason = str(error).replace(str(path), path.name)
+        raise UnreadableImageError(f"{reason}. Save it again as JPEG or PNG, or leave it out.") from error
     if photo.width * photo.height > MOST_PIXELS:
-        raise ValueError(f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller.")
+        raise UnreadableImageError(
+            f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller."
+        )
     photo.name = path.name
     return photo
 

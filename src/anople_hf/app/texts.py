@@ -10,7 +10,7 @@ from ..decisions import DEFECTIVE as CALLED_DEFECTIVE
 from ..decisions import UNKNOWN
 from ..pictures.palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
 from ..teaching import Report
-from .inspector import Finding, Inspector
+from .inspector import Finding, Inspector, NotRead
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
 SECONDS_KEPT = 3600
@@ -49,6 +49,7 @@ CSS = f"""
 .strip b {{position: absolute; bottom: 4px; transform: translateX(-50%); font-size: 20px; line-height: 1}}
 .strip .over {{color: {DEFECTIVE_TEXT}; bottom: 20px}} .strip .under {{color: {GOOD_TEXT}}}
 .dark .strip .over {{color: #ff9d6b}} .dark .strip .under {{color: #8ac4e6}}
+[data-testid="status-tracker"]:has(> .error) {{display: none}}
 .legend {{height: 12px; border-radius: 3px; position: relative;
   background: linear-gradient(to right, {SHADES})}}
 .legend i {{position: absolute; left: 50%; top: -2px; width: 3px; height: 16px; background: {css(DETECTED)};
@@ -106,6 +107,14 @@ def _unknown(found: Finding) -> str:
     )
 
 
+def not_read(files: Sequence[NotRead]) -> str:
+    """Which files were not judged, why, and what to do, as HTML; "" if there are none."""
+    if not files:
+        return ""
+    count = "One file was not judged" if len(files) == 1 else f"{len(files)} files were not judged"
+    return f'<div role="alert"><b>{count}:</b><ul>{"".join(f"<li>{escape(f.reason)}</li>" for f in files)}</ul></div>'
+
+
 def introduce(name: str, inspector: Inspector, products: Products) -> str:
     """What the chosen detector is, and what it knows."""
     config = inspector.model.config
@@ -151,16 +160,21 @@ def good_photos(products: Products, product: str) -> list[tuple[Image.Image, str
 
 
 def false_alarms(products: Products, product: str, level: float) -> str:
-    """What a threshold would do to the good photos that were taught, in words and as a strip of their scores."""
-    scores = products.scores(product)
+    """What a threshold would do to known good photos, in words and as a strip of their scores; what is promised."""
+    old, new = products.scores_of(product)
+    scores = old + new
     if not scores:
         return "<p>No scores of good photos are known.</p>"
-    above = sum(score > level for score in scores)
+    kinds = [(old, "views of the taught good photos"), (new, "good photos that the memory does not hold")]
+    counted = " and ".join(f"{sum(s > level for s in some)} of {len(some)} {kind}" for some, kind in kinds if some)
     whose = "" if product == ANY else f" of {escape(product)}"
+    share = sum(score > level for score in scores) / len(scores)
+    known = products.bank.thresholds_of(None if product == ANY else product)
+    promise = f" This threshold: {escape(known.promise)}." if known is not None else ""
+    more = " New parts vary more than views of the taught ones: expect more than this." if old else ""
     return (
-        f"<p>At <strong>{level:.4f}</strong>, {above} of {len(scores)} views of the taught good photos{whose} would "
-        f"be called defective ({above / len(scores):.0%}). New parts vary more: expect more than this.</p>"
-        f"{_strip(scores, level)}"
+        f"<p>At <strong>{level:.4f}</strong>, {counted}{whose} would be called defective ({share:.0%}).{more}"
+        f"{promise}</p>{_strip(scores, level)}"
     )
 
 
@@ -179,4 +193,4 @@ def _strip(scores: Sequence[float], level: float) -> str:
     )
 
 
-__all__ = ["ABOUT", "CSS", "LEGEND", "describe", "false_alarms", "good_photos", "introduce", "taught"]
+__all__ = ["ABOUT", "CSS", "LEGEND", "describe", "false_alarms", "good_photos", "introduce", "not_read", "taught"]
