@@ -32,6 +32,7 @@ def test_text_slots_follow_the_coupling(coupling, slots):
         {"memory_layers": [12]},
         {"memory_layers": []},
         {"temperature": 0.0},
+        {"score_temperature": 0.0},
         {"decoder_kernel": 2},
         {"smoothing_sigma": -1.0},
         {"coupling": "sideways"},

@@ -115,6 +115,19 @@ def test_branches(taught, photos):
 
 
 @torch.no_grad()
+def test_photos_are_judged_with_a_temperature_of_their_own(taught, photos):
+    """What is learned from keeps tau; where photos are judged, logits are those of tau times tau / score tau."""
+    sharp = taught(photos)
+    taught.config.score_temperature = 10 * taught.config.temperature
+    soft = taught(photos)
+    logits = torch.logit(sharp.image_probabilities.double()) / 10
+    assert torch.allclose(torch.logit(soft.image_probabilities.double()), logits, atol=1e-4)
+    assert torch.equal(sharp.memory_maps, soft.memory_maps)
+    learned_from = taught.train()(photos, branch="prompt").image_probabilities
+    assert torch.allclose(learned_from, sharp.image_probabilities, atol=1e-6)
+
+
+@torch.no_grad()
 def test_text_tower_does_not_run_in_scoring(taught, photos):
     calls = []
     handle = taught.clip.text_model.register_forward_hook(lambda *_: calls.append(1))

@@ -42,9 +42,9 @@ class KnownBackbone:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-TINY_SETTINGS = {"memory_layers": [3], "memory_search": "product", "decoder_tokens": "last", "temperature": 1.0}
+TINY_SETTINGS = {"memory_layers": [3], "memory_search": "product", "decoder_tokens": "last", "score_temperature": 3.0}
 """Its fourth layer carries its teacher's features; its last tokens were taught where damage is. Its words know less
-than its features, so a soft temperature keeps p-hat from overruling the memory in eq. 16."""
+than its features: a soft temperature, chosen on drawn products, keeps p-hat from overruling the memory in eq. 16."""
 
 KNOWN = {
     "tiny": KnownBackbone(EMBEDDED, "Apache-2.0", 15, 240, TINY_SETTINGS),
@@ -149,7 +149,7 @@ def recommended_settings(name: str) -> dict[str, Any]:
 
     Example:
         >>> recommended_settings("tiny")
-        {'memory_layers': [3], 'memory_search': 'product', 'decoder_tokens': 'last', 'temperature': 1.0}
+        {'memory_layers': [3], 'memory_search': 'product', 'decoder_tokens': 'last', 'score_temperature': 3.0}
     """
     return next((dict(known.settings) for known in KNOWN.values() if known.source == full_name(name)), {})
 

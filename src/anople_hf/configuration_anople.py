@@ -47,6 +47,8 @@ class AnoPLeConfig(PreTrainedConfig):
         text_aggregation: How the vectors of all classes become w+ and w-: `unit_mean` averages them at unit length,
             `mean` as they are, so that longer ones weigh more. `unit_mean` is ours (WinCLIP's).
         temperature: tau of eq. 9 and of the pixel softmax; 0.07 is ours (WinCLIP's re-implementations).
+        score_temperature: The same where photos are judged: a softer one lets the text branch weigh less in eq. 15 and
+            16. None takes `temperature`, as the paper has one tau.
         decoder_upsample: Bilinear factor from the patch grid to the decoder's map; 2 is ours.
         decoder_init: `clip` starts D as CLIP's own projection of every patch (MaskCLIP's dense features), `random`
             from noise; `clip` is ours.
@@ -96,6 +98,7 @@ class AnoPLeConfig(PreTrainedConfig):
     abnormal_word: str = "abnormal"
     text_aggregation: Literal["unit_mean", "mean"] = "unit_mean"
     temperature: float = 0.07
+    score_temperature: float | None = None
     decoder_upsample: int = 2
     decoder_init: Literal["clip", "random"] = "clip"
     decoder_tokens: Literal["value", "last"] = "value"
@@ -148,8 +151,9 @@ class AnoPLeConfig(PreTrainedConfig):
                 f"input_size={self.input_size}: expected a multiple of the backbone's patch of {patch} pixels, for "
                 f"example {nearest}."
             )
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: expected a number above 0, for example 0.07.")
+        for name in ("temperature", "score_temperature"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name}={value}: expected a number above 0, for example 0.07.")
         if self.decoder_upsample < 1 or self.decoder_kernel < 1 or self.decoder_kernel % 2 == 0:
             raise ValueError("decoder_upsample must be 1 or more and decoder_kernel an odd number.")
         if self.lora_rank < 0 or self.lora_alpha <= 0:
@@ -188,8 +192,9 @@ class AnoPLeConfig(PreTrainedConfig):
     @property
     def scoring(self) -> dict[str, Any]:
         """What turns features into scores: thresholds mean nothing under other settings."""
-        names = ("decoder_tokens", "memory_search", "smoothing_sigma", "temperature")
-        return {name: getattr(self, name) for name in names}
+        names = ("decoder_tokens", "memory_search", "smoothing_sigma")
+        judged = self.temperature if self.score_temperature is None else self.score_temperature
+        return {name: getattr(self, name) for name in names} | {"temperature": judged}
 
     @property
     def categories(self) -> list[str]:

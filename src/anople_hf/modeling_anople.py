@@ -403,9 +403,10 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             layers = () if branch == "prompt" else self.memory_layers
             image_features, tokens, remembered = self.encode_image(pixel_values, views, layers, noise)
             text_features = self._text_vectors(input_ids, attention_mask)
-            probability = abnormal_probability(image_features, text_features, self.config.temperature)
+            temperature = self.config.temperature if self.training else self.config.scoring["temperature"]
+            probability = abnormal_probability(image_features, text_features, temperature)
             patch_features = self.decoder(tokens)
-            decoder_map = abnormal_probability(patch_features, text_features, self.config.temperature)
+            decoder_map = abnormal_probability(patch_features, text_features, temperature)
         if remembered is not None:
             grid = self.config.grid_size
             if category is None and self.config.memory_search == "product":

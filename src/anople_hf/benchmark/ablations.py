@@ -23,6 +23,7 @@ ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ours: latent noise with a mean": ({"latent_mean": 0.5}, {}),
     "ours: no latent anomalies": ({"latent_noise": "none"}, {}),
     "ours: temperature 0.01": ({}, {"temperature": 0.01}),
+    "ours: judged with temperature 1": ({}, {"score_temperature": 1.0}),
     "ours: longer text vectors weigh more": ({}, {"text_aggregation": "mean"}),
     "ours: decoder reads the last tokens": ({}, {"decoder_tokens": "last"}),
     "ours: decoder's projection learns": ({"project_rate": 0.1}, {}),
