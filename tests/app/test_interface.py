@@ -33,13 +33,15 @@ def url(warm):
     server = subprocess.Popen(command, env=warm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(2 * PATIENCE // 500):  # it teaches the samples first
             assert server.poll() is None, "the app ended at once"
             try:
                 urllib.request.urlopen(address, timeout=2).close()
                 break
             except OSError:
                 time.sleep(0.5)
+        else:
+            raise AssertionError("the app did not start in time")
         yield address
     finally:
         server.terminate()
