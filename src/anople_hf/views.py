@@ -50,8 +50,7 @@ class View:
     def of(cls, pixels: Tensor) -> "View":
         """From a normalized view (3, S, S)."""
         pixels = pixels.detach().float().cpu()
-        mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
-        ends = torch.stack([-mean / std, (1 - mean) / std], dim=1)
+        ends = _clip_ends()
         levels = _levels(pixels, ends)
         if levels.min() < -0.01 or levels.max() > 255.01 or (levels - levels.round()).abs().max() > 0.01:
             ends = torch.stack([pixels.amin(dim=(1, 2)), pixels.amax(dim=(1, 2))], dim=1)
@@ -59,7 +58,10 @@ class View:
         return cls(levels.round().to(torch.uint8), ends)
 
     def pixels(self) -> Tensor:
-        """The normalized view again: exactly, up to float32's rounding, or to half of an 8-bit level."""
+        """The normalized view again: every bit, if it was normalized as CLIP's are; else to half of an 8-bit level."""
+        if torch.equal(self.ends, _clip_ends()):  # as the image processor does it: scores amplify what is rounded
+            mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+            return ((self.levels.double() * (1 / 255)).float() - mean) / std
         low, span = self.ends[:, :1, None], (self.ends[:, 1:] - self.ends[:, :1])[..., None]
         return low + self.levels.float() / 255 * span
 
@@ -72,6 +74,12 @@ class View:
     def cells(self) -> Tensor:
         """(3, 48, 48) means of the view, to be compared by `are_copies`."""
         return F.adaptive_avg_pool2d(self.pixels(), COARSE)
+
+
+def _clip_ends() -> Tensor:
+    """(3, 2) what black and white are, normalized as CLIP's photos."""
+    mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
+    return torch.stack([-mean / std, (1 - mean) / std], dim=1)
 
 
 def _levels(pixels: Tensor, ends: Tensor) -> Tensor:

@@ -171,7 +171,6 @@ def test_fsdp_is_refused_before_anything_is_learned(make_model, processor):
         {"projection_rate": 1.0},
         {"decoder_rate": 0.1},
         {"project_rate": 1.0},
-        {"recipe": "fast"},
         {"settings": {"decoder_tokens": "last"}},
         {"anomaly_source": "procedural"},
         {"anomaly_kinds": ["scar"]},

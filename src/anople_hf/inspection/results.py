@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from transformers.utils import cached_file
 
 from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..images import printable
@@ -200,6 +199,8 @@ def fingerprint(run: Path) -> str:
     """
     digest = hashlib.sha256()
     if not run.is_dir():
+        from transformers.utils import cached_file  # a wrong path is told before transformers is imported
+
         run = Path(str(cached_file(run.as_posix(), "config.json", local_files_only=True))).parent
     for name in ("config.json", "model.safetensors", "memory_bank.safetensors"):
         if (run / name).exists():
