@@ -70,6 +70,14 @@ def test_everything_is_inside(rows, tmp_path):
     assert "Line 1 <night>" in words and "<b> & 'c'.png" in words  # escaped, so they come back as text
 
 
+def test_an_unknown_product_is_to_be_looked_at_though_its_score_is_low(tmp_path):
+    normal = judged(tmp_path, tmp_path / "normal.png", 0.3)
+    unknown = judged(tmp_path, tmp_path / "unknown.png", 0.1, "unknown product")
+    _, page, words = write([normal, unknown], tmp_path)
+    assert "To look at: 1 photos" in words and "Nothing was found" not in words
+    assert page.tags.count("figure") == 1
+
+
 def test_it_says_what_was_judged_by_what(rows, tmp_path):
     text, _, words = write(rows, tmp_path, lot="A-17 & <B>", fingerprint="0123456789abcdef" * 4)
     assert "A-17 & <B>" in words and __version__ in words and "0123456789abcdef" in words

@@ -67,7 +67,8 @@ def write_report(
     if not rows:
         raise ValueError("a report needs at least one judged photo, got none.")
     ordered = sorted(rows, key=lambda row: -excess(row))
-    wanted = [row for row in ordered if _needs_a_look(row)] or ordered[:12]
+    needed = [row for row in ordered if _needs_a_look(row)]
+    wanted = needed or ordered[:12]
     shown = wanted[:most_shown]
     side = next((pixels for count, pixels in SIDES if len(shown) <= count), SMALLEST)
     with ThreadPoolExecutor() as pool:
@@ -94,9 +95,8 @@ def write_report(
         rows=ordered[:most_rows],
         left_out=len(rows) - most_rows,
         cards=cards,
-        side=side,
         wanted=len(wanted),
-        needed=any(map(_needs_a_look, ordered[:1])),
+        needed=bool(needed),
         near=NEAR,
         colors=", ".join(palette.css((int(r), int(g), int(b))) for r, g, b in steps),
         ends=scale and [f"{end:.3g}" for end in scale],
