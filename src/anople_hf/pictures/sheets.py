@@ -139,7 +139,7 @@ def _draw_decision(axis: Axes, row: SheetRow, limits: tuple[float, float]) -> No
     axis.set_ylim(0, 1)
     axis.text(0.08, 0.76, row.decision, fontsize=12, fontweight="bold", color=color, va="center")
     axis.text(0.08, 0.22, row.name, fontsize=7, color=FAINT, va="center")
-    axis.text(0.94, 0.76, wrong, fontsize=9, style="italic", color=DEFECTIVE_TEXT, ha="right", va="center")
+    axis.text(0.94, 0.93, wrong, fontsize=9, style="italic", color=DEFECTIVE_TEXT, ha="right", va="center")
     low, high = limits
     at = [0.08 + 0.86 * (value - low) / (high - low) for value in (low, row.score)]
     axis.barh(0.52, 0.86, left=0.08, height=0.1, color="#eeeeee")
