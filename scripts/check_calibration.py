@@ -10,9 +10,8 @@ import argparse
 import numpy as np
 import torch
 from scipy.stats import betabinom
-from seeds import start
+from seeds import start, untrained
 
-from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 
@@ -31,10 +30,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     start(args.threads)
-    model = AnoPLeModel.from_backbone(args.backbone)
-    processor = AnoPLeProcessor.from_backbone(args.backbone, model.config)
-    model.set_class_names({name: name.replace("_", " ") for name in args.products},
-                          **processor.class_prompts([name.replace("_", " ") for name in args.products]))  # fmt: skip
+    model, processor = untrained(args.backbone, args.products)
     above = int(np.floor((args.new + 1) * args.rate + 1e-9))
     low, high = betabinom(args.judged, above, args.new + 1 - above).interval(0.99)
     print(f"asked {args.rate:.1%}, {args.new} new photos, {args.judged} judged: 99 % lie within {low:.0f}-{high:.0f}")

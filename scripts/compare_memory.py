@@ -9,9 +9,8 @@ import argparse
 import statistics
 from pathlib import Path
 
-from seeds import mean_and_deviation, start
+from seeds import mean_and_deviation, start, untrained
 
-from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.data import choose_shots, load_inspection_data
 from anople_hf.evaluation import evaluate
 from anople_hf.evaluation.metrics import METRICS
@@ -37,8 +36,7 @@ def main() -> None:
     values: dict[str, dict[str, list[float]]] = {way: {metric: [] for metric in METRICS} for way in WAYS}
     recognized = []
     for seed in args.seeds:
-        model = AnoPLeModel.from_backbone(args.backbone)
-        processor = AnoPLeProcessor.from_backbone(args.backbone, model.config)
+        model, processor = untrained(args.backbone)
         shots = choose_shots(splits["train"], args.shots, seed=seed)
         for category, rows in shots.items():
             model.memorize(processor(images=splits["train"][rows]["image"])["pixel_values"], category)

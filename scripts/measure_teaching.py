@@ -14,19 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from seeds import start
+from seeds import start, untrained
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.calibration import judge_all
 from anople_hf.data import load_inspection_data
 from anople_hf.images import image_digest
+from anople_hf.memory import MemoryBank
 from anople_hf.thresholds import Thresholds
 
 RATE = 0.05
 
 
 class Part:
-    """One product's photos: `good` to teach with, `new` good ones and `defective` ones to judge."""
+    """One product: `photos` to teach with, views of `new` good parts and of `defective` ones to judge."""
 
     def __init__(self, processor: AnoPLeProcessor, splits: dict, rows: Sequence[int], name: str, most: int) -> None:
         self.name = name
@@ -100,15 +101,11 @@ def main() -> None:
     start(args.threads)
     for root in args.data:
         splits = load_inspection_data(root)
-        model = AnoPLeModel.from_backbone(args.backbone)
-        processor = AnoPLeProcessor.from_backbone(args.backbone, model.config)
         rows: dict[str, list[int]] = {}
         for i, name in enumerate(splits["train"]["category"]):
             rows.setdefault(name, []).append(i)
+        model, processor = untrained(args.backbone, list(rows))
         parts = [Part(processor, splits, own, name, args.most) for name, own in rows.items()]
-        words = [part.name.replace("_", " ") for part in parts]
-        model.set_class_names({part.name: word for part, word in zip(parts, words, strict=True)},
-                              **processor.class_prompts(words))  # fmt: skip
         empty = model.memory.without([])
         table: dict[tuple[str, str], list[tuple[float, float]]] = {}
         named: dict[str, list[bool]] = {}
@@ -139,7 +136,7 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def promises(model: AnoPLeModel, empty: object, parts: list[Part], draws: int) -> None:
+def promises(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: int) -> None:
     """Teach four photos, calibrate on 19 others, judge the rest: the mean share of false alarms."""
     parts = [part for part in parts if len(part.photos) + len(part.new) >= 33]
     if not parts or not draws:
@@ -151,7 +148,7 @@ def promises(model: AnoPLeModel, empty: object, parts: list[Part], draws: int) -
         found = []
         for draw in range(draws):
             order = np.random.default_rng(1000 + draw).permutation(len(every))
-            model.memory = empty.without([])  # type: ignore[attr-defined]
+            model.memory = empty.without([])
             model.memorize(every[order[:4]], part.name)
             near = scores(model, every[order[4:]], part.name)
             limit = Thresholds.from_normals(

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from seeds import mean_and_deviation, start
+from seeds import mean_and_deviation, start, untrained
 from torch import Tensor
 from torch.nn import functional as F
 
-from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf import AnoPLeModel
 from anople_hf.data import choose_shots, load_inspection_data
 from anople_hf.evaluation.metrics import aupro, auroc
 from anople_hf.scoring import resize_map
@@ -120,8 +120,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     start(args.threads)
-    model = AnoPLeModel.from_backbone(args.backbone)
-    processor = AnoPLeProcessor.from_backbone(args.backbone, model.config)
+    model, processor = untrained(args.backbone)
     for root in args.data:
         splits = load_inspection_data(root)
         test = splits["test"]

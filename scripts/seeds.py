@@ -1,4 +1,4 @@
-"""Shared by the scripts that train over several seeds: a quiet start, and a table cell with mean and deviation."""
+"""Shared by scripts that measure: a quiet start, an untrained detector, a table cell with mean and deviation."""
 
 import logging
 import statistics
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 import transformers
 
+from anople_hf import AnoPLeModel, AnoPLeProcessor
+
 
 def start(threads: int) -> None:
     """Use so many threads, and let the libraries only warn."""
@@ -14,6 +16,16 @@ def start(threads: int) -> None:
     logging.basicConfig(level=logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def untrained(backbone: str, products: Sequence[str] = ()) -> tuple[AnoPLeModel, AnoPLeProcessor]:
+    """A fresh detector that has learned nothing, and its processor; it knows the words for `products`."""
+    model = AnoPLeModel.from_backbone(backbone)
+    processor = AnoPLeProcessor.from_backbone(backbone, model.config)
+    if products:
+        words = [name.replace("_", " ") for name in products]
+        model.set_class_names(dict(zip(products, words, strict=True)), **processor.class_prompts(words))
+    return model, processor
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

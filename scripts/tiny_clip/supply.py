@@ -1,7 +1,7 @@
 """`Supply`: prepared views with the teacher's answers, renewed a few at a time while training goes on.
 
-Preparing a view costs about as much as a fifth of a training step on it, so each is used several times, mirrored at
-random. What a step sees follows from its number and the seed alone: a resumed training sees the same.
+Preparing a view costs half as much as a training step on it, so each is used several times, mirrored at random. What a
+step sees follows from its number and the seed alone: a resumed training sees the same.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from views import DAMAGES, make_view
 CHUNK = 8
 """Views that are renewed at a time."""
 RENEWAL = 2
-"""Steps between two renewals: a view costs half as much as a step on it, and is seen about four times."""
+"""Steps between two renewals: with 16 views a step, each is seen about four times."""
 KINDS = ["", *DAMAGES]
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from .photos import STRIP, Photo, UnreadableImageError
+from .photos import STRIP, Photo, TooLargeError, UnreadableImageError
 from .ranges import Extremes, Ranges, measure
 
 logger = logging.getLogger(__name__)
@@ -187,17 +187,19 @@ def why_unusable(source: Any, *, decode: bool = True) -> str | None:
     return None
 
 
-def read_photo(source: Any, *, least: int | None = None) -> Photo:
+def read_photo(source: Any, *, least: int | None = None, most: int | None = None) -> Photo:
     """Decode a photo for a model, and refuse one that is smaller than a patch.
 
     Args:
         source: As for `read_image`. Only a path needs the suffix of an image file.
         least: A JPEG may be decoded smaller, if its longer side keeps so many pixels; None decodes all of it.
+        most: Pixels that a file's photo may have; one with more is not decoded.
 
     Raises:
+        TooLargeError: It has more pixels than `most`.
         UnreadableImageError: The reason, in one line; the caller adds what to do.
     """
-    return _read_photo(source, lambda given: _decode(given, least))
+    return _read_photo(source, lambda given: _decode(given, least, most))
 
 
 def measure_reading(sources: Iterable[Any], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -236,9 +238,8 @@ def _look(source: Any) -> _Look:
     """Depth, upright size and values of a photo; one of 8 bits need not be decoded for that."""
     if not isinstance(source, (Photo, Image.Image)) and _as_array(source) is None:
         with _open(_content(source)) as image:
-            turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) > 4
             if image.format in ("JPEG", "MPO", "BMP", "WEBP"):
-                return _Look("uint8", image.size[::-1] if turned else image.size, None)
+                return _Look("uint8", _upright_size(image), None)
     photo = _decode(source)
     return _Look(photo.depth, photo.size, photo.extremes)
 
@@ -250,6 +251,8 @@ def _read_photo(source: Any, read: Callable[[Any], Any]) -> Any:
         image = read(source)
     except FileNotFoundError as error:
         raise UnreadableImageError(f"no such photo: {_name(source)}") from error
+    except TooLargeError:
+        raise
     except UnreadableImageError as error:
         raise UnreadableImageError(_by_name(source, error)) from error
     except _BROKEN as error:
@@ -262,7 +265,7 @@ def _read_photo(source: Any, read: Callable[[Any], Any]) -> Any:
     return image
 
 
-def _decode(source: Any, least: int | None = None) -> Photo:
+def _decode(source: Any, least: int | None = None, most: int | None = None) -> Photo:
     if isinstance(source, Photo):
         return source
     array = _as_array(source)
@@ -270,6 +273,8 @@ def _decode(source: Any, least: int | None = None) -> Photo:
         return _from_array(array)
     name, content = _name(source), _content(source)
     image: Any = _open(content)
+    if most is not None and image.width * image.height > most:
+        raise TooLargeError(f"{name} has more than {most // 10**6} million pixels; make it smaller.")
     own, size, deep = image is not content, None, False
     low: Any = None
     if own:
@@ -391,9 +396,14 @@ def _shrink(image: Any, least: int) -> tuple[int, int] | None:
     factor = next((factor for factor in (8, 4, 2) if longest // factor >= least), 1)
     if image.format not in ("JPEG", "MPO") or factor == 1:
         return None
-    whole = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) > 4 else image.size
+    whole = _upright_size(image)
     image.draft(None, tuple(max(1, side // factor) for side in image.size))
     return whole
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture that is not decoded yet, once it is turned as EXIF says."""
+    return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) > 4 else image.size
 
 
 def _upright(image: Image.Image, own: bool) -> Image.Image:

@@ -9,6 +9,7 @@ Where in the paper: Fig. 2; sec. 3.1 (encode), 3.2 (decode), 3.4 (remember, fuse
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -25,7 +26,7 @@ from .decoder import PatchDecoder, value_tokens
 from .images import image_digest
 from .lora import add_lora
 from .matching import is_exporting
-from .memory import MemoryBank
+from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
 from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
 from .teaching import Report, calibrate, teach
@@ -287,6 +288,13 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """The model with another memory; weights are shared. What teaches it leaves this one as it is."""
         view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, "_modules": {**self._modules, "memory": bank}}
+        return view
+
+    def with_memory_of(self, run: Path) -> "AnoPLeModel":
+        """The same with the memory that the folder `run` holds by now; an empty one if it holds none."""
+        view = self.with_memory(MemoryBank(self.memory_layers))
+        if (run / BANK_FILE).is_file():
+            view.load_memory(run)
         return view
 
     @property

@@ -3,6 +3,7 @@
 The range is a product's (`ranges.py`), and may be known only after the photo was decoded; so the two are apart.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,10 @@ SAMPLE = 2**20
 
 class UnreadableImageError(ValueError):
     """A photo that cannot be used. The message names the file and says what to do."""
+
+
+class TooLargeError(UnreadableImageError):
+    """A photo with more pixels than the caller takes; it was not decoded."""
 
 
 class Photo:
@@ -80,8 +85,7 @@ class Photo:
         """Its values; None for 8 bits."""
         if self.depth != "uint8" and self._extremes is None:
             lowest, highest, sample = [], [], []
-            step = max(1, self.pixels.size // SAMPLE if isinstance(self.pixels, np.ndarray) else
-                       self.pixels.width * self.pixels.height // SAMPLE)  # fmt: skip
+            step = max(1, math.prod(self._shape()) // SAMPLE)
             for _, values in self._strips():
                 lowest.append(values.min())
                 highest.append(values.max())
@@ -150,4 +154,4 @@ class Photo:
                 yield top, strip.astype(self.depth, copy=False)
 
 
-__all__ = ["Photo", "UnreadableImageError"]
+__all__ = ["Photo", "TooLargeError", "UnreadableImageError"]

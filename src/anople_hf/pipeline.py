@@ -16,8 +16,9 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .hub import TASK, ship_code
-from .images import measure_reading, read_image
+from .images import read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
+from .processing_anople import AnoPLeProcessor
 from .teaching import Report
 from .thresholds import normal_probability
 
@@ -120,8 +121,7 @@ class AnomalyDetectionPipeline(Pipeline):
         """
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         model = cast(AnoPLeModel, self.model)
-        reading = measure_reading(images, model.memory.reading(category))
-        pixels = self.processor(images=images, ranges=reading["ranges"])["pixel_values"]  # type: ignore[misc]
+        pixels, reading = cast(AnoPLeProcessor, self.processor).read_good(images, model.memory.reading(category))
         named = [str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images]
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
         how["reading"] = reading

@@ -4,7 +4,7 @@ Implements the prompts of eq. 1-2 and the 240 x 240 views of sec. 4.1. Decisions
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from transformers import BatchFeature, ProcessorMixin
 from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
 from .decisions import DEFECTIVE, NORMAL, decide, fit_within, scale_regions
-from .images import read_image
+from .images import measure_reading, read_image
 from .modeling_anople import AnoPLeOutput
 from .ranges import Ranges
 from .scoring import resize_map
@@ -115,6 +115,25 @@ class AnoPLeProcessor(ProcessorMixin):
             return_tensors=return_tensors,
             **kwargs,
         )
+
+    def read_good(
+        self, photos: Iterable[Any], known: Mapping[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Good photos of a product, and how they are read: what `AnoPLeModel.teach` takes.
+
+        Args:
+            photos: As for a call.
+            known: `model.memory.reading(category)`: how its photos are read already.
+
+        Returns:
+            (B, 3, H, W) views, and the reading, see `anople_hf.images.measure_reading`.
+
+        Raises:
+            UnreadableImageError: Names the photo.
+        """
+        photos = list(photos)
+        reading = measure_reading(photos, known)
+        return self(images=photos, ranges=reading["ranges"])["pixel_values"], reading
 
     def _squeezed(self, photo: Image.Image, asked: Mapping[str, Any]) -> Image.Image:
         """What the image processor would make of a photo, before it copies all of its pixels as arrays."""

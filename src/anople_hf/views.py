@@ -60,14 +60,14 @@ class View:
     def pixels(self) -> Tensor:
         """The normalized view again: every bit, if it was normalized as CLIP's are; else to half of an 8-bit level."""
         if torch.equal(self.ends, _clip_ends()):  # as the image processor does it: scores amplify what is rounded
-            mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+            mean, std = _clip_colors()
             return ((self.levels.double() * (1 / 255)).float() - mean) / std
         low, span = self.ends[:, :1, None], (self.ends[:, 1:] - self.ends[:, :1])[..., None]
         return low + self.levels.float() / 255 * span
 
     def image(self) -> Image.Image:
         """As a picture, with CLIP's mean and deviation of colors."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+        mean, std = _clip_colors()
         shown = ((self.pixels() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         return Image.fromarray(shown.permute(1, 2, 0).numpy())
 
@@ -76,10 +76,16 @@ class View:
         return F.adaptive_avg_pool2d(self.pixels(), COARSE)
 
 
+def _clip_colors() -> tuple[Tensor, Tensor]:
+    """Mean and deviation that CLIP's photos are normalized by, (3, 1, 1) each."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return mean, std
+
+
 def _clip_ends() -> Tensor:
     """(3, 2) what black and white are, normalized as CLIP's photos."""
-    mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
-    return torch.stack([-mean / std, (1 - mean) / std], dim=1)
+    mean, std = _clip_colors()
+    return torch.cat([-mean / std, (1 - mean) / std], dim=2)[:, 0]
 
 
 def _levels(pixels: Tensor, ends: Tensor) -> Tensor:

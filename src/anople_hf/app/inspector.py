@@ -3,7 +3,7 @@
 Memory and scores are those of sec. 3.4; thresholds and explanations are ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from ..hub import public_name
-from ..images import measure_reading
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
 from ..photos import Photo, UnreadableImageError
@@ -179,11 +178,9 @@ class Inspector:
             raise ValueError("Give the product a name of up to 60 letters, without '/'.")
         photos = _all_readable(files)
         products.require_room(len(photos))
-        reading = measure_reading(photos, products.bank.reading(name))
-        pixels = self.processor(images=photos, ranges=reading["ranges"])["pixel_values"]
-        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
-        report = model.teach(pixels, name, names=_names(files), reading=reading)
-        return replace(products, bank=model.memory.cpu()), report
+        pixels, reading = self.processor.read_good(photos, products.bank.reading(name))
+        how: dict[str, Any] = {"names": _names(files), "reading": reading}
+        return self._changed(products, lambda model: model.teach(pixels, name, **how))
 
     @torch.inference_mode()
     def calibrate(
@@ -205,9 +202,7 @@ class Inspector:
         if len(known.held_out) + len(photos) > MOST_TAUGHT:
             raise ValueError(f"At most {MOST_TAUGHT} photos can set the threshold of a product here.")
         pixels = self.processor(images=photos, ranges=products.bank.ranges(name))["pixel_values"]
-        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
-        report = model.calibrate(pixels, name, names=_names(files))
-        return replace(products, bank=model.memory.cpu()), report
+        return self._changed(products, lambda model: model.calibrate(pixels, name, names=_names(files)))
 
     @torch.inference_mode()
     def remove_photo(self, products: Products, name: str, digest: str) -> Products:
@@ -216,9 +211,7 @@ class Inspector:
         Raises:
             KeyError: Unknown product or photo.
         """
-        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
-        model.remove(name, digest)
-        return replace(products, bank=model.memory.cpu())
+        return self._changed(products, lambda model: model.remove(name, digest))[0]
 
     @torch.inference_mode()
     def check(self, products: Products, file: str | Path | Image.Image, product: str = ANY) -> Finding:
@@ -280,6 +273,12 @@ class Inspector:
             except UnreadableImageError as error:
                 found.append(NotRead(Path(file).name, str(error)))
         return found
+
+    def _changed(self, products: Products, change: Callable[[AnoPLeModel], Report]) -> tuple[Products, Report]:
+        """The products as `change` leaves a copy of them, and what it says; those given stay as they are."""
+        model = self.model.with_memory(products.bank.without([]).to(self.model.device))
+        report = change(model)
+        return replace(products, bank=model.memory.cpu()), report
 
     def _here(self, bank: MemoryBank) -> MemoryBank:
         """A bank where the model computes; on the CPU it is the visitor's own, with what it has prepared."""

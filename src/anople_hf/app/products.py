@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..images import SCREEN, read_photo
 from ..memory import MemoryBank
-from ..photos import Photo, UnreadableImageError
+from ..photos import Photo, TooLargeError, UnreadableImageError
 from ..teaching import by_hand
 from ..thresholds import Thresholds, spread_quantiles
 from .saving import changed
@@ -163,14 +163,12 @@ def checked_photo(file: str | Path | Image.Image) -> Photo:
     if path.stat().st_size > MOST_BYTES:
         raise UnreadableImageError(f"{path.name} has more than {MOST_BYTES // 2**20} MB; make it smaller.")
     try:
-        photo = read_photo(path, least=SCREEN)
+        photo = read_photo(path, least=SCREEN, most=MOST_PIXELS)
+    except TooLargeError as error:
+        raise TooLargeError(str(error).replace(str(path), path.name)) from error
     except UnreadableImageError as error:
         reason = str(error).replace(str(path), path.name)
         raise UnreadableImageError(f"{reason}. Save it again as JPEG or PNG, or leave it out.") from error
-    if photo.width * photo.height > MOST_PIXELS:
-        raise UnreadableImageError(
-            f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller."
-        )
     photo.name = path.name
     return photo
 

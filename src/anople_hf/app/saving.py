@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..memory import BANK_FILE, MemoryBank
+from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel
 from ..output.locking import changing, making
 from ..output.whole import whole_folder
@@ -66,9 +66,7 @@ def save_into(model: AnoPLeModel, run: Path, bank: MemoryBank, origin: Mapping[s
         OSError: The folder cannot be written to, or another process is writing to it.
     """
     with changing(run, patience=PATIENCE):
-        there = model.with_memory(MemoryBank(model.memory_layers))
-        if (run / BANK_FILE).is_file():
-            there.load_memory(run)
+        there = model.with_memory_of(run)
         theirs, mine = state_of(there.memory), state_of(bank)
         names = changed(bank, origin)
         both = [name for name in names if theirs.get(name) not in (origin.get(name), mine.get(name))]

@@ -18,7 +18,6 @@ from ..backbones import recommended_settings
 from ..data import choose_shots, load_inspection_data
 from ..data.schema import as_files
 from ..evaluation.measurement import EvaluationResult, evaluate
-from ..images import measure_reading
 from ..modeling_anople import Branch
 from ..training.configuration import TrainingConfig
 from ..training.run import train
@@ -189,8 +188,7 @@ def _anople(
     run.model.eval()
     if len(held_out):
         photos = as_files(held_out)["image"]
-        reading = measure_reading(photos)
-        pixels = run.processor(images=list(photos), ranges=reading["ranges"])["pixel_values"]
+        pixels, reading = run.processor.read_good(photos)
         run.model.memorize(pixels, cell.held_out, names=list(held_out["path"]))
         run.model.memory.update(cell.held_out, reading=reading)
     results = {

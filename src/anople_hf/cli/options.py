@@ -33,6 +33,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and err
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else on stdout.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
+Unknown = Annotated[bool, typer.Option(help="Say `unknown product` of photos unlike everything taught.")]
+GrayZone = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the threshold, on either side, that is `uncertain`.")
+]
 
 
 def described(owner: type) -> dict[str, str]:

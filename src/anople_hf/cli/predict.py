@@ -16,12 +16,14 @@ from ..inspection.tables import GROWING, Format, check_formats
 from ..inspection.webhook import Webhook, check_url
 from .options import (
     Batch,
+    GrayZone,
     Json,
     Output,
     Overwrite,
     Quiet,
     Run,
     SkipBad,
+    Unknown,
     find_photos,
     find_run,
     keep_photos,
@@ -79,10 +81,8 @@ def predict(
         str | None,
         typer.Option(metavar="URL", help="Send each verdict there as JSON, signed with ANOPLE_WEBHOOK_SECRET if set."),
     ] = None,
-    unknown: Annotated[bool, typer.Option(help="Say `unknown product` of photos unlike everything taught.")] = True,
-    gray_zone: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the threshold, on either side, that is `uncertain`.")
-    ] = 0.0,
+    unknown: Unknown = True,
+    gray_zone: GrayZone = 0.0,
     full_size: Annotated[
         bool, typer.Option("--full-size", help="Heat maps of large photos at the photo's size, not at screen size.")
     ] = False,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Batch, Quiet, Run, find_run, load_run, quieten
+from .options import Batch, GrayZone, Quiet, Run, Unknown, find_run, load_run, quieten
 from .web import ONLY_HERE
 
 
@@ -23,10 +23,8 @@ def serve(
     max_megabytes: Annotated[int, typer.Option(min=1, help="Megabytes that a request may bring.")] = 100,
     max_megapixels: Annotated[int, typer.Option(min=1, help="Million pixels that a photo may have.")] = 50,
     max_waiting: Annotated[int, typer.Option(min=1, help="Photos that may wait; more are refused with 503.")] = 128,
-    unknown: Annotated[bool, typer.Option(help="Say `unknown product` of photos unlike everything taught.")] = True,
-    gray_zone: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the threshold, on either side, that is `uncertain`.")
-    ] = 0.0,
+    unknown: Unknown = True,
+    gray_zone: GrayZone = 0.0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if there is one.")] = None,
     grace: Annotated[float, typer.Option(min=1, help="Seconds that running requests get to end.")] = 30.0,
     quiet: Quiet = False,
@@ -42,7 +40,6 @@ def serve(
         import torch
 
         from ..service import Limits, ServedDetector, build
-        from ..service.detector import best_device
         from ..service.server import listen
         from ..service.server import serve as run_server
     except ImportError as error:
@@ -51,7 +48,7 @@ def serve(
         raise typer.BadParameter("--token is empty; give one, or leave it out and unset ANOPLE_TOKEN.")
     with listen(host, port) as listening:
         model, processor = load_run(where)
-        model.to(torch.device(device) if device else best_device())  # type: ignore[arg-type]
+        model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
         how: dict[str, Any] = {"unknown": unknown, "gray_zone": gray_zone}
         detector = ServedDetector(model, processor, run, **how)
         limits = Limits(max_megabytes, max_photos, max_megapixels)

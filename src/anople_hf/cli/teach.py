@@ -72,10 +72,7 @@ def teach(
     find_run(run, own=True)  # a wrong folder ends here, before any photo is read
     good = read_photos(photos, skip_bad)
     with _changed(run) as (model, processor):
-        from ..images import measure_reading
-
-        reading = measure_reading(good.values(), model.memory.reading(category))
-        pixels = processor(images=list(good.values()), ranges=reading["ranges"])["pixel_values"]
+        pixels, reading = processor.read_good(good.values(), model.memory.reading(category))
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word}
         report = model.teach(pixels, category, names=list(good), reading=reading, **how)
         known = list(model.memory.categories)

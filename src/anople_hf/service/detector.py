@@ -10,13 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from ..images import measure_reading
 from ..inspection.predict import Prediction, judge, prepare
 from ..inspection.results import fingerprint
-from ..memory import BANK_FILE, MemoryBank
 from ..modeling_anople import AnoPLeModel
 from ..output.locking import changing
 from ..photos import Photo
@@ -98,8 +95,7 @@ class ServedDetector:
         """
 
         def change(model: AnoPLeModel) -> Report:
-            reading = measure_reading(photos, model.memory.reading(product))
-            pixels = self.processor(images=list(photos), ranges=reading["ranges"])["pixel_values"]
+            pixels, reading = self.processor.read_good(photos, model.memory.reading(product))
             return model.teach(pixels, product, names=list(names), reading=reading, **how)
 
         return self._change(change)
@@ -120,9 +116,7 @@ class ServedDetector:
         with self._teaching:
             try:
                 with changing(self.run):
-                    model = self.model.with_memory(MemoryBank(self.model.memory_layers))
-                    if (self.run / BANK_FILE).is_file():
-                        model.load_memory(self.run)
+                    model = self.model.with_memory_of(self.run)
                     report = change(model)
                     model.save_memory(self.run)
             except PermissionError as error:
@@ -134,9 +128,4 @@ class ServedDetector:
         return report
 
 
-def best_device() -> torch.device:
-    """A GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-__all__ = ["ReadOnlyError", "ServedDetector", "best_device"]
+__all__ = ["ReadOnlyError", "ServedDetector"]

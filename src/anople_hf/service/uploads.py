@@ -1,18 +1,16 @@
 """What the service accepts: how many bytes, photos and pixels, and uploads as photos."""
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import HTTPException, UploadFile
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..images import IMAGE_SUFFIXES, SCREEN, UnreadableImageError, read_photo
-from ..photos import Photo
+from ..photos import Photo, TooLargeError
 
 PATIENCE = 8
 """So many times the allowed bytes are read and dropped: a client that is still sending can then read the refusal."""
@@ -91,14 +89,9 @@ def name_of(upload: UploadFile, number: int) -> str:
 def _decode(content: bytes, name: str, limits: Limits) -> Photo:
     source: dict[str, Any] = {"bytes": content, "path": name}
     try:
-        with Image.open(io.BytesIO(content)) as opened:  # its first bytes only
-            pixels = opened.width * opened.height
-    except Exception:  # the reading below says in words what is wrong
-        pixels = 0
-    if pixels > limits.megapixels * 10**6:
-        raise HTTPException(413, f"{name} has more than {limits.megapixels} million pixels; make it smaller.")
-    try:
-        return read_photo(source, least=SCREEN)
+        return read_photo(source, least=SCREEN, most=limits.megapixels * 10**6)
+    except TooLargeError as error:
+        raise HTTPException(413, str(error)) from error
     except UnreadableImageError as error:
         short = re.sub(r" \(\w+: .*\)$", "", str(error), flags=re.DOTALL)  # without what the decoder said
         raise HTTPException(422, f"{short}; send a whole {', '.join(IMAGE_SUFFIXES)} file.") from error
