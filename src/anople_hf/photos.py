@@ -71,16 +71,6 @@ class Photo:
             )
 
     @property
-    def width(self) -> int:
-        """Of the file's photo."""
-        return self.size[0]
-
-    @property
-    def height(self) -> int:
-        """Of the file's photo."""
-        return self.size[1]
-
-    @property
     def extremes(self) -> Extremes | None:
         """Its values; None for 8 bits."""
         if self.depth != "uint8" and self._extremes is None:
