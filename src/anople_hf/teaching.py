@@ -18,7 +18,7 @@ from .images import image_digest
 from .memory import MemoryBank
 from .ranges import describe, describe_difference
 from .sight import describe_sight
-from .thresholds import Thresholds, can_promise, now
+from .thresholds import Thresholds, can_promise, now, photos_to_promise
 from .views import View, are_copies
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Report:
         after: And after.
         why: Why they changed, or did not.
         read: How its photos are read, and what can be seen on them, in words; empty if that did not change.
+        mixed: Several depths among its photos, or ranges that differ from other products', in words.
     """
 
     product: str
@@ -79,6 +80,7 @@ class Report:
     after: Thresholds | None = None
     why: str = ""
     read: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
 
     @property
     def suspicious(self) -> list[str]:
@@ -86,14 +88,19 @@ class Report:
         foreign = [f"{name}: looks like {other}, not like {self.product}" for name, other in self.foreign]
         return [*foreign, *map(str, self.far)]
 
+    @property
+    def odd(self) -> list[str]:
+        """A line for each thing that somebody should look at."""
+        copies = [f"copy: {name} shows the same photo as {other}" for name, other in self.copies]
+        return [*copies, *(f"look at {line}" for line in self.suspicious), *self.mixed]
+
     def lines(self) -> list[str]:
         """For people."""
         counts = [f"{len(self.added)} photo{'' if len(self.added) == 1 else 's'} added"]
         counts += [f"{len(self.known)} known already"] if self.known else []
         counts += [f"{len(self.copies)} copies left out"] if self.copies else []
         found = [f"{self.product}: {', '.join(counts)}"]
-        found += [f"copy: {name} shows the same photo as {other}" for name, other in self.copies]
-        found += [f"look at {line}" for line in self.suspicious]
+        found += self.odd
         found += [f"{self.product}: {line}" for line in self.read]
         found.append(f"{self.product}: {describe_change(self.before, self.after)}; {self.why}")
         return found
@@ -166,7 +173,7 @@ def teach(
             word = (words or {}).get(product) or model.memory.product(product).word or product.replace("_", " ")
             reading = model.memory.product(product).reading
             model.memory.update(product, word=word, reading={**reading, **(readings or {}).get(product, {})})
-            report.read = _describe_reading(model, product, reading)
+            report.read, report.mixed = _describe_reading(model, product, reading)
         for report in reports:
             _set_thresholds(model, report, pixels, false_alarm_rate, views, seed)
         if strict and (lines := [line for report in reports for line in report.suspicious]):
@@ -334,19 +341,18 @@ def _sort_out(
     return new, pixels
 
 
-def _describe_reading(model: "AnoPLeModel", product: str, before: Mapping[str, Any]) -> list[str]:
-    """What is new in how a product's photos are read, for the report."""
+def _describe_reading(model: "AnoPLeModel", product: str, before: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What is new in how a product's photos are read, and what is mixed in it, for the report."""
     bank, after = model.memory, model.memory.product(product).reading
     old, new = before.get("ranges", {}), after.get("ranges", {})
     deep = [depth for depth in new if depth != "uint8" and list(old.get(depth, ())) != list(new[depth])]
     lines = [f"its photos are read as {describe(depth, new[depth])}" for depth in deep]
-    if deep and len(new) > 1:
-        lines.append(f"its photos have several depths, {' and '.join(new)}")
+    mixed = [f"{product}: its photos have several depths, {' and '.join(new)}"] if deep and len(new) > 1 else []
     if deep:
-        lines += describe_difference({name: bank.ranges(name) for name in bank.categories})
+        mixed += describe_difference({name: bank.ranges(name) for name in bank.categories})
     if "size" in after and after["size"] != before.get("size"):
         lines += describe_sight(after["size"], model.config.grid_size)
-    return lines
+    return lines, mixed
 
 
 def _set_thresholds(
@@ -440,7 +446,7 @@ def _calibrate_one(model: "AnoPLeModel", name: str, images: Tensor, names: list[
     found = bank.product(name)
     report.after = found.calibrate(asked)
     bank.update(name, thresholds=report.after)
-    needed = "" if can_promise(len(held_out), asked) else f"; a promise takes {round(1 / asked - 1 + 0.49)}"
+    needed = "" if can_promise(len(held_out), asked) else f"; a promise takes {photos_to_promise(asked)}"
     report.why = f"{len(held_out)} good photos that the memory does not hold{needed}"
     return report
 

@@ -52,7 +52,17 @@ def can_promise(num_photos: int, false_alarm_rate: float) -> bool:
         >>> can_promise(19, 0.05), can_promise(18, 0.05)
         (True, False)
     """
-    return num_photos + 1 >= 1 / false_alarm_rate - 1e-9
+    return num_photos >= photos_to_promise(false_alarm_rate)
+
+
+def photos_to_promise(false_alarm_rate: float) -> int:
+    """How many photos the model has not seen it takes to promise a rate.
+
+    Example:
+        >>> photos_to_promise(0.05), photos_to_promise(0.01)
+        (19, 99)
+    """
+    return max(1, math.ceil(1 / false_alarm_rate - 1 - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -192,4 +202,5 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["Method", "Thresholds", "can_promise", "conformal_threshold", "normal_probability", "spread_quantiles"]
+__all__ = ["Method", "Thresholds", "can_promise", "conformal_threshold", "normal_probability", "photos_to_promise",
+           "spread_quantiles"]  # fmt: skip

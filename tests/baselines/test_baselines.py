@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from anople_hf.baselines import METHODS
+from anople_hf.cli.benchmark import CHOICES
 from anople_hf.data import load_inspection_data
 from anople_hf.evaluation import evaluate
 from anople_hf.evaluation.metrics import METRICS
@@ -83,3 +84,7 @@ def test_layers_can_be_chosen_and_are_checked(method, tiny_clip, photos):
     assert not torch.allclose(first(photos[2:]).anomaly_maps, second(photos[2:]).anomaly_maps)
     with pytest.raises(ValueError, match=r"layers=\[99\]: expected some of 0"):
         METHODS[method].from_backbone(tiny_clip, layers=[99])
+
+
+def test_the_command_line_knows_every_method():
+    assert CHOICES["method"] == ("anople", *METHODS)

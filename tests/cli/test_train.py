@@ -1,6 +1,8 @@
 """`anople train` and `preview-anomalies`: configuration files, settings, several processes."""
 
 import json
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from anople_hf.cli import app
+from anople_hf.memory import BANK_FILE, MemoryBank
+from anople_hf.training.losses import LOSS_TERMS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 
@@ -29,7 +33,7 @@ def test_yaml_gives_defaults_and_the_command_line_wins(options, tmp_path):
                     "settings:\n  coupling: t2v\n  prompt_depth: 2\n  lora_rank: 2\n")  # fmt: skip
     done = invoke(*options, "--output", tmp_path / "run", "--config", file, "--max-steps", 2)
     assert done.exit_code == 0, done.output
-    assert "learning" not in done.stderr  # --quiet shows no bar
+    assert "training:" not in done.stderr and "next:" not in done.output  # --quiet shows no bar
     used = json.loads((tmp_path / "run" / "training_args.json").read_text())
     assert (used["max_steps"], used["batch_size"], used["seed"]) == (2, 1, 5)
     assert used["settings"] == {"coupling": "t2v", "prompt_depth": 2, "lora_rank": 2}
@@ -38,6 +42,44 @@ def test_yaml_gives_defaults_and_the_command_line_wins(options, tmp_path):
     assert (model["coupling"], model["prompt_depth"]) == ("t2v", 2)
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert any("lora_B" in name and weight.any() for name, weight in weights.items())  # they start at 0
+
+
+def test_the_summary_says_what_matters_and_the_terms_are_for_those_who_ask(drawn, tiny_clip, tmp_path):
+    data = tmp_path / "data"
+    for name in ("capsule", "biscuit"):
+        shutil.copytree(drawn / name / "train/good", data / name)
+    shutil.copy(data / "capsule/000.png", data / "capsule/0 copy.png")
+    options = ["--backbone", tiny_clip, "--max-steps", 2, "--batch-size", 1, "--shot-mode", "first_k"]
+    done = invoke(data, "--output", tmp_path / "my run", "--shots", 4, *options, "--verbose")
+    assert done.exit_code == 0, done.output
+    said = done.stdout.splitlines()
+    assert said[0] == "trained on 7 photos of 2 products, 2 steps"  # the copy counts once
+    known = MemoryBank.load(tmp_path / "my run" / BANK_FILE).product("capsule").thresholds
+    promise = "5% false alarms aimed at, not promised (learned from 3 photos)"
+    assert f"capsule: 3 photos, threshold {known.threshold:.4g}, {promise}" in said
+    odd = said[said.index("looks odd:") + 1 : said.index("next:")]
+    (copy,) = [line for line in odd if line.startswith("  copy: ")]
+    assert copy.count("capsule/") == 2 and "0 copy.png" in copy
+    run = f"'{tmp_path}/my run'"
+    assert said[said.index("next:") + 1 :][:3] == [
+        f"  anople predict {run} PHOTOS --output judged --report",
+        f"  anople calibrate {run} PHOTOS  # 19 good photos of each product that it has not seen: then 5% is promised",
+        f"  anople app {run}",
+    ]
+    assert "training:" in done.stderr and "2 of 2 steps" in done.stderr
+    assert all(term in done.stderr for term in LOSS_TERMS) and "pixel_dice" not in done.stdout
+    rate = ["--products", "capsule", "--false-alarm-rate", 0.5, "--json", "--quiet", "--overwrite"]
+    summary = json.loads(invoke(data, "--output", tmp_path / "my run", "--shots", 1, *options, *rate).stdout)
+    assert summary["next"][1].startswith(f"anople calibrate {run} capsule PHOTOS  # 1 good photo")
+
+
+def test_enough_photos_in_the_data_are_pointed_to(drawn, tiny_clip, tmp_path):
+    options = ["--backbone", tiny_clip, "--max-steps", 1, "--batch-size", 1, "--false-alarm-rate", 0.25, "--json"]
+    shutil.copytree(drawn / "capsule", tmp_path / "data/capsule")
+    done = invoke(tmp_path / "data", "--output", tmp_path / "run", "--shots", 2, *options, "--quiet")
+    calibrate = json.loads(done.stdout)["next"][1].partition("  # ")[0]
+    said = CliRunner().invoke(app, shlex.split(calibrate)[1:])  # the command does what it says
+    assert said.exit_code == 0 and "25% false alarms promised" in said.stdout
 
 
 def test_unknown_settings_are_named(options, tmp_path):
@@ -64,7 +106,7 @@ def test_two_processes_learn_what_one_learns(options, warm, tmp_path):
         done = launch(warm, count, *options, "--max-steps", 5, "--batch-size", 4, "--output", output)
         assert done.returncode == 0, done.stderr
         assert json.loads((output / "training_args.json").read_text())["processes"] == count
-        assert done.stdout.count("saved:") == 1
+        assert done.stdout.count("saved:") == done.stdout.count("trained on") == 1
         logs[count] = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
     assert len(logs[1]) == len(logs[2]) == 5
     for one, two in zip(logs[1], logs[2], strict=True):

@@ -1,6 +1,7 @@
 """`train()`: seeded, learns, freezes CLIP, leaves a finished detector behind."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,16 @@ def test_saved_run_holds_everything(trained, photos, tmp_path):
     assert json.loads((tmp_path / "shots.json").read_text())["categories"] == trained.shots
     assert len((tmp_path / "training_log.jsonl").read_text().splitlines()) == 3
     assert torch.equal(AnoPLeModel.from_pretrained(tmp_path)(photos).scores, trained.model(photos).scores)
+
+
+def test_what_is_odd_is_told_once(trained):
+    loud = replace(trained, history=[{**terms, "image": 0.9} for terms in trained.history])
+    assert "the loss term image ended at 0.900, and guessing costs 0.693: nothing was learned from it" in loud.odd
+    odd = [replace(report, copies=[("b.png", "a.png")], mixed=["uint16: they differ"]) for report in trained.reports]
+    calm = [{name: 0.0 for name in terms} for terms in trained.history]
+    found = replace(trained, reports=odd, history=calm).odd
+    assert found == ["copy: b.png shows the same photo as a.png", "uint16: they differ"]
+    assert replace(trained, reports=[], history=calm).lines()[-1] == "nothing looks odd"
 
 
 def test_listed_shots_are_taken(two_categories, tiny_clip):

@@ -25,15 +25,16 @@ from .options import (
     tell,
     with_options,
 )
+from .train import parse_settings
 
 Data = Annotated[list[str], typer.Argument(help="Data sets with test photos: folders, or NAME=FOLDER.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Results folder; finished work in it is not repeated.")]
 Shots = Annotated[list[int] | None, typer.Option(min=1, help="Good photos per category. Repeatable.")]
 Seeds = Annotated[str, typer.Option(help="Seeds of shots and training, separated by commas.")]
 Table = Literal["table1", "table2", "table3", "table4", "table5", "figure1b"]
-Method = Annotated[
-    list[str] | None, typer.Option("--method", help="anople, spade, patchcore, winclip, winclip-zero. Repeatable.")
-]
+CHOICES = {"method": ("anople", "spade", "patchcore", "winclip", "winclip-zero"), "scope": ("all", "product")}
+"""Of repeatable options. The methods are AnoPLe and `baselines.METHODS`, whose import takes torch."""
+Method = Annotated[list[str] | None, typer.Option("--method", help=f"{', '.join(CHOICES['method'])}. Repeatable.")]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Field of AnoPLeConfig as KEY=VALUE. Repeatable.")]
 Parts = Annotated[bool, typer.Option("--parts", help="Also measure AnoPLe's two branches alone.")]
@@ -126,9 +127,13 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
         numbers = [int(seed) for seed in given["seeds"].split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--seeds {given['seeds']}: expected whole numbers, separated by commas.") from error
+    for option, known in CHOICES.items():
+        if unknown := sorted(set(given[option] or []) - set(known)):
+            raise typer.BadParameter(f"--{option} {', '.join(unknown)}: expected {', '.join(known)}.")
     for root in (place.partition("=")[2] or place for place in given["data"]):
         if not root.startswith("hub:") and not Path(root).is_dir():
             load_data(root)  # says what is wrong
+    settings = parse_settings(given["settings"] or [])
     start_torch()
     import torch
     from accelerate import PartialState
@@ -136,7 +141,6 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
     from ..benchmark import make_plan, render, run_plan
     from ..benchmark.cells import BRANCHES
     from ..benchmark.lines import make_lines
-    from .train import parse_settings
 
     torch.set_num_threads(given["threads"])
     plan = make_plan(
@@ -147,7 +151,7 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
         shots=given["shots"] or (),
         methods=given["method"] or (),
         training={name: given[name] for name in ("max_steps", "mixed_precision") if given[name] not in (None, "no")},
-        settings=parse_settings(given["settings"] or []),
+        settings=settings,
         scopes=tuple(given["scope"] or ()),
         branches=tuple(BRANCHES) if given["parts"] else ("AnoPLe",),
         shot_mode=given["shot_mode"],

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..modeling_anople import AnoPLeModel
     from ..photos import Photo
     from ..processing_anople import AnoPLeProcessor
+    from ..thresholds import Thresholds
 
 Branch = Literal["both", "prompt", "memory"]
 Run = Annotated[Path, typer.Argument(help="Trained detector: a folder of `anople train`, or a Hub id.")]
@@ -88,10 +90,11 @@ def with_options(options: Iterable[inspect.Parameter]) -> Callable[[Callable[...
     return decorate
 
 
-def quieten(quiet: bool) -> None:
+def quieten(quiet: bool, verbose: bool = False) -> None:
     """Every working verb starts with this: keep our own messages, silence the libraries. Does not import torch."""
     warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")  # Pillow's; our own limit refuses
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("anople_hf").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     for name in ("httpx", "httpx2", "accelerate", "datasets", "PIL", "matplotlib", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -120,6 +123,37 @@ def load_data(root: str | Path, **how: Any) -> "DatasetDict":
 def tell(as_json: bool, summary: dict[str, Any], *lines: str) -> None:
     """Print the result of a verb, as one JSON object for programs or as lines for people."""
     typer.echo(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
+
+
+def next_steps(
+    run: Path,
+    thresholds: "Mapping[str, Thresholds | None]",
+    *,
+    photos: str = "PHOTOS",
+    known: int = 0,
+) -> list[str]:
+    """What to do with a detector whose products were just taught, as commands for the shell.
+
+    Args:
+        run: Its folder.
+        thresholds: Of these products.
+        photos: Where enough good photos are that it has not seen, if that is known.
+        known: Photos that it was calibrated on already.
+    """
+    from ..thresholds import photos_to_promise
+
+    folder = shlex.quote(str(run))
+    aims = {name: t.false_alarm_rate for name, t in thresholds.items() if t and t.method != "set by hand"
+            and not t.guaranteed and t.false_alarm_rate}  # fmt: skip
+    steps = [f"anople predict {folder} PHOTOS --output judged --report"]
+    if aims:
+        rate = min(aims.values())
+        more = max(1, photos_to_promise(rate) - known)
+        product = f"{shlex.quote(next(iter(aims)))} " if len(thresholds) == 1 and photos == "PHOTOS" else ""
+        each = "" if len(thresholds) == 1 else " of each product"
+        why = f"{more} good photo{'s' * (more > 1)}{each} that it has not seen: then {100 * rate:g}% is promised"
+        steps.append(f"anople calibrate {folder} {product}{shlex.quote(photos)}  # {why}")
+    return [*steps, f"anople app {folder}"]
 
 
 def find_run(run: Path, *, own: bool = False) -> dict[str, Any]:

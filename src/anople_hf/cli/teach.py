@@ -20,6 +20,7 @@ from .options import (
     find_run,
     load_data,
     load_run,
+    next_steps,
     quieten,
     read_photos,
     tell,
@@ -76,7 +77,11 @@ def teach(
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word}
         report = model.teach(pixels, category, names=list(good), reading=reading, **how)
         known = list(model.memory.categories)
-    tell(as_json, report.to_dict() | {"known": known}, *report.lines(), f"known: {', '.join(known)}")
+        held_out = len(model.memory.product(category).held_out)
+    steps = next_steps(run, {category: report.after}, known=held_out)
+    told = [] if quiet else ["next:", *(f"  {step}" for step in steps)]
+    summary = report.to_dict() | {"known": known, "odd": report.odd, "next": steps}
+    tell(as_json, summary, *report.lines(), f"known: {', '.join(known)}", *told)
 
 
 def calibrate(

@@ -3,9 +3,9 @@
 Training is that of sec. 3.3. `scripts/train.py` runs the first verb.
 """
 
+import ast
 import json
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from .options import (
     SkipBad,
     find_run,
     load_data,
+    next_steps,
     quieten,
     settings_of,
     start_torch,
@@ -65,15 +66,23 @@ def _read_words(file: Path) -> dict[str, str]:
     return words
 
 
+def _settings() -> set[str]:
+    """Fields of `AnoPLeConfig` that `--set` takes, read from its source: importing it takes torch, and seconds."""
+    tree = ast.parse((Path(__file__).parents[1] / "configuration_anople.py").read_text(encoding="utf-8"))
+    (config,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "AnoPLeConfig")
+    found = {
+        node.target.id for node in config.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    return found - {"backbone", "backbone_config", "backbone_revision"}
+
+
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     """Parse `key=value` into fields of `AnoPLeConfig`. Values are JSON, or otherwise plain text.
 
     Raises:
         ValueError: There is no such field.
     """
-    from ..configuration_anople import AnoPLeConfig
-
-    known = {field.name for field in fields(AnoPLeConfig)} - {"backbone", "backbone_config", "backbone_revision"}
+    known = _settings()
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -119,14 +128,16 @@ def train(
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also tell the loss terms.")] = False,
     **given: Any,
 ) -> None:
     """Train a detector for all categories on a few good photos each, build its memory, set its thresholds.
 
+    Tells at the end what the thresholds promise, what looked odd, and what to do next.
     During training, OUTPUT.training beside the output holds states and logs; the logs stay there.
     If training is stopped, by Ctrl-C or otherwise, run the same command with --resume to continue.
     """
-    quieten(quiet)
+    quieten(quiet, verbose)
     check_output(output, overwrite=overwrite)
     lists = {name: _split(text) for name, text in given.items() if isinstance(getattr(USUAL, name), list)}
     plan = TrainingConfig(**given | lists | {"settings": parse_settings(settings) if settings else {}})
@@ -144,6 +155,7 @@ def train(
     start_torch()
     from accelerate import PartialState
 
+    from ..thresholds import photos_to_promise
     from ..training.run import on_cpu
     from ..training.run import train as learn
     from ..training.states import drop_states
@@ -176,6 +188,12 @@ def train(
     if not main:
         return
     drop_states(work)
+    thresholds = {report.product: report.after for report in run.reports}
+    categories = list(splits["train"]["category"])
+    unseen = min(categories.count(name) - len(shots) for name, shots in run.shots.items())
+    all_of_it = data.is_dir() and set(categories) == set(run.shots) and not products
+    enough = all_of_it and unseen >= photos_to_promise(plan.false_alarm_rate)
+    steps = next_steps(output, thresholds, photos=str(data) if enough else "PHOTOS")
     common = run.model.memory.thresholds_of()
     tell(
         as_json,
@@ -183,9 +201,11 @@ def train(
             "output": str(output),
             "products": [report.to_dict() for report in run.reports],
             "common": common.to_dict() if common else None,
+            "odd": run.odd,
+            "next": steps,
         },
-        *(line for report in run.reports for line in report.lines()),
-        *([f"any category: threshold {common.threshold:.4g}"] if common else []),
+        *run.lines(),
+        *([] if quiet else ["next:", *(f"  {step}" for step in steps)]),
         f"saved: {output}",
     )
 

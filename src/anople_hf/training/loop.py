@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType, gather_object, tqdm
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Subset
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from ..modeling_anople import AnoPLeModel, AnoPLeOutput
@@ -36,6 +37,9 @@ PARTS = (  # beginnings of names; the first that fits decides
     ("prompts.text_to_vision.", "projection_rate"),
 )
 """Which parts of a model have a rate of their own."""
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} steps, {remaining} left"
+TOLD = 20
+"""How many times a training tells its loss terms, where they are asked for: at the level DEBUG."""
 
 
 def learn(
@@ -59,7 +63,8 @@ def learn(
         accelerator: Made with `gradient_accumulation_steps=config.accumulate` and split batches.
         states: Folder of saved states; None saves none.
         resume: Go on from the newest state there.
-        progress: Show a bar.
+        progress: Show a bar with the time that is left. The loss terms go to the trackers, and to this module's
+            logger at the level DEBUG.
 
     Returns:
         Loss terms of each step, means over its photos.
@@ -109,13 +114,14 @@ def learn(
     bar = tqdm(
         total=config.max_steps,
         initial=step,
-        desc="learning",
-        unit="step",
+        desc="training",
+        bar_format=BAR,
         disable=not progress,
         mininterval=seconds_between(),
     )
     parts: list[dict[str, float]] = []
-    with bar, trackers(accelerator, config):
+    often = max(1, config.max_steps // TOLD)
+    with bar, logging_redirect_tqdm(), trackers(accelerator, config):
         for batch in loader:
             with accelerator.accumulate(wrapped):
                 batch, noise = with_latent(batch, model.config, config)
@@ -143,35 +149,34 @@ def learn(
             history.append({name: sum(part[name] for part in parts) / len(parts) for name in parts[0]})
             parts = []
             accelerator.log(history[-1], step=step)
-            bar.set_postfix({name: f"{value:.3f}" for name, value in history[-1].items()}, refresh=False)
+            if accelerator.is_main_process and (step % often == 0 or step == config.max_steps):
+                terms_now = ", ".join(f"{name} {value:.3f}" for name, value in mean_terms(history[-often:]).items())
+                logger.debug("step %d of %d: %s", step, config.max_steps, terms_now)
             bar.update()
             if keeper is not None and step % config.checkpoint_every == 0:
                 keeper.save(step, history)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward again
     _release_towers(model, config)
     model.eval()
-    warn_of_chance(history)
     return history
 
 
-def warn_of_chance(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """Tell which losses end above what guessing costs: such a term has taught nothing, and may hold others back.
+def mean_terms(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The loss terms of some steps, averaged."""
+    return {name: sum(terms[name] for terms in history) / len(history) for name in history[0]}
+
+
+def above_chance(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Which loss terms end above what guessing costs: such a term has taught nothing, and may hold others back.
 
     Args:
         history: Of `learn`; its last fifth is looked at.
 
     Returns:
-        Their names.
+        Their means there, by name.
     """
-    last = history[-max(1, len(history) // 5) :]
-    means = {name: sum(terms[name] for terms in last) / len(last) for name in CHANCE}
-    above = [name for name, chance in CHANCE.items() if means[name] > chance]
-    for name in above:
-        logger.warning(
-            "the loss %r ends at %.3f; guessing costs %.3f, so nothing was learned from it.", name, means[name],
-            CHANCE[name],
-        )  # fmt: skip
-    return above
+    last = mean_terms(history[-max(1, len(history) // 5) :])
+    return {name: last[name] for name, chance in CHANCE.items() if last[name] > chance}
 
 
 def training_losses(

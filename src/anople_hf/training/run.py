@@ -4,6 +4,7 @@ Where in the paper: sec. 3.3 (learning), 3.4 (memory), 4.1 (shots).
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,11 +25,14 @@ from ..data.schema import as_files
 from ..images import measure_reading
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
-from ..teaching import Report, teach
+from ..teaching import Report, describe_change, teach
 from .configuration import TrainingConfig
-from .loop import learn
+from .loop import above_chance, learn
+from .losses import CHANCE
 from .pairs import AnomalyPairs
 from .synthesis import AnomalySynthesizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,6 +54,28 @@ class TrainingRun:
     history: list[dict[str, float]]
     config: TrainingConfig
     reports: list[Report] = field(default_factory=list)
+
+    @property
+    def odd(self) -> list[str]:
+        """A line for each thing that somebody should look at: photos, their depths, losses that taught nothing."""
+        chance = [
+            f"the loss term {name} ended at {value:.3f}, and guessing costs {CHANCE[name]:.3f}: nothing was learned "
+            "from it"
+            for name, value in above_chance(self.history).items()
+        ]
+        return list(dict.fromkeys([*(line for report in self.reports for line in report.odd), *chance]))
+
+    def lines(self) -> list[str]:
+        """For people: products, photos, thresholds with what they promise, and what looked odd."""
+        known = {report.product: len(self.model.memory.references(report.product)) for report in self.reports}
+        products = f"{len(known)} product{'' if len(known) == 1 else 's'}"
+        found = [f"trained on {sum(known.values())} photos of {products}, {len(self.history)} steps"]
+        for report in self.reports:
+            photos = f"{known[report.product]} photo{'' if known[report.product] == 1 else 's'}"
+            found.append(f"{report.product}: {photos}, {describe_change(None, report.after)}")
+            found += [f"  {line}" for line in report.read]
+        odd = self.odd
+        return [*found, "looks odd:", *(f"  {line}" for line in odd)] if odd else [*found, "nothing looks odd"]
 
     def save(self, folder: Path) -> None:
         """Write checkpoint, processor, `shots.json`, `training_args.json` and `training_log.jsonl` into `folder`."""
@@ -96,7 +122,7 @@ def train(
         skip_bad: Skip unreadable photos instead of refusing them.
         work_folder: Where states to resume from and the trackers' logs go; None saves neither.
         resume: Go on from the newest state in `work_folder`.
-        progress: Show a bar.
+        progress: Show a bar with the time that is left.
 
     Raises:
         ValueError: Too few photos, unknown names, settings that contradict each other; says which and what to do.
@@ -148,6 +174,8 @@ def train(
     states = work_folder / "states" if work_folder else None
     history = learn(model, pairs, prompts, config, accelerator, states=states, resume=resume, progress=progress)
 
+    if progress and accelerator.is_main_process:
+        logger.info("remembering %d photos, and judging each by the others", len(shots))
     model.set_class_names(names, **prompts)
     photos: dict[str, torch.Tensor] = {}
     paths_of: dict[str, list[str]] = {}
