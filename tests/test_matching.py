@@ -71,6 +71,8 @@ def test_a_sample_is_from_everywhere_in_the_photo(grid):
 def test_a_small_photo_is_its_own_sample():
     rows = torch.randn(2, 225, 4)
     assert matching._sample(rows) is rows
+    turned = torch.randn(2, 4 * 225, 4)
+    assert matching._sample(turned, copies=4) is turned and matching._sample(turned).shape[1] == matching.SAMPLE
 
 
 def crowded(seed, rows=600, queries=40, width=48, spread=0.1):

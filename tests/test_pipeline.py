@@ -260,7 +260,8 @@ def test_deep_photos_are_read_by_the_range_that_was_taught(detector, tmp_path, c
     for number, gray in enumerate(grays):
         Image.fromarray(np.rint(gray * (4095 / 255)).astype(np.uint16)).save(tmp_path / f"{number}.png")
     deep = [tmp_path / f"{number}.png" for number in range(3)]
-    report = detector.teach(deep[:2], category="deep", views=2)
+    report = detector.teach(deep[:2], category="deep", views=2, turns=4)
+    assert detector.model.memory.references("deep")[0].copies == 4
     assert "deep: its photos are read as 12 bits in uint16, 0 is black and 4095 is white" in str(report)
     assert "deep: photos of 64 x 40 pixels: a cell of the" in str(report)
     assert detector.model.memory.ranges("deep") == {"uint16": [0, 4095]}

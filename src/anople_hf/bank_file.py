@@ -144,6 +144,7 @@ def _to_dict(product: Product) -> dict[str, Any]:
         "word": product.word,
         "photos": [
             {"name": p.name, "sha256": p.digest, "added": p.added, "patches": p.features.shape[1]}
+            | ({"copies": p.copies} if p.copies > 1 else {})
             for p in product.photos
         ],
         "thresholds": product.thresholds.to_dict() if product.thresholds else None,
@@ -158,7 +159,9 @@ def _from_dict(about: Mapping[str, Any], rows: Tensor) -> Product:
     thresholds = about["thresholds"]
     return Product(
         photos=tuple(
-            Reference(piece.contiguous(), photo["name"], photo["sha256"], photo.get("added", ""))
+            Reference(
+                piece.contiguous(), photo["name"], photo["sha256"], photo.get("added", ""), photo.get("copies", 1)
+            )
             for piece, photo in zip(pieces, about["photos"], strict=True)
         ),
         word=about.get("word", ""),

@@ -11,7 +11,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,18 +19,20 @@ from torch.nn import functional as F  # noqa: N812
 
 from .memory import MemoryBank
 from .products import Judged
+from .turns import draw_degrees, turned
 
 if TYPE_CHECKING:
     from .modeling_anople import AnoPLeModel
 
 
-def vary(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def vary(image: Tensor, count: int, generator: torch.Generator, reading: Mapping[str, Any] | None = None) -> Tensor:
     """Views of a good part as the next photo of it might look; the first is the photo itself.
 
     Args:
         image: (3, H, W) normalized view.
         count: Views wanted, at least 1.
         generator: Source of randomness, on the CPU.
+        reading: Of its product: a part that lies in several positions (`turns`) is seen in any of them.
 
     Returns:
         (count, 3, H, W). Up to 3 % shift and zoom, 3 degrees, 8 % contrast and 0.08 normalized units of light.
@@ -41,10 +43,12 @@ def vary(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     theta = torch.stack([cos, -sin, 0.06 * amount[:, 2], sin, cos, 0.06 * amount[:, 3]], dim=1).view(count, 2, 3)
     views = image.float().cpu().expand(count, -1, -1, -1)
+    if reading is not None and reading.get("turns", "none") != "none":
+        views = turned(views, draw_degrees(reading["turns"], count, generator), reading.get("size"))
     grid = F.affine_grid(theta, list(views.shape), align_corners=False)
     moved = F.grid_sample(views, grid, padding_mode="reflection", align_corners=False)
     moved = moved * (1 + 0.08 * amount[:, 4]).view(-1, 1, 1, 1) + 0.08 * amount[:, 5].view(-1, 1, 1, 1)
-    return torch.cat([views[:1], moved[1:]]).to(image.dtype)
+    return torch.cat([image[None].float().cpu(), moved[1:]]).to(image.dtype)
 
 
 @torch.inference_mode()
@@ -61,7 +65,7 @@ def judge(model: "AnoPLeModel", category: str, image: Tensor, digest: str, *, vi
         seed: Fixes the views.
     """
     generator = torch.Generator().manual_seed(seed + int(digest[:12], 16))
-    batch = vary(image, views, generator).to(model.device, model.dtype)
+    batch = vary(image, views, generator, model.memory.product(category).reading).to(model.device, model.dtype)
     others = model.memory.without([digest])
     # A product with a single photo has no other to be judged by: then its own, seen in changed views.
     own = others if category in others.categories else model.memory

@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 EVERY = 4
 """A photo's product is recognized by every fourth of its patches."""
 SAMPLE = 512
-"""Patches of a remembered photo that are enough to recognize the product."""
+"""Patches of a remembered photo, or of one of its turned copies, that are enough to recognize the product."""
 CACHED = 2**20
 """Similarities computed at a time by the exact search; 4 MB of float32."""
 QUERIES = 512
@@ -50,16 +50,18 @@ class Reference:
     """One remembered photo.
 
     Attributes:
-        features: (L, n, d) unit vectors: n patches at L layers.
+        features: (L, n, d) unit vectors: n patches at L layers, those of its turned copies among them.
         name: Where the photo came from, or "" if nobody said.
         digest: SHA-256 of its pixels, or "".
         added: When it was remembered, ISO 8601, or "".
+        copies: In how many positions it is remembered, see `turns.py`.
     """
 
     features: Tensor
     name: str = ""
     digest: str = ""
     added: str = ""
+    copies: int = 1
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -226,7 +228,10 @@ class Matcher:
     def _sampled(self) -> list[list[NearestPatch]]:
         """Some rows of each product, by layer, prepared once."""
         if not self._samples:
-            layers = [torch.cat([_sample(r.features) for r in photos], dim=1) for photos in self.references.values()]
+            layers = [
+                torch.cat([_sample(r.features, r.copies) for r in photos], dim=1)
+                for photos in self.references.values()
+            ]
             self._samples = [[NearestPatch(rows, coarse=self.coarse) for rows in product] for product in layers]
         return self._samples
 
@@ -250,12 +255,12 @@ def _mean_distance(tokens: Tensor, layers: Sequence[NearestPatch]) -> Tensor:
     return (total / len(layers)).clamp(0.0, 1.0)
 
 
-def _sample(features: Tensor) -> Tensor:
-    """At most `SAMPLE` patches of (L, n, d), from everywhere in all views, and the same ones every time."""
-    count = features.shape[1]
-    if count <= SAMPLE:
+def _sample(features: Tensor, copies: int = 1) -> Tensor:
+    """At most `SAMPLE` patches of each copy, out of (L, n, d), from everywhere, and the same ones every time."""
+    count, most = features.shape[1], SAMPLE * copies
+    if count <= most:
         return features
-    return features[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values]
+    return features[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values]
 
 
 __all__ = ["Matcher", "NearestPatch", "Reference"]

@@ -187,6 +187,7 @@ class MemoryBank(nn.Module):
         names: Sequence[str] = (),
         digests: Sequence[str] = (),
         added: Sequence[str] = (),
+        copies: int = 1,
     ) -> None:
         """Remember photos of a product, in addition to those already there.
 
@@ -196,6 +197,7 @@ class MemoryBank(nn.Module):
             names: One per photo, optional.
             digests: One per photo, optional.
             added: When each was first remembered; now, if left out.
+            copies: Turned copies whose tokens each photo has, see `turns.py`.
 
         Raises:
             ValueError: A shape that does not fit, values that are not finite, or a category name that cannot be
@@ -219,9 +221,22 @@ class MemoryBank(nn.Module):
         digests = list(digests) or [""] * len(features)
         dates = list(added) or [now()] * len(features)
         rows = zip(features, names, digests, dates, strict=True)
-        more = tuple(Reference(f.clone(), name, digest, date) for f, name, digest, date in rows)
+        more = tuple(Reference(f.clone(), name, digest, date, copies) for f, name, digest, date in rows)
         product = self._products.get(category, Product(()))
         self._replace(self._products | {category: replace(product, photos=(*product.photos, *more))})
+
+    def see_anew(self, category: str, features: Sequence[Tensor], copies: int) -> None:
+        """Give the photos of a product other tokens, (L, n, d) each, in their order; all else stays.
+
+        Raises:
+            KeyError: Unknown category.
+        """
+        product = self.product(category)
+        photos = tuple(
+            replace(photo, features=F.normalize(tokens.detach().float(), dim=-1), copies=copies)
+            for photo, tokens in zip(product.photos, features, strict=True)
+        )
+        self._replace(self._products | {category: replace(product, photos=photos)})
 
     def remove(self, category: str, name: str | None = None) -> None:
         """Take out a product with all that is known of it, or one of its photos, by its name or its digest.
@@ -288,7 +303,8 @@ class MemoryBank(nn.Module):
             thresholds: Whose thresholds hold for a product that both know with other ones: `mine` or `theirs`.
 
         Raises:
-            ValueError: The banks remember different layers or widths, or thresholds differ and nobody said whose hold.
+            ValueError: The banks remember different layers or widths, or a product in other positions, or thresholds
+                differ and nobody said whose hold.
         """
         if other.layers != self.layers:
             raise ValueError(f"the other bank remembers layers {other.layers}, this one {self.layers}.")
@@ -297,6 +313,13 @@ class MemoryBank(nn.Module):
                 "both banks have thresholds of their own for " + "; ".join(lines) + ". Say whose hold: "
                 "thresholds='mine' or 'theirs'."
             )
+        for category in set(self.categories) & set(other.categories):
+            here_in, there_in = (bank.product(category).reading.get("turns", "none") for bank in (self, other))
+            if here_in != there_in:
+                raise ValueError(
+                    f"{category!r} is remembered with turns={here_in} here, with turns={there_in} there; teach it "
+                    f"with the same ones first: anople teach RUN {category} PHOTOS --turns {there_in}"
+                )
         for category in other.categories:
             theirs, known = other.product(category), category in self._products
             here = {r.digest for r in self.references(category) if r.digest} if known else set()
@@ -304,7 +327,7 @@ class MemoryBank(nn.Module):
             if new:
                 about = {"names": [r.name for r in new], "digests": [r.digest for r in new],
                          "added": [r.added for r in new]}  # fmt: skip
-                self.add(category, torch.stack([r.features for r in new]), **about)
+                self.add(category, torch.stack([r.features for r in new]), copies=new[0].copies, **about)
             mine = self._products[category]
             take = mine.thresholds is None or (thresholds == "theirs" and theirs.thresholds is not None)
             held_out = theirs.held_out if take else mine.held_out

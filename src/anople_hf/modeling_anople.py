@@ -30,6 +30,7 @@ from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
 from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
 from .teaching import Report, calibrate, teach
+from .turns import COPIES, named_turns, turned_copies
 from .views import View
 
 Branch = Literal["both", "prompt", "memory"]
@@ -261,28 +262,58 @@ class AnoPLeModel(AnoPLePreTrainedModel):
     # -- remember -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def memorize(self, pixel_values: Tensor, category: str, *, names: Sequence[str] = ()) -> None:
+    def memorize(
+        self,
+        pixel_values: Tensor,
+        category: str,
+        *,
+        names: Sequence[str] = (),
+        reading: Mapping[str, Any] | None = None,
+    ) -> None:
         """Teach good parts of a product, without training (sec. 3.4). Photos already known are not added twice.
 
         Args:
             pixel_values: (B, 3, H, W) views of good parts, from the processor.
             category: The product; a new one is added.
             names: Where each photo came from, optional.
+            reading: What is new in how its photos are read and framed, kept with the product: see `Product.reading`.
+                Other `turns` than before hold for the photos before, too.
+
+        Raises:
+            ValueError: Photos before are not here as views, so that they cannot be turned.
         """
         names = list(names) or [""] * len(pixel_values)
         if len(names) != len(pixel_values):
             raise ValueError(f"{len(names)} names for {len(pixel_values)} images: expected one each.")
-        known = set()
+        known, before = set(), {}
         if category in self.memory.categories:
             known = {reference.digest for reference in self.memory.references(category)}
+            before = dict(self.memory.product(category).reading)
+        how = {**before, **(reading or {})}
+        copies = COPIES[how.get("turns", "none")]
+        if known and before.get("turns", "none") != how.get("turns", "none"):
+            photos = self.memory.references(category)
+            if unseen := [photo for photo in photos if photo.digest not in self.memory.views]:
+                raise ValueError(
+                    f"{len(unseen)} photos of {category!r} cannot be turned ({unseen[0].name or unseen[0].digest[:12]}"
+                    "): only their tokens are here, not how they look. Remove the product, and teach it anew."
+                )
+            seen = [self.memory.views[photo.digest].pixels() for photo in photos]
+            self.memory.see_anew(category, [self._remembered(view, how)[0] for view in seen], copies)
         for image, name in zip(pixel_values, names, strict=True):
             digest = image_digest(image)
             if digest in known:
                 continue
             known.add(digest)
-            tokens = self.encode_memory(image[None].to(self.device, self.dtype))
-            self.memory.add(category, tokens, names=[name], digests=[digest])
+            self.memory.add(category, self._remembered(image, how), names=[name], digests=[digest], copies=copies)
             self.memory.views[digest] = View.of(image)
+        if reading and category in self.memory.categories:
+            self.memory.update(category, reading=how)
+
+    def _remembered(self, image: Tensor, reading: Mapping[str, Any]) -> Tensor:
+        """(1, L, copies * n, d): what the memory keeps of a photo (3, S, S), in all positions of its product."""
+        views = turned_copies(image, reading).to(self.device, self.dtype)
+        return self.encode_memory(views).transpose(0, 1).flatten(1, 2)[None]
 
     def with_memory(self, bank: MemoryBank) -> "AnoPLeModel":
         """The model with another memory; weights are shared. What teaches it leaves this one as it is."""
@@ -310,6 +341,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         names: Sequence[str] = (),
         word: str = "",
         reading: Mapping[str, Any] | None = None,
+        turns: str | int | None = None,
         false_alarm_rate: float | None = None,
         strict: bool = False,
         views: int = 8,
@@ -325,6 +357,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             names: Where each photo came from, optional.
             word: For the product, as in a text prompt; the category's name if left out.
             reading: How the photos were read, kept with the product for all that come: see `images.measure_reading`.
+            turns: Positions in which its parts lie: 4 remembers each photo at right angles, 8 between them, too,
+                `free` at 16 angles, `none` as it is; None keeps the product's. For all of its photos, now and later.
             false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
             strict: Refuse photos that are far from the others, or look like another product.
             views: Changed views judged of each photo.
@@ -336,8 +370,9 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         Raises:
             ValueError: `strict`, and a photo is suspicious; names it. Nothing was changed.
         """
+        reading = dict(reading or {}) | ({} if turns is None else {"turns": named_turns(turns)})
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
-        how["readings"] = {category: reading or {}}
+        how["readings"] = {category: reading}
         return teach(self, {category: pixel_values}, names={category: names}, words={category: word}, **how)[0]
 
     def calibrate(

@@ -103,6 +103,7 @@ class AnomalyDetectionPipeline(Pipeline):
         category: str,
         *,
         names: Sequence[str] = (),
+        turns: str | int | None = None,
         false_alarm_rate: float | None = None,
         strict: bool = False,
         views: int = 8,
@@ -114,6 +115,7 @@ class AnomalyDetectionPipeline(Pipeline):
             images: One or a list, as for a call.
             category: The product; a new one is added.
             names: Where each photo came from; paths name themselves.
+            turns: Positions in which its parts lie, 4, 8, `free` or `none`, see `AnoPLeModel.teach`.
             false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
             strict: Refuse photos that are far from the others, or look like another product.
             views: Changed views judged of each photo.
@@ -124,7 +126,7 @@ class AnomalyDetectionPipeline(Pipeline):
         pixels, reading = cast(AnoPLeProcessor, self.processor).read_good(images, model.memory.reading(category))
         named = [str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images]
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
-        how["reading"] = reading
+        how |= {"reading": reading, "turns": turns}
         return model.teach(pixels, category, names=list(names) or (named if any(named) else ()), **how)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

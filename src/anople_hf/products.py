@@ -64,8 +64,9 @@ class Product:
         thresholds: Those that decide about it; None if none were set.
         judged: By digest, how its photos were judged by the others.
         held_out: By digest, how good photos were judged that the memory does not hold: what a promise stands on.
-        reading: How its photos are read and framed: `ranges` of their values, see `ranges.py`, and their usual `size`
-            (width, height). Empty: the whole photo, by its container's range.
+        reading: How its photos are read and framed: `ranges` of their values, see `ranges.py`, their usual `size`
+            (width, height), and the `turns` that are remembered of each, see `turns.py`. Empty: the whole photo, by
+            its container's range, as it lies.
 
     Example:
         >>> scores = {"a": 0.1, "b": 0.11, "c": 0.12, "odd": 0.5}

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from .calibration import judge_all
 from .images import image_digest
+from .matching import Reference
 from .memory import MemoryBank
 from .ranges import describe, describe_difference
 from .sight import describe_sight
 from .thresholds import Thresholds, can_promise, now, photos_to_promise
+from .turns import COPIES
 from .views import View, are_copies
 
 if TYPE_CHECKING:
@@ -165,17 +167,19 @@ def teach(
     try:
         reports: list[Report] = []
         pixels: dict[str, Tensor] = {}
+        before: dict[str, int] = {}
         for product, images in photos.items():
             named = list((names or {}).get(product, [])) or [f"photo {n}" for n in range(1, len(images) + 1)]
-            report, seen = _remember(model, product, images, named)
+            reading = model.memory.product(product).reading if product in model.memory.categories else {}
+            report, seen = _remember(model, product, images, named, (readings or {}).get(product, {}))
             reports.append(report)
             pixels |= seen
             word = (words or {}).get(product) or model.memory.product(product).word or product.replace("_", " ")
-            reading = model.memory.product(product).reading
-            model.memory.update(product, word=word, reading={**reading, **(readings or {}).get(product, {})})
-            report.read, report.mixed = _describe_reading(model, product, reading)
+            model.memory.update(product, word=word)
+            report.read, report.mixed = _describe_reading(model, report, reading)
+            before[product] = COPIES[reading.get("turns", "none")]
         for report in reports:
-            _set_thresholds(model, report, pixels, false_alarm_rate, views, seed)
+            _set_thresholds(model, report, pixels, before[report.product], false_alarm_rate, views, seed)
         if strict and (lines := [line for report in reports for line in report.suspicious]):
             raise ValueError("refused, nothing was changed: " + "; ".join(lines))
     except BaseException:
@@ -300,16 +304,15 @@ def by_hand(known: Thresholds | None, threshold: float) -> Thresholds:
 
 
 def _remember(
-    model: "AnoPLeModel", product: str, images: Tensor, names: list[str]
+    model: "AnoPLeModel", product: str, images: Tensor, names: list[str], reading: Mapping[str, Any]
 ) -> tuple[Report, dict[str, Tensor]]:
     """Memorize what is new; the report so far, and the pixels by digest."""
     bank = model.memory
     known = bank.product(product) if product in bank.categories else None
     report = Report(product, before=known.thresholds if known else None)
     new, pixels = _sort_out(bank, product, images, names, report)
-    if new:
-        model.memorize(images[new], product, names=[names[i] for i in new])
-        report.added = [names[i] for i in new]
+    report.added = [names[i] for i in new]
+    model.memorize(images[new], product, names=report.added, reading=reading)
     return report, pixels
 
 
@@ -341,9 +344,10 @@ def _sort_out(
     return new, pixels
 
 
-def _describe_reading(model: "AnoPLeModel", product: str, before: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What is new in how a product's photos are read, and what is mixed in it, for the report."""
-    bank, after = model.memory, model.memory.product(product).reading
+def _describe_reading(model: "AnoPLeModel", report: Report, before: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What is new in how a product's photos are read and remembered, and what is mixed in it, for the report."""
+    bank, product = model.memory, report.product
+    after = bank.product(product).reading
     old, new = before.get("ranges", {}), after.get("ranges", {})
     deep = [depth for depth in new if depth != "uint8" and list(old.get(depth, ())) != list(new[depth])]
     lines = [f"its photos are read as {describe(depth, new[depth])}" for depth in deep]
@@ -352,26 +356,43 @@ def _describe_reading(model: "AnoPLeModel", product: str, before: Mapping[str, A
         mixed += describe_difference({name: bank.ranges(name) for name in bank.categories})
     if "size" in after and after["size"] != before.get("size"):
         lines += describe_sight(after["size"], model.config.grid_size)
+    turns, old_turns = (reading.get("turns", "none") for reading in (after, before))
+    if turns != old_turns or (turns != "none" and report.added):
+        lines.append(_describe_turns(bank.references(product), turns))
     return lines, mixed
+
+
+def _describe_turns(photos: Sequence[Reference], turns: str) -> str:
+    if turns == "none":
+        return "its photos are remembered as they lie, no longer turned"
+    count, rows = COPIES[turns], sum(photo.features.shape[1] for photo in photos)
+    size = sum(photo.features.numel() * photo.features.element_size() for photo in photos) / 1e6
+    return (
+        f"turns {turns}: each photo is remembered at {count} angles, {rows:,} patches a layer and {size:.1f} MB in "
+        f"all, {count} times those of the photos as they lie; so many times as much is searched for each photo of it"
+    )
 
 
 def _set_thresholds(
     model: "AnoPLeModel",
     report: Report,
     pixels: Mapping[str, Tensor],
+    copies: int,
     rate: float | None,
     views: int,
     seed: int,
 ) -> None:
+    """Those of a product, judged anew; `copies` is in how many positions its photos were remembered before."""
     bank, name, before = model.memory, report.product, report.before
     asked = rate if rate is not None else (before.false_alarm_rate if before else None) or RATE
-    unchanged = before is not None and not report.added and before.false_alarm_rate in (None, asked)
-    if unchanged:
+    now_in = COPIES[bank.product(name).reading.get("turns", "none")]
+    unchanged = not report.added and before is not None and before.false_alarm_rate in (None, asked)
+    if unchanged and copies == now_in:
         report.after, report.why = before, "no new photo, nothing to learn"
         return
     judge_all(model, name, pixels, views=views, seed=seed)
     known = bank.product(name)
-    settled = known.settle(asked)
+    settled = known.settle(asked, grew=now_in >= copies)
     report.after = bank.update(name, thresholds=settled.thresholds).thresholds
     called = {photo.digest: photo.name or photo.digest[:12] for photo in known.photos}
     report.far = _far(known, called, asked)

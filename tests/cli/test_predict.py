@@ -127,8 +127,13 @@ def test_json_is_alone_on_stdout(run, drawn, anople, tmp_path):
 
 def test_json_of_the_other_verbs(run, drawn, anople, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    code, out, _ = anople("teach", tmp_path / "run", "bolt", f"{drawn}/biscuit/train/good/00[01].png", "--json")
+    turned = ["--turns", "4", "--json"]
+    code, out, _ = anople(
+        "teach", tmp_path / "run", "bolt", f"{drawn}/biscuit/train/good/00[01].png", "--json", *turned
+    )
     said = json.loads(out)
+    listed = {row["product"]: row for row in json.loads(anople("products", tmp_path / "run", "--json")[1])["products"]}
+    assert listed["bolt"]["photos"] == 2 and listed["bolt"]["turns"] == "4" and listed["capsule"]["turns"] == "none"
     assert code == 0 and len(said["added"]) == 2 and "bolt" in said["known"] and said["threshold"] > 0
     said = json.loads(anople("remove", tmp_path / "run", "bolt", "--json")[1])
     assert said["category"] == "bolt" and "bolt" not in said["known"]

@@ -63,13 +63,15 @@ def test_what_is_taught_is_saved_and_counts_at_once(start, run, drawn):
     client = start()
     old = client.get("/version").json()["fingerprint"]
     photos = sorted((drawn / "brass_gear/train/good").iterdir())
-    change = client.post("/teach", files=files(photos[:3]), data={"product": "gear", "false_alarm_rate": 0.2}).json()
+    told = {"product": "gear", "false_alarm_rate": 0.2, "turns": "4"}
+    change = client.post("/teach", files=files(photos[:3]), data=told).json()
     assert change["added"] == [path.name for path in photos[:3]] and change["before"] is None and change["why"]
     again = client.post("/teach", files=files(photos[2:4]), data={"product": "gear"}).json()
     assert again["known"] == [photos[2].name] and again["before"] == change["after"]
     assert again["after"]["false_alarm_rate"] == 0.2
     saved = AnoPLeModel.from_pretrained(run).memory
     assert saved.product("gear").thresholds.threshold == again["after"]["threshold"]
+    assert {photo.copies for photo in saved.references("gear")} == {4}
     shown = {entry["product"]: entry for entry in client.get("/products").json()}
     assert shown["gear"]["photos"] == 4 and set(shown) == {"capsule", "woven_cloth", "gear"}
     verdict = client.post("/score", files=files(photos[:1]), data={"product": "gear"}).json()["results"][0]

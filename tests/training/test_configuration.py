@@ -10,8 +10,9 @@ from anople_hf.cli.command import app
 from anople_hf.cli.options import described
 from anople_hf.cli.train import train
 from anople_hf.data.few_shot import ShotMode
-from anople_hf.training.configuration import TrainingConfig
+from anople_hf.training.configuration import TrainingConfig, Turns
 from anople_hf.training.losses import ALIGN_CHANNELS, ALIGN_MODES
+from anople_hf.turns import COPIES
 
 CHOICES = {name: get_args(kind) for name, kind in get_type_hints(TrainingConfig).items() if name in (
     "alignment", "align_channel", "mixed_precision", "shot_mode")}  # fmt: skip
@@ -29,6 +30,10 @@ def test_choices_are_those_of_the_code_that_makes_them():
     """`losses` and `few_shot` stand alone, or come with a library that the command line does not wait for."""
     assert CHOICES["shot_mode"] == get_args(ShotMode)
     assert set(CHOICES["alignment"]) == {*ALIGN_MODES, "none"} and CHOICES["align_channel"] == ALIGN_CHANNELS
+
+
+def test_turns_are_those_of_the_memory():
+    assert set(get_args(Turns)) == set(COPIES)
 
 
 def test_options_say_what_the_fields_say():

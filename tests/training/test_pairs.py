@@ -82,6 +82,19 @@ def test_what_each_change_does():
     assert np.array_equal(photo, rng(0).integers(60, 180, (120, 120, 3), dtype=np.uint8))  # left as it was
 
 
+def test_photos_of_parts_that_lie_turned_are_turned_and_the_others_are_not(pairs):
+    plain, told, other = (pairs(turns=turns) for turns in (None, {"capsule": "4"}, {"another": "4"}))
+    seen = [told.draw(number) for number in range(12)]
+    kinds = set()
+    for number, (photo, defective, mask, _) in enumerate(seen):
+        upright = plain.draw(number)[0]
+        kinds |= {times for times in range(4) if np.array_equal(photo, np.rot90(upright, times))}
+        assert np.array_equal(defective[~mask], photo[~mask]) and np.array_equal(other.draw(number)[0], upright)
+    assert kinds == {0, 1, 2, 3}
+    free = pairs(turns={"capsule": "free"})
+    assert np.array_equal(free.draw(3)[0], free.draw(3)[0]) and not np.array_equal(free.draw(3)[0], seen[3][0])
+
+
 def test_single_scale_has_the_global_view_alone(pairs):
     sample = pairs(multi_scale=False)[0]
     assert sample["pixel_values"].shape[0] == 2 and sample["views"].tolist() == [4, 4]

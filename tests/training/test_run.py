@@ -110,6 +110,18 @@ def test_what_is_odd_is_told_once(trained):
     assert replace(trained, reports=[], history=calm).lines()[-1] == "nothing looks odd"
 
 
+def test_turns_are_trained_with_remembered_and_kept(trained, two_categories, tiny_clip):
+    turned = run(two_categories, tiny_clip, turns=["8", "capsule=none"], max_steps=1)
+    bank, plain = turned.model.memory, trained.model.memory
+    assert [photo.copies for photo in bank.references("brass_gear")] == [8, 8] and len(bank) == 4
+    assert bank.product("brass_gear").reading["turns"] == "8"
+    assert "brass_gear: turns 8: each photo is remembered at 8 angles" in str(turned.reports[0])
+    assert dict(bank.product("capsule").reading) == dict(plain.product("capsule").reading)
+    assert [photo.copies for photo in bank.references("capsule")] == [1, 1]
+    with pytest.raises(ValueError, match=r"turns of nut: no such product; expected brass_gear, capsule\."):
+        run(two_categories, tiny_clip, turns=["nut=4"])
+
+
 def test_listed_shots_are_taken(two_categories, tiny_clip):
     listed = {"capsule": ["capsule/train/good/004.png"]}
     config = TrainingConfig(max_steps=1, calibration_views=1)
@@ -178,6 +190,7 @@ def test_steps_follow_from_the_photos_and_the_recipe(backbone, photos, given, st
         {"epochs": 0},
         {"latent_noise": "here"},
         {"normal_views": ["flip"]},
+        {"turns": ["nut=5"]},
         {"project_rate": -1.0},
     ],
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..training.configuration import Turns
 from .options import (
     Json,
     OwnRun,
@@ -56,6 +57,13 @@ def teach(
     category: Annotated[str, typer.Argument(metavar="PRODUCT", help="Name of the product, new or known.")],
     photos: Annotated[list[str], typer.Argument(help="Good photos: files, folders, patterns, or - for stdin.")],
     false_alarm_rate: Rate = None,
+    turns: Annotated[
+        Turns | None,
+        typer.Option(
+            help="Its parts lie at right angles (4), at those between, too (8), or as they fall (free): remember each "
+            "photo in all of these positions. Holds for all of its photos. Default: the product's; none for a new one."
+        ),
+    ] = None,
     word: Annotated[str, typer.Option(help="For the product, as in a text prompt. Default: its name.")] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse photos far from the others, or of another product.")
@@ -74,7 +82,7 @@ def teach(
     good = read_photos(photos, skip_bad)
     with _changed(run) as (model, processor):
         pixels, reading = processor.read_good(good.values(), model.memory.reading(category))
-        how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word}
+        how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word, "turns": turns}
         report = model.teach(pixels, category, names=list(good), reading=reading, **how)
         known = list(model.memory.categories)
         held_out = len(model.memory.product(category).held_out)
@@ -152,6 +160,7 @@ def products(run: Run, as_json: Json = False) -> None:
                 "product": name,
                 "word": product.word,
                 "photos": len(product.photos),
+                "turns": product.reading.get("turns", "none"),
                 "thresholds": found.to_dict() if found else None,
                 "promise": found.promise if found else None,
                 "least_typical": called[odd[0][0]] if odd else None,
@@ -160,7 +169,8 @@ def products(run: Run, as_json: Json = False) -> None:
         )
         said = f"threshold {found.threshold:.4g}, {found.promise}" if found else "no threshold"
         when = f", {found.date[:10]}" if found and found.date else ""
-        lines.append(f"{name}: {len(product.photos)} photos, {said}{when}")
+        turned = f" with turns {turns}" if (turns := rows[-1]["turns"]) != "none" else ""
+        lines.append(f"{name}: {len(product.photos)} photos{turned}, {said}{when}")
         if len(odd) > 1:
             far = " (far from the others, sets no threshold)" if odd[0][0] in product.far else ""
             lines.append(f"  least typical: {called[odd[0][0]]}{far}")

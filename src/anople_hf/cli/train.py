@@ -210,7 +210,7 @@ def train(
     )
 
 
-@with_options(settings_of("shots", "seed", "anomaly_source", "anomaly_kinds", "anomalies_on_product"))
+@with_options(settings_of("shots", "seed", "anomaly_source", "anomaly_kinds", "anomalies_on_product", "turns"))
 def preview_anomalies(
     data: Annotated[Path, typer.Argument(help="Good photos, in the same layout as for train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
@@ -224,7 +224,9 @@ def preview_anomalies(
     quieten(True)
     from ..data.few_shot import choose_shots
 
+    plan = TrainingConfig(turns=_split(given["turns"]))
     train_split = load_data(data, skip_bad=skip_bad)["train"]
+    turns = plan.turns_of(sorted(set(train_split["category"])))
     chosen = choose_shots(train_split, given["shots"], seed=given["seed"], skip_bad=skip_bad)
     start_torch()
     from ..modeling_anople import AnoPLeModel
@@ -238,8 +240,8 @@ def preview_anomalies(
     synthesizer = AnomalySynthesizer(
         given["anomaly_source"], kinds=_split(given["anomaly_kinds"]), on_product=given["anomalies_on_product"]
     )
-    views = USUAL.normal_views
-    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, changes=views, seed=given["seed"])
+    how: dict[str, Any] = {"changes": USUAL.normal_views, "turns": turns, "seed": given["seed"]}
+    pairs = AnomalyPairs(photos, processor, synthesizer, length=count, **how)
     written = write_pairs(pairs, output)
     tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},
          f"saved: {written}")  # fmt: skip

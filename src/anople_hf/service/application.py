@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..inspection.predict import Prediction
+from ..training.configuration import Turns
 from .answers import About, Change, NewThreshold, Product, Threshold, Verdict, Verdicts, described
 from .detector import ReadOnlyError, ServedDetector
 from .metrics import Metrics
@@ -125,12 +126,16 @@ def build(
             float | None, Form(gt=0, lt=1, description="Share of good parts that may be called defective.")
         ] = None,
         strict: Annotated[bool, Form(description="Refuse photos far from the others, or of another product.")] = False,
+        turns: Annotated[
+            Turns | None,
+            Form(description="Positions in which its parts lie, as for `anople teach`."),
+        ] = None,
     ) -> Change:
         """Teach a product from good photos and save it into the run; scoring goes on meanwhile."""
         limits.check(photos)
         with scorer.room(len(photos)):
             images, names = await read_uploads(photos, limits)
-            how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict}
+            how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "turns": turns}
             return Change.of(await run_in_threadpool(detector.teach, images, product, names, **how))
 
     @inside.get("/thresholds", tags=["products"])

@@ -4,6 +4,7 @@ Where in the paper: sec. 3.3 and 4.1; the optimizer and its schedule are not pub
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,7 @@ Alignment = Literal["weighted", "mean", "none"]
 AlignChannel = Literal["abnormal", "label"]
 LatentNoise = Literal["patches", "middle", "image", "none"]
 Precision = Literal["no", "fp16", "bf16"]
+Turns = Literal["4", "8", "free", "none"]
 Recipe = Literal["auto", "fast", "paper-like"]
 COUNTS = (
     "shots", "epochs", "min_steps", "max_steps", "batch_size", "accumulate", "calibration_views", "checkpoint_every",
@@ -57,6 +59,8 @@ class TrainingConfig:
         normal_views: How good photos are varied before anything else is done to them, out of `shift` (up to a
             sixtieth of the side), `exposure` (brightness and contrast by up to a tenth) and `turn` (by right angles:
             only where the product may lie in any of them). Ours; related methods vary theirs, too.
+        turns: Positions in which parts lie, as for `anople teach --turns`: 4, 8 or free for all products, or
+            PRODUCT=4 for one. Good photos are varied by these turns, too, and so remembered.
         latent_noise: Where a latent anomaly (eq. 10) is made of the photo's global view: on its `patches` as the
             encoder gets them (eq. 4's z_0), on the tokens in the `middle` of it, or on the `image` vector of every
             view behind it (eq. 9's z_0); `none` leaves the term out. `patches` is ours: what is added to the image
@@ -101,6 +105,7 @@ class TrainingConfig:
     anomaly_kinds: list[str] = field(default_factory=lambda: ["texture"])
     anomalies_on_product: bool = False
     normal_views: list[str] = field(default_factory=lambda: ["shift", "exposure"])
+    turns: list[str] = field(default_factory=list)
     latent_noise: LatentNoise = "patches"
     latent_sigma: float | None = None
     latent_mean: float = 0.0
@@ -133,6 +138,9 @@ class TrainingConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(get_args(kind))}.")
         if unknown := sorted(set(self.normal_views) - set(NORMAL_VIEWS)):
             raise ValueError(f"normal_views={unknown}: expected some of {', '.join(NORMAL_VIEWS)}.")
+        for entry in self.turns:
+            if entry.rpartition("=")[2] not in get_args(Turns):
+                raise ValueError(f"turns={entry}: expected 4, 8, free or none, or one of them as PRODUCT=4.")
         if min(self.projection_rate, self.decoder_rate, self.project_rate) < 0:
             raise ValueError("projection_rate, decoder_rate and project_rate are shares of learning_rate, 0 or more.")
         if unknown := sorted(set(self.report_to) - set(TRACKERS)):
@@ -166,6 +174,25 @@ class TrainingConfig:
         if sigma is None:
             sigma = 0.015 if self.latent_noise == "image" else 1.0
         return replace(self, recipe=name, **values, max_steps=steps, latent_sigma=sigma)
+
+    def turns_of(self, products: Collection[str]) -> dict[str, str]:
+        """In which positions the parts of each product lie, of those where they lie in several.
+
+        Args:
+            products: Their names.
+
+        Raises:
+            ValueError: `turns` names another product.
+
+        Example:
+            >>> TrainingConfig(turns=["4", "cloth=none"]).turns_of(["cloth", "nut"])
+            {'nut': '4'}
+        """
+        told = dict(entry.rpartition("=")[::2] for entry in self.turns)  # under "": those of all
+        if unknown := sorted(set(told) - {"", *products}):
+            raise ValueError(f"turns of {', '.join(unknown)}: no such product; expected {', '.join(products)}.")
+        found = {name: told.get(name, told.get("", "none")) for name in products}
+        return {name: turns for name, turns in found.items() if turns != "none"}
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is learned; a run is resumed only with the same ones."""

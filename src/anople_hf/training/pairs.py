@@ -17,6 +17,7 @@ from ..data.schema import as_files
 from ..images import read_image
 from ..processing_anople import AnoPLeProcessor
 from ..ranges import Ranges
+from ..turns import draw_degrees, turned
 from .shapes import Pixels
 from .synthesis import AnomalySynthesizer, local_views
 
@@ -40,6 +41,7 @@ class AnomalyPairs(torch.utils.data.Dataset):
         multi_scale: Global view and four crops, or the global view alone (Table 4c).
         changes: How good photos are varied, see `vary`; their twins are made of the varied ones.
         ranges: By category, the values of deep photos that are black and white.
+        turns: By category, the positions in which its parts lie, see `turns.py`: good photos are turned so, too.
         seed: Fixes order, changes and anomalies.
     """
 
@@ -53,20 +55,19 @@ class AnomalyPairs(torch.utils.data.Dataset):
         multi_scale: bool = True,
         changes: Sequence[str] = (),
         ranges: Mapping[str, Ranges] | None = None,
+        turns: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         self.processor, self.synthesizer = processor, synthesizer
         self.length, self.multi_scale, self.changes, self.seed = length, multi_scale, changes, seed
         side = 2 * processor.image_processor.size["height"]  # 480 in the paper: each crop is a full view
         # A few shots fit in memory: decode and resize each once.
-        self.photos = [
-            np.asarray(
-                read_image(row["image"], (ranges or {}).get(row["category"])).resize(
-                    (side, side), Image.Resampling.BICUBIC
-                )
-            )
-            for row in as_files(shots)
-        ]
+        self.photos: list[Pixels] = []
+        self.turns: list[tuple[str, tuple[int, int]]] = []
+        for row in as_files(shots):
+            photo = read_image(row["image"], (ranges or {}).get(row["category"]))
+            self.turns.append(((turns or {}).get(row["category"], "none"), photo.size))
+            self.photos.append(np.asarray(photo.resize((side, side), Image.Resampling.BICUBIC)))
         self.names: list[str] = list(shots["path"])
 
     def __len__(self) -> int:
@@ -98,10 +99,21 @@ class AnomalyPairs(torch.utils.data.Dataset):
         """The good photo (2S, 2S, 3) of sample `number`, its twin, the mask of the anomaly (2S, 2S), and its name."""
         epoch, position = divmod(number, len(self.photos))
         chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
-        photo = vary(self.photos[chosen], self.changes, np.random.default_rng([self.seed, number, 2]))
+        photo = self._turned(chosen, number)
+        photo = vary(photo, self.changes, np.random.default_rng([self.seed, number, 2]))
         others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
         defective, mask = self.synthesizer(photo, np.random.default_rng([self.seed, number, 1]), others)
         return photo, defective, mask, self.names[chosen]
+
+    def _turned(self, chosen: int, number: int) -> Pixels:
+        """A good photo in one of the positions in which its part may lie."""
+        photo, (turns, size) = self.photos[chosen], self.turns[chosen]
+        if turns == "none":
+            return photo
+        seed = int(np.random.default_rng([self.seed, number, 3]).integers(2**31))
+        degrees = draw_degrees(turns, 1, torch.Generator().manual_seed(seed))
+        pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float()
+        return turned(pixels, degrees, size)[0].round().to(torch.uint8).permute(1, 2, 0).numpy()
 
     def _views(self, picture: np.ndarray) -> list[np.ndarray]:
         views = local_views(picture)

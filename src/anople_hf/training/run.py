@@ -155,7 +155,11 @@ def train(
     names = class_names_for(chosen, class_names)
     shots = as_files(data.select([index for indices in chosen.values() for index in indices]))
     rows_of = {name: shots.filter(lambda row, wanted=name: row == wanted, input_columns="category") for name in names}
-    readings = {name: measure_reading(rows["image"]) for name, rows in rows_of.items()}
+    turns = config.turns_of(list(names))
+    readings = {
+        name: measure_reading(rows["image"]) | ({"turns": turns[name]} if name in turns else {})
+        for name, rows in rows_of.items()
+    }
 
     model, processor = _start(config, backbone, backbone_revision, init_from)
     config = config.completed(model.config.backbone, len(shots))
@@ -169,6 +173,7 @@ def train(
         multi_scale=config.multi_scale,
         changes=config.normal_views,
         ranges={name: reading["ranges"] for name, reading in readings.items()},
+        turns=turns,
         seed=config.seed,
     )
     states = work_folder / "states" if work_folder else None
