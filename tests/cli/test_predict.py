@@ -145,6 +145,33 @@ def test_json_of_the_other_verbs(run, drawn, anople, tmp_path):
     assert len(list((tmp_path / "plots").iterdir())) == 4 and "saved:" in err
 
 
+def test_parts_get_a_verdict_by_their_worst_view(run, drawn, anople, tmp_path):
+    strict, views = with_threshold(run, tmp_path / "strict", 0), tmp_path / "views"
+    views.mkdir()
+    for number, photo in enumerate(sorted((drawn / "capsule/test").rglob("*.png"))[:4]):
+        shutil.copy(photo, views / f"nut{number // 2}_C{number % 2}.png")
+    shutil.copy(photo, views / "stray.png")
+    grouped = ["--parts", "(?P<part>.+)_C[0-9]"]
+    code, out, err = anople("predict", strict, views, "-o", tmp_path / "a", *grouped, "--json", "--report", "-q")
+    said = json.loads(out)
+    assert code == 0 and said["parts"]["defective"] == 2 and said["photos"] == 5 and said["parts"]["normal"] == 0
+    assert said["without_part"] == [str(views / "stray.png")] and f"no part: {views / 'stray.png'}" in err
+    with open(tmp_path / "a/parts.csv", newline="") as file:
+        assert [(row["part"], row["views"], row["label"]) for row in csv.DictReader(file)] == [
+            ("nut0", "2", "defective"), ("nut1", "2", "defective")]  # fmt: skip
+    assert [row["part"] for row in rows_of(tmp_path / "a")] == ["nut0", "nut0", "nut1", "nut1", ""]
+    assert "<h2>Parts</h2>" in (tmp_path / "a/report.html").read_text()
+    quick = ["--watch", "--every", 0.01, "--max-photos", 5, "--fail-on-anomaly"]
+    code, out, err = anople("predict", strict, views, "-o", tmp_path / "b", *grouped, *quick)
+    assert code == 1 and "part nut1: defective by 2 views" in out and err.count("no part: ") == 1
+    assert "2 parts: 2 defective; without a part: 1" in out and (tmp_path / "b/parts.csv").exists()
+    assert "parts" not in json.loads(anople("predict", strict, views, "-o", tmp_path / "c", "--json", "-q")[1])
+    code, _, err = anople("predict", strict, views, "-o", tmp_path / "b", "--resume", "--parts", "folder")
+    assert code == 2 and "judged with another parts" in err
+    code, _, err = anople("predict", strict, views, "-o", tmp_path / "d", "--parts", "(x+)y")
+    assert code == 2 and "matches none of the 5 photos" in err and not list(tmp_path.glob("d*"))
+
+
 def test_formats_and_lists_on_stdin(run, drawn, anople, tmp_path):
     photos = sorted(map(str, (drawn / "capsule/test").rglob("*.png")))
     formats = ["--format", "parquet", "--format", "jsonl"]

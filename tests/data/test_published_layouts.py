@@ -49,6 +49,7 @@ def test_real_iad_json_decides_not_the_folder(tmp_path, lists):
     (tmp_path / lists).mkdir(parents=True)
     (tmp_path / lists / "mint.json").write_text(json.dumps(content))
     test = load_inspection_data(tmp_path)["test"]
+    assert test["part"][:] == ["mint/NG/QS/S2"] * 2
     assert [(row["path"][-5:], row["label"], row["defect"], row["mask"] is None) for row in test] == [
         ("b.jpg", 0, "good", True),
         ("c.jpg", 1, "QS", False),

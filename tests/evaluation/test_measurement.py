@@ -55,6 +55,28 @@ def test_protocol_says_how(taught, processor, test_split):
     assert "mean" in open_.table() and "capsule" in open_.table()
 
 
+def test_parts_are_measured_by_their_worst_view(taught, processor, test_split):
+    def part_of(path):
+        return f"{path.split('/')[2]} {int(path[-6:-4]) // 2}" if "capsule" in path else ""
+
+    result = evaluate(taught, processor, test_split, part_of=part_of, progress=False)
+    plain = evaluate(taught, processor, test_split, progress=False)
+    assert result.categories == plain.categories and plain.parts == {} and "parts" not in plain.to_dict()
+    parts = {}
+    for row in result.images:
+        if row["part"]:
+            parts.setdefault(row["part"], []).append((row["score"], row["label"]))
+    scores, labels = zip(*(map(max, zip(*views, strict=True)) for views in parts.values()), strict=True)
+    assert set(result.parts) == {"capsule"} and len(parts) < 7 and set(labels) == {0, 1}
+    assert result.parts["capsule"]["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert result.parts["capsule"]["image_aupr"] == pytest.approx(average_precision_score(labels, scores))
+    assert result.part_mean == result.parts["capsule"] and "part AUROC" in result.part_table()
+    assert result.protocol["parts"]["count"] == len(parts) and result.protocol["parts"]["images"] == 7
+    assert json.loads(json.dumps(result.to_dict()))["parts"]["mean"]["image_auroc"] == result.part_mean["image_auroc"]
+    told = test_split.map(lambda row: {"part": part_of(row["path"])})
+    assert evaluate(taught, processor, told, progress=False).parts == result.parts  # as the data say, too
+
+
 def test_recognition_and_decisions_are_counted(taught, processor, test_split):
     plain = evaluate(taught, processor, test_split, progress=False)
     assert plain.recognized is None and plain.errors() == (None, None)

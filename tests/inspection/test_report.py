@@ -13,6 +13,7 @@ from PIL import Image
 
 from anople_hf import __version__
 from anople_hf.images import from_printable, printable
+from anople_hf.inspection.parts import judge_parts
 from anople_hf.inspection.report import _thumbnail, write_report
 from anople_hf.inspection.tables import COLUMNS
 
@@ -188,3 +189,17 @@ def test_deep_photos_are_shown_in_their_products_range(tmp_path):
         content = base64.b64decode(_thumbnail(from_printable(printable(path)), 280, ranges).split(",")[1])
         levels.append(float(np.asarray(Image.open(io.BytesIO(content))).mean()))
     assert levels == pytest.approx([8, 128], abs=2)
+
+
+def test_parts_stand_before_the_photos_the_worst_first(tmp_path):
+    views = [(1, 0.9, "defective"), (1, 0.1, "normal"), (2, 0.1, "normal"), (3, 0.45, "normal")]
+    rows = [judged(tmp_path, tmp_path / f"{place}.png", score, label, category="nut") | {"part": f"serial {part}"}
+            for place, (part, score, label) in enumerate(views)]  # fmt: skip
+    _, _, words = write(rows, tmp_path, parts=judge_parts(rows))
+    said = "".join(words.split())
+    assert "3parts1defective2normal" in said and "Tolookat:2parts" in said
+    assert f"serial1nutdefective1.8021{tmp_path / '0.png'}" in said and "serial2" not in said
+    assert said.index("serial1") < said.index("serial3") < said.index("Products")
+    assert "Parts" not in write(rows, tmp_path)[2]
+    good = judge_parts(rows[2:3])
+    assert "Nothing was found; those nearest" in write(rows[2:3], tmp_path, parts=good)[2]

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
+from anople_hf.inspection.parts import Grouping
 from anople_hf.inspection.predict import Prediction
 from anople_hf.inspection.results import ROWS, check_results, fingerprint, growing_results, partial_of
 from anople_hf.inspection.tables import read_lines, write_table
@@ -36,6 +38,35 @@ def fill(results, paths):
 @pytest.fixture
 def paths(tmp_path):
     return [tmp_path / folder / name for folder in "ab" for name in ("1.png", "2.png")]
+
+
+def test_parts_have_a_table_of_their_own(paths, tmp_path):
+    out, grouping, formats = tmp_path / "out", Grouping(r"([0-9])\.png"), ["csv", "jsonl", "parquet"]
+    with growing_results(out, JOB, formats=formats, grouping=grouping) as results:
+        fill(results, paths[:1])
+        results.add(judged(paths[1], 0.1, "normal"), SCALE)
+        results.write_parts(formats)
+        assert results.part_of(results.rows[1])["views"] == 1
+        for path in paths[2:]:
+            row = results.add(judged(path, 0.2, "normal"), SCALE)
+        results.write_parts(formats, unless_costly=True)  # written just now: left as it was
+        assert [part["views"] for part in read_lines(partial_of(out) / "parts.jsonl")] == [1, 1]
+        assert results.part_of(row)["views"] == 2 and row["part"] == "2"
+        results.write_tables(formats, SCALE, 0.5)
+    parts = read_lines(out / "parts.jsonl")
+    assert [(part["part"], part["views"], part["label"], part["ratio"]) for part in parts] == [
+        ("1", 2, "defective", 1.8), ("2", 2, "normal", 0.4)]  # fmt: skip
+    assert {name: count for name, count in results.part_counts.items() if count} == {"normal": 1, "defective": 1}
+    with open(out / "parts.csv", newline="") as file:
+        assert [row["worst"] for row in csv.DictReader(file)] == [part["worst"] for part in parts]
+    with open(out / "scores.csv", newline="") as file:
+        assert [row["part"] for row in csv.DictReader(file)] == ["1", "2", "1", "2"]
+    assert parquet.read_table(out / "parts.parquet").to_pylist() == parts
+    assert parquet.read_table(out / "scores.parquet").column("part").to_pylist() == ["1", "2", "1", "2"]
+    with growing_results(out, JOB, resume=True, formats=formats, grouping=grouping) as again:
+        assert again.part_of(again.rows[0])["views"] == 2
+        again.write_tables(formats, SCALE, 0.5)
+    assert read_lines(out / "parts.jsonl") == parts
 
 
 def test_rows_pictures_and_tables(paths, tmp_path):

@@ -5,11 +5,11 @@ The metrics are those of sec. 4.1.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Batch, Branch, Quiet, Run, SkipBad, find_run, load_data, load_run, quieten, tell
+from .options import Batch, Branch, Parts, Quiet, Run, SkipBad, find_run, load_data, load_run, quieten, tell
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
@@ -30,17 +30,27 @@ def evaluate(
     route: Annotated[
         bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")
     ] = False,
+    parts: Parts = None,
     more: Annotated[bool, typer.Option("--more", help="Also show F1-max, pixel AUPR and AUPRO variants.")] = False,
     batch_size: Batch = 16,
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and on average."""
+    """Measure a detector: image AUROC and AUPR, pixel AUROC, AUPRO, per category and on average.
+
+    Where several photos show one part, parts are measured, too: as --parts says, or as the data do (Real-IAD).
+    """
     quieten(quiet)
+    from ..inspection.parts import Grouping
+
+    grouping = Grouping(parts) if parts is not None else None
     where = find_run(run)
     splits = load_data(data, skip_bad=skip_bad)
     if "test" not in splits:
         raise ValueError(f"{data} has no test split: expected {data}/<category>/test/<defect or good>/*.png.")
+    part_of = None if grouping is None else lambda path: grouping.part_of(data / path)
+    if grouping is not None and (apart := grouping.without_part([data / path for path in splits["test"]["path"]])):
+        typer.echo(f"{len(apart)} photos show no part, such as {apart[0]}", err=True)
     model, processor = load_run(where, quiet=quiet)
     from ..evaluation.measurement import evaluate as measure
     from ..output.whole import write_whole
@@ -48,9 +58,8 @@ def evaluate(
     from ..pictures.sheets import write_sheet
 
     as_json = json_file == Path("-")
-    result = measure(
-        model, processor, splits["test"], branch=branch, route=route, batch_size=batch_size, progress=not quiet
-    )
+    how: dict[str, Any] = {"branch": branch, "route": route, "part_of": part_of}
+    result = measure(model, processor, splits["test"], batch_size=batch_size, progress=not quiet, **how)
     recognized = result.protocol["category_recognized"]
     known = "known" if route else "not given but recognized" if recognized else "not given"
     tell(
@@ -58,6 +67,8 @@ def evaluate(
         result.to_dict(),
         result.table(),
         *([f"\n{result.table(more=True)}\n"] if more else []),
+        *([f"\n{result.part_table()}"] if result.parts else []),
+        *([f"\n{result.part_table(more=True)}\n"] if result.parts and more else []),
         f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s; "
         f"maps and masks {result.protocol['mask_size']} px (masks {result.protocol['mask_rule']}), AUPRO "
         f"{result.protocol['aupro']}",
@@ -82,7 +93,13 @@ def evaluate(
 
 def _said(result: "EvaluationResult") -> list[str]:
     """Lines on recognition and decisions, if there are any."""
-    lines = [] if result.recognized is None else [f"product recognized on {result.recognized:.1%} of the images"]
+    lines = []
+    if about := result.protocol.get("parts"):
+        lines.append(
+            f"{about['count']} parts on {about['images']} images; a part's score is the {about['score']}, it is "
+            f"{about['label']}"
+        )
+    lines += [] if result.recognized is None else [f"product recognized on {result.recognized:.1%} of the images"]
     called = zip(result.errors(), ("good parts called defective", "defective parts called good"), strict=True)
     if errors := [f"{share:.1%} of the {what}" for share, what in called if share is not None]:
         lines.append(f"at the thresholds: {', '.join(errors)}")

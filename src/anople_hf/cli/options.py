@@ -33,6 +33,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable photos and count them.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors only, no progress bars or notes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else on stdout.")]
+Parts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="Several photos show one part: `folder`, TABLE.csv:COLUMN, or a regular expression for the file name, "
+        "such as '(?P<part>.+)_C[0-9]'. Parts get a verdict, too.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Batch = Annotated[int, typer.Option(min=1, help="Photos per pass.")]
 Unknown = Annotated[bool, typer.Option(help="Say `unknown product` of photos unlike everything taught.")]

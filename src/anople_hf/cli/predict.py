@@ -20,6 +20,7 @@ from .options import (
     Json,
     Output,
     Overwrite,
+    Parts,
     Quiet,
     Run,
     SkipBad,
@@ -59,6 +60,7 @@ def predict(
     ] = None,
     batch_size: Batch = 16,
     formats: OneFormat = None,
+    parts: Parts = None,
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html, a single self-contained page.")
     ] = False,
@@ -111,7 +113,13 @@ def predict(
     if webhook is not None:
         check_url(webhook)
     where = find_run(run)
+    from ..inspection.parts import Grouping, judge_parts
+
+    grouping = Grouping(parts) if parts is not None else None
     paths = find_photos(photos, empty=watch)
+    apart = grouping.without_part(paths) if grouping is not None and not watch else []
+    for path in apart:
+        typer.echo(f"no part: {path}", err=True)
     from ..inspection.results import check_results, fingerprint, growing_results, partial_of
 
     check_results(output, resume=resume, overwrite=overwrite)
@@ -142,10 +150,11 @@ def predict(
         typer.echo(f"note: {line}", err=True)
     how: dict[str, Any] = {"unknown": unknown, "gray_zone": gray_zone}
     job: dict[str, Any] = {"detector": fingerprint(run), "category": category, **how}
-    job |= {"full_size": True} if full_size else {}
+    job |= ({"full_size": True} if full_size else {}) | ({"parts": parts} if parts is not None else {})
     how["longest"] = None if full_size else SCREEN
     try:
-        with growing_results(output, job, resume=resume, overwrite=overwrite, formats=chosen) as results:
+        begun: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "formats": chosen, "grouping": grouping}
+        with growing_results(output, job, **begun) as results:
             if watch:
                 if not quiet:
                     growing = [f"{results.folder / f'scores.{name}'} grows; " for name in chosen if name in GROWING]
@@ -167,8 +176,14 @@ def predict(
                         row = results.add(prediction, color_scale(model, prediction.category, recognized=recognizes))
                         if hook is not None:
                             hook.send(row)
+                        part = results.part_of(row)
+                        if grouping is not None and part is None and row["path"] not in apart:
+                            note(f"no part: {row['path']}")
+                            apart.append(row["path"])
+                        if watch:
+                            results.write_parts(chosen, unless_costly=True)
                         if watch and not (quiet or as_json):
-                            typer.echo(f"{_said(row)}  {row['path']}")
+                            typer.echo(f"{_said(row)}  {row['path']}{_said_of_part(part)}")
                 except KeyboardInterrupt:
                     if not watch or not results.rows:
                         raise
@@ -179,14 +194,20 @@ def predict(
             results.write_tables(chosen, scale, shown.pixel_threshold if shown else None)
             if report or (results.folder / "report.html").exists():
                 ranges[""] = model.memory.ranges()
-                told = {"title": f"Judged by {run.resolve().name}", "fingerprint": job["detector"], "lot": lot}
+                told: dict[str, Any] = {
+                    "title": f"Judged by {run.resolve().name}",
+                    "fingerprint": job["detector"],
+                    "lot": lot,
+                }
+                told |= {"parts": judge_parts(results.rows)} if grouping is not None else {}
                 write_report(results.rows, results.folder, scale=scale, ranges=ranges, **told)
     except KeyboardInterrupt:
         work = partial_of(output)
         if work.exists():
             typer.echo(f"kept in {work}; the same command with --resume goes on.", err=True)
         raise
-    counts = results.counts
+    counts, part_counts = results.counts, results.part_counts
+    by_part = f"{sum(part_counts.values())} parts: {_counted(part_counts)}"
     tell(
         as_json,
         {
@@ -197,11 +218,14 @@ def predict(
             "skipped": skipped,
             "undelivered": hook.undelivered if hook is not None else 0,
             "not_fitting": remarks,
+            **({} if grouping is None else {"parts": part_counts, "without_part": apart}),
             "tables": [str(output / f"scores.{name}") for name in dict.fromkeys(chosen)],
             "report": str(output / "report.html") if report else None,
             "seconds": round(time.perf_counter() - started, 3),
         },
-        ", ".join(f"{count} {name.replace('_', ' a ', 1)}" for name, count in counts.items() if count)
+        *([] if grouping is None else [by_part + (f"; without a part: {len(apart)}" if apart else "")]),
+        ("" if grouping is None else f"{len(results.rows)} photos: ")
+        + _counted(counts)
         + (f" ({results.taken_over} judged before)" if results.taken_over else ""),
         f"saved: {output}",
     )
@@ -214,6 +238,19 @@ def _webhook(url: str | None, results: "Results", detector: str, note: Callable[
         return nullcontext()
     secret = os.environ.get("ANOPLE_WEBHOOK_SECRET", "")
     return Webhook(url, results.folder, results.rows, detector=detector, secret=secret, note=note)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' a ', 1)}" for name, count in counts.items() if count)
+
+
+def _said_of_part(part: dict[str, Any] | None) -> str:
+    """What is known so far of the part that a photo shows."""
+    if part is None:
+        return ""
+    return (
+        f"  part {part['part']}: {part['label'] or 'no threshold'} by {part['views']} view{'s'[: part['views'] > 1]}"
+    )
 
 
 def _said(row: dict[str, Any]) -> str:

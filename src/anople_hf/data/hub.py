@@ -19,7 +19,7 @@ from .schema import FEATURES
 logger = logging.getLogger(__name__)
 
 PREFIX = "hub:"
-COLUMNS = ("image", "mask", "label", "category", "defect", "path")
+COLUMNS = ("image", "mask", "label", "category", "defect", "path", "part")
 GOOD = ("good", "normal", "ok", "0", "false")
 
 
@@ -125,7 +125,9 @@ def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str
 
     def values_of(row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """The row without its images, with our column names."""
-        word = {ours: row[present[ours]] for ours in ("label", "defect", "category", "path") if ours in present}
+        word = {
+            ours: row[present[ours]] for ours in ("label", "defect", "category", "path", "part") if ours in present
+        }
         word = {k: words[k](v) if words[k] and v is not None else v for k, v in word.items()}  # type: ignore[misc]
         good = str(word["label" if word.get("label") is not None else "defect"]).lower() in source.good
         photo = row[present["image"]]
@@ -136,6 +138,7 @@ def _arrange(table: Any, source: HubSource, split: str, categories: Sequence[str
             "defect": "good" if good else str(word.get("defect") or "anomaly"),
             "path": str(path),
             "split": split,
+            "part": str(word.get("part") or ""),
         }
 
     pictures = {ours: present[ours] for ours in ("image", "mask") if ours in present}

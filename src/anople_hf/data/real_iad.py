@@ -2,6 +2,7 @@
 
 One of the data sets of sec. 4.1. Labels come from the JSON, not from folders: it labels thousands of photos under
 `NG/` as OK.
+A part's views, taken by five cameras, lie in a folder of their own, such as `NG/QS/S0012`.
 """
 
 import json
@@ -45,4 +46,5 @@ def iterate_rows(root: Path, category: str, folder: Path) -> Iterator[dict[str, 
             defect = "good" if good else sample["anomaly_class"]
             mask = None if good or not sample["mask_path"] else photos / sample["mask_path"]
             photo = photos / sample["image_path"]
-            yield make_row(root, category, photo, split=split, defect=defect, mask=mask)
+            part = (Path(category) / sample["image_path"]).parent.as_posix()
+            yield make_row(root, category, photo, split=split, defect=defect, mask=mask, part=part)

@@ -16,14 +16,23 @@ FEATURES = Features(
         "defect": Value("string"),
         "path": Value("string"),
         "split": Value("string"),
+        "part": Value("string"),
     }
 )
 """`image` and `mask` are decoded when a row is read; `mask` is None for good parts and where there is none.
-`defect` is the kind of defect, "good" for good parts; `path` is where the photo lies, relative to the root."""
+`defect` is the kind of defect, "good" for good parts; `path` is where the photo lies, relative to the root. `part` is
+the part of which the photo is one of several views; "" if nothing says so."""
 
 
 def make_row(
-    root: Path, category: str, photo: Path, *, split: str, defect: str = "good", mask: Path | None = None
+    root: Path,
+    category: str,
+    photo: Path,
+    *,
+    split: str,
+    defect: str = "good",
+    mask: Path | None = None,
+    part: str = "",
 ) -> dict[str, Any]:
     """Make the row of a photo that lies under `root`.
 
@@ -40,6 +49,7 @@ def make_row(
         "defect": defect,
         "path": photo.relative_to(root).as_posix(),
         "split": split,
+        "part": part,
     }
 
 
@@ -56,7 +66,7 @@ def make_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
 
     Example:
         >>> make_dataset([]).column_names
-        ['image', 'mask', 'label', 'category', 'defect', 'path', 'split']
+        ['image', 'mask', 'label', 'category', 'defect', 'path', 'split', 'part']
     """
     rows = [
         row | {part: os.path.abspath(row[part]) for part in ("image", "mask") if isinstance(row[part], str)}

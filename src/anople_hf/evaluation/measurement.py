@@ -5,8 +5,8 @@ Implements the evaluation of sec. 4.1: image AUROC and AUPR, pixel AUROC and PRO
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import datasets
@@ -21,7 +21,7 @@ from ..metric_names import METRIC_NAMES
 from ..modeling_anople import Branch
 from ..output.progress import seconds_between
 from ..processing_anople import AnoPLeProcessor
-from .metrics import ALL_METRICS, METRICS, MORE_METRICS, ScoreAccumulator
+from .metrics import ALL_METRICS, METRICS, MORE_METRICS, OF_SCORES, ScoreAccumulator
 
 FPR_LIMIT = 0.3
 
@@ -52,9 +52,10 @@ class EvaluationResult:
         categories: Metric values in 0..1 by category; None where the data do not define them.
         mean: Unweighted mean over the categories that have a value.
         protocol: How the numbers were measured: branch, route, sizes, rules.
-        images: One row per image: path, category, defect, label, score, decision threshold and recognized product,
-            or None where there is none.
+        images: One row per image: path, category, defect, label, part, score, decision threshold and recognized
+            product, or None where there is none.
         images_per_second: Scoring speed, including reading the files.
+        parts: As `categories`, the metrics of scores for parts that are seen in several views; empty without any.
     """
 
     categories: dict[str, dict[str, float | None]]
@@ -62,10 +63,17 @@ class EvaluationResult:
     protocol: dict[str, Any]
     images: list[dict[str, Any]]
     images_per_second: float
+    parts: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """`categories`, `mean` and `protocol`, for JSON."""
-        return {"categories": self.categories, "mean": self.mean, "protocol": self.protocol}
+        """`categories`, `mean` and `protocol`, for JSON; and `parts`, if there are any."""
+        found = {"categories": self.categories, "mean": self.mean, "protocol": self.protocol}
+        return found | ({"parts": {"categories": self.parts, "mean": self.part_mean}} if self.parts else {})
+
+    @property
+    def part_mean(self) -> dict[str, float | None]:
+        """Unweighted mean of `parts` over the categories that have a value."""
+        return mean_of(list(self.parts.values()), OF_SCORES)
 
     @property
     def recognized(self) -> float | None:
@@ -84,14 +92,13 @@ class EvaluationResult:
 
     def table(self, *, more: bool = False) -> str:
         """The paper's metrics in percent, as text; `more` gives the additional metrics."""
-        width = max(len(name) for name in [*self.categories, "category"])
-        shown = MORE_METRICS if more else METRICS
-        columns = {name: max(13, len(METRIC_NAMES[name]) + 2) for name in shown}
-        lines = [f"{'category':{width}}" + "".join(f"{METRIC_NAMES[name]:>{columns[name]}}" for name in shown)]
-        for name, values in [*self.categories.items(), ("mean", self.mean)]:
-            cells = {m: "-" if values[m] is None else f"{100 * float(values[m] or 0):.1f}" for m in shown}
-            lines.append(f"{name:{width}}" + "".join(f"{cell:>{columns[m]}}" for m, cell in cells.items()))
-        return "\n".join(lines)
+        return _table({**self.categories, "mean": self.mean}, MORE_METRICS if more else METRICS)
+
+    def part_table(self, *, more: bool = False) -> str:
+        """The same of `parts`."""
+        shown = [name for name in OF_SCORES if (name in MORE_METRICS) == more]
+        names = {name: METRIC_NAMES[name].replace("image", "part") for name in shown}
+        return _table({**self.parts, "mean": self.part_mean}, shown, names)
 
 
 @torch.inference_mode()
@@ -102,6 +109,7 @@ def evaluate(
     *,
     branch: Branch = "both",
     route: bool = False,
+    part_of: Callable[[str], str] | None = None,
     batch_size: int = 16,
     progress: bool = True,
 ) -> EvaluationResult:
@@ -114,6 +122,8 @@ def evaluate(
         branch: `both` is the paper's; `prompt` and `memory` are its two parts.
         route: Give the model each image's product. Results are better, but it is a different protocol: never mix the
             two in one table.
+        part_of: The part that the photo at a path, relative to the data's root, is a view of, "" for none, such as
+            `Grouping.part_of`. None: as the data say, as Real-IAD's do.
         batch_size: Images per pass.
         progress: Show a bar.
 
@@ -146,7 +156,9 @@ def evaluate(
             scores.add(
                 category, score=values[index], label=label, anomaly_map=maps[index], mask=_truth(given, label, side)
             )
-            found = {"score": values[index], "threshold": limits[index], "recognized": names[index]}
+            path = rows["path"][index]
+            found = {"part": (rows["part"][index] if "part" in rows else "") if part_of is None else part_of(path)}
+            found |= {"score": values[index], "threshold": limits[index], "recognized": names[index]}
             images.append({k: rows[k][index] for k in ("path", "category", "defect", "label")} | found)
             waiting[category] -= 1
             if not waiting[category]:
@@ -168,16 +180,51 @@ def evaluate(
         "image_aupr": "average precision",
         "images": len(test),
     }
-    return EvaluationResult(categories, mean_of(list(categories.values())), protocol, images, len(test) / seconds)
+    views = _views(images)
+    parts = scores.compute_parts(views)
+    if parts:
+        protocol["parts"] = {
+            "count": sum(map(len, views.values())),
+            "images": sum(len(places) for own in views.values() for places in own.values()),
+            "score": "highest score of its views",
+            "label": "defective if any of its views is",
+        }
+    mean = mean_of(list(categories.values()))
+    return EvaluationResult(categories, mean, protocol, images, len(test) / seconds, parts)
+
+
+def _views(images: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:
+    """By category and part, the places of its views among the category's images; nothing if no part has several."""
+    found: dict[str, dict[str, list[int]]] = {}
+    seen: Counter[str] = Counter()
+    for row in images:
+        if row["part"]:
+            found.setdefault(row["category"], {}).setdefault(row["part"], []).append(seen[row["category"]])
+        seen[row["category"]] += 1
+    return found if any(len(places) > 1 for own in found.values() for places in own.values()) else {}
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, float | None]], shown: Sequence[str], names: Mapping[str, str] = METRIC_NAMES
+) -> str:
+    width = max(len(name) for name in [*rows, "category"])
+    columns = {name: max(13, len(names[name]) + 2) for name in shown}
+    lines = [f"{'category':{width}}" + "".join(f"{names[name]:>{columns[name]}}" for name in shown)]
+    for name, values in rows.items():
+        cells = {m: "-" if values[m] is None else f"{100 * float(values[m] or 0):.1f}" for m in shown}
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>{columns[m]}}" for m, cell in cells.items()))
+    return "\n".join(lines)
 
 
 def _listed(values: torch.Tensor | None, count: int) -> list[Any]:
     return [None] * count if values is None else values.tolist()
 
 
-def mean_of(tables: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+def mean_of(
+    tables: Sequence[Mapping[str, float | None]], metrics: Iterable[str] = ALL_METRICS
+) -> dict[str, float | None]:
     """Unweighted mean of each metric over the categories that have a value, or None."""
-    columns = {m: [float(t[m]) for t in tables if t[m] is not None] for m in ALL_METRICS}  # type: ignore[arg-type]
+    columns = {m: [float(t[m]) for t in tables if t[m] is not None] for m in metrics}  # type: ignore[arg-type]
     return {m: float(np.mean(values)) if values else None for m, values in columns.items()}
 
 

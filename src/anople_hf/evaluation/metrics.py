@@ -4,7 +4,7 @@ Implements the metrics of sec. 4.1 (image AUROC and AUPR, pixel AUROC and PRO); 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -217,12 +217,29 @@ class ScoreAccumulator:
         """`ALL_METRICS` by category, values in 0..1; None where the data do not define one."""
         return {category: self._finished.get(category) or self._of(category) for category in self._rows}
 
+    def compute_parts(self, parts: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, dict[str, float | None]]:
+        """`OF_SCORES` of parts, by category: a part's score is the highest of its views', its label the worst.
+
+        Args:
+            parts: By category and part, the places of its views among the images that were added to the category.
+
+        Example:
+            >>> table = ScoreAccumulator()
+            >>> for score, label in ((0.2, 0), (0.6, 0), (0.3, 1), (0.7, 0)):
+            ...     table.add("gear", score=score, label=label)
+            >>> table.compute_parts({"gear": {"a": [0, 1], "b": [2, 3]}})["gear"]["image_auroc"]
+            1.0
+        """
+        found = {}
+        for category, views in parts.items():
+            rows = [[self._rows[category][place] for place in places] for places in views.values()]
+            own = [(max(score for score, _ in part), max(label for _, label in part)) for part in rows]
+            found[category] = _of_scores(own)
+        return found
+
     def _of(self, category: str) -> dict[str, float | None]:
         values = dict.fromkeys(ALL_METRICS, math.nan)
-        scores, labels = (np.array(column) for column in zip(*self._rows[category], strict=True))
-        images = Ranking.of_scores(scores, labels)
-        if labels.min() == 0:
-            values |= {name: measure(images) for name, measure in OF_SCORES.items()}
+        values |= {name: math.nan if x is None else x for name, x in _of_scores(self._rows[category]).items()}
         pairs = [pair for pair in self._maps[category] if pair is not None]
         if len(pairs) == len(self._rows[category]):
             maps, masks = (np.stack(part) for part in zip(*pairs, strict=True))
@@ -230,6 +247,16 @@ class ScoreAccumulator:
             values |= {name: measure(pixels, self.fpr_limit) for name, measure in OF_MAPS.items()}
             values["aupro_5"] = pixels.aupro(0.05)
         return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _of_scores(rows: Sequence[tuple[float, int]]) -> dict[str, float | None]:
+    """`OF_SCORES` of scores with their labels; None where they are not defined."""
+    scores, labels = (np.array(column) for column in zip(*rows, strict=True))
+    if labels.min() != 0:
+        return dict.fromkeys(OF_SCORES)
+    ranking = Ranking.of_scores(scores, labels)
+    values = {name: measure(ranking) for name, measure in OF_SCORES.items()}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 __all__ = [

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from PIL import Image
@@ -21,6 +22,7 @@ from ..output.whole import write_whole
 from ..pictures import palette
 from ..pictures.palette import paint
 from ..ranges import Ranges
+from .parts import WORST_FIRST
 from .summary import DECISIONS, Summary, decision_of, excess
 from .tables import Row
 
@@ -40,6 +42,7 @@ def write_report(
     fingerprint: str = "",
     lot: str = "",
     ranges: Mapping[str, Ranges] | None = None,
+    parts: Sequence[Row] | None = None,
     most_shown: int = 2000,
     most_rows: int = 20_000,
 ) -> Path:
@@ -55,6 +58,7 @@ def write_report(
         fingerprint: Of the detector's files.
         lot: What was inspected, for people.
         ranges: By product, and under "" for photos of none, which values are black and white in deep photos.
+        parts: Rows of the parts, if photos are grouped, see `anople_hf.inspection.parts`.
         most_shown: Most photos with pictures, those farthest above (or least below) their threshold first.
         most_rows: Most rows of the table, in the same order; the tables beside the page hold all rows.
 
@@ -92,6 +96,7 @@ def write_report(
         decision_of=decision_of,
         total=Summary.of("all", rows),
         products=[Summary.of(name or "any product", found) for name, found in sorted(products.items())],
+        parts=_parts(parts, most_rows) if parts else None,
         rows=ordered[:most_rows],
         left_out=len(rows) - most_rows,
         cards=cards,
@@ -103,6 +108,19 @@ def write_report(
     )
     write_whole(folder / "report.html", page)
     return folder / "report.html"
+
+
+def _parts(parts: Sequence[Row], most: int) -> dict[str, Any]:
+    """Counts of parts, and those that are not clearly normal, the worst first; if all are, the nearest to it."""
+    labels = [decision_of(part) for part in parts]
+    worst = sorted(parts, key=lambda part: (WORST_FIRST.index(part["label"]), -(part["ratio"] or 0)))
+    needed = [part for part in worst if part["label"] != NORMAL or (part["ratio"] or 0) >= NEAR]
+    return {
+        "total": len(parts),
+        "counts": {decision: labels.count(decision) for decision in DECISIONS},
+        "needed": len(needed),
+        "rows": (needed or worst[:12])[:most],
+    }
 
 
 def _needs_a_look(row: Row) -> bool:

@@ -8,6 +8,7 @@ folder gets what is left to write, and its final name.
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,12 +22,26 @@ from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..images import printable
 from ..output.whole import MARK, check_output, take_place, whole_file, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
-from .tables import GROWING, Format, Row, append, append_row, json_line, read_lines, write_table
+from .parts import Grouping, judge_part, judge_parts
+from .tables import (
+    COLUMNS,
+    GROWING,
+    PART_COLUMNS,
+    Format,
+    Row,
+    append,
+    append_row,
+    json_line,
+    read_lines,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from .predict import Prediction
 
 ROWS, JOB = ".rows.jsonl", ".job.json"
+SPARE = 20
+"""A watcher writes the parts anew at most after so many times as long as that takes."""
 
 
 class Results:
@@ -35,6 +50,7 @@ class Results:
     Args:
         folder: Existing folder to write to; its rows are read.
         formats: Tables that are to grow, out of `GROWING`.
+        grouping: Which part a photo shows; None: parts are not judged.
 
     Attributes:
         folder: Current folder of the files.
@@ -42,8 +58,9 @@ class Results:
         taken_over: Number of rows from earlier runs.
     """
 
-    def __init__(self, folder: Path, formats: Iterable[str] = ()) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, formats: Iterable[str] = (), grouping: Grouping | None = None) -> None:
+        self.folder, self.grouping = folder, grouping
+        self.columns = COLUMNS if grouping is None else (*COLUMNS, "part")
         self.rows: list[Row] = read_lines(folder / ROWS) if (folder / ROWS).exists() else []
         self.taken_over = len(self.rows)
         self._names = {Path(row["heat_map"]).name for row in self.rows}
@@ -53,7 +70,11 @@ class Results:
         self._growing = [name for name in dict.fromkeys(formats) if name in GROWING]
         for name in self._growing:
             with whole_file(folder / f"scores.{name}") as table:
-                write_table(self.rows, table)
+                write_table(self.rows, table, self.columns)
+        self._parts_due = 0.0
+        self._views: dict[str, list[Row]] = {}
+        for row in self.rows:
+            self._note_part(row)
 
     @property
     def done(self) -> set[str]:
@@ -63,8 +84,16 @@ class Results:
     @property
     def counts(self) -> dict[str, int]:
         """How many photos are `normal`, `defective`, `unknown_product`, `uncertain`, and `without_threshold`."""
-        labels = [row["label"] for row in self.rows]
-        return {name: labels.count(label) for name, label in _COUNTED.items()}
+        return _count(self.rows)
+
+    @property
+    def part_counts(self) -> dict[str, int]:
+        """The same of parts."""
+        return _count(judge_parts(self.rows))
+
+    def part_of(self, row: Row) -> Row | None:
+        """The verdict so far on the part that a row's photo shows; None if it shows none."""
+        return judge_part(row["part"], self._views[row["part"]]) if row.get("part") else None
 
     def add(self, prediction: "Prediction", scale: tuple[float, float]) -> Row:
         """Write a photo's heat map (an overlay) and mask, then its row.
@@ -94,11 +123,18 @@ class Results:
             "mask": f"masks/{name}",
             "time": _written(prediction.path),
         }
+        if self.grouping is not None:
+            row["part"] = self.grouping.part_of(prediction.path)
         append(self.folder / ROWS, json_line(row))  # first: after a crash the tables are made anew from it
         for name in self._growing:
-            append_row(row, self.folder / f"scores.{name}")
+            append_row(row, self.folder / f"scores.{name}", self.columns)
         self.rows.append(row)
+        self._note_part(row)
         return row
+
+    def _note_part(self, row: Row) -> None:
+        if part := row.get("part"):
+            self._views.setdefault(part, []).append(row)
 
     def write_tables(self, formats: Iterable[str], scale: tuple[float, float] | None, threshold: float | None) -> None:
         """Write `scores.<format>` for each format, and `heat_maps.png`, the heat maps' legend (`write_legend`)."""
@@ -106,8 +142,25 @@ class Results:
         for name in dict.fromkeys([*formats, *earlier]):
             if name in self._growing:
                 continue
-            write_table(self.rows, self.folder / f"scores.{name}")
+            write_table(self.rows, self.folder / f"scores.{name}", self.columns)
+        self.write_parts([*formats, *earlier])
         write_legend(self.folder / "heat_maps.png", scale, threshold)
+
+    def write_parts(self, formats: Iterable[str], *, unless_costly: bool = False) -> None:
+        """Write `parts.<format>` for each format, if photos are grouped.
+
+        Args:
+            formats: Of `Format`.
+            unless_costly: Leave it if it was written lately, so that a watcher spends little on it.
+        """
+        if self.grouping is None or (unless_costly and time.monotonic() < self._parts_due):
+            return
+        started, parts = time.monotonic(), judge_parts(self.rows)
+        for name in dict.fromkeys(formats):
+            with whole_file(self.folder / f"parts.{name}") as table:
+                write_table(parts, table, PART_COLUMNS)
+        now = time.monotonic()
+        self._parts_due = now + SPARE * (now - started)
 
     def _free_name(self, path: Path) -> str:
         """A free PNG name for a photo, so that photos of the same name from different folders are both kept."""
@@ -127,6 +180,11 @@ _COUNTED = {
 }  # fmt: skip
 
 
+def _count(rows: Iterable[Row]) -> dict[str, int]:
+    labels = [row["label"] for row in rows]
+    return {name: labels.count(label) for name, label in _COUNTED.items()}
+
+
 def _written(path: Path) -> str:
     """When a file was written, or "" if it is gone."""
     try:
@@ -143,6 +201,7 @@ def growing_results(
     resume: bool = False,
     overwrite: bool = False,
     formats: Iterable[str] = (),
+    grouping: Grouping | None = None,
 ) -> Iterator[Results]:
     """Provide `OUTPUT.partial` to write to. On success it replaces `output`; otherwise it stays if it holds a row.
 
@@ -152,6 +211,7 @@ def growing_results(
         resume: Continue `OUTPUT.partial` or, if there is none, `output` itself.
         overwrite: Start over, and replace an earlier output when the new one is complete.
         formats: Tables that grow with the rows, as far as their format can.
+        grouping: As for `Results`.
 
     Raises:
         FileExistsError: `output` exists, see `check_output`; or `OUTPUT.partial` exists, and neither `resume` nor
@@ -160,7 +220,7 @@ def growing_results(
     """
     output = Path(output)
     work, continued = _prepare(output, job, resume=resume, overwrite=overwrite)
-    results = Results(work, formats)
+    results = Results(work, formats, grouping)
     try:
         write_whole(work / JOB, json.dumps(job) + "\n")
         yield results
