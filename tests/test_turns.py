@@ -26,6 +26,7 @@ def test_a_part_keeps_its_shape_on_a_photo_that_is_not_square():
     found = turned(squeezed, torch.tensor([90.0]), (160, 80))
     assert (found - right).abs().mean() < 0.01 < (squeezed.rot90(1, (2, 3)) - right).abs().mean()
     assert torch.equal(turned(squeezed, torch.tensor([180.0]), (160, 80)), squeezed.flip(2, 3))
+    assert (turned(photo, torch.tensor([90.0]), (160, 80)) - wanted).abs().mean() < 0.01  # not squeezed at all
 
 
 def test_other_angles_turn_counterclockwise_and_fill_with_the_border():

@@ -35,7 +35,7 @@ def turned(images: Tensor, degrees: Tensor, size: Sequence[int] | None = None) -
     into view at the border is the border's own pixels again.
 
     Args:
-        images: (B, 3, S, S) views.
+        images: (B, 3, H, W) views, each of a whole photo.
         degrees: (B,) angles.
         size: (width, height) of the photos that were squeezed into the views; None: they were square.
 
@@ -46,7 +46,8 @@ def turned(images: Tensor, degrees: Tensor, size: Sequence[int] | None = None) -
     """
     width, height = size or (1, 1)
     quarters = degrees / 90
-    exact = (quarters == quarters.round()) & ((quarters % 2 == 0) | (width == height))
+    square = width == height and images.shape[-2] == images.shape[-1]
+    exact = (quarters == quarters.round()) & ((quarters % 2 == 0) | square)
     cos, sin = (degrees * math.pi / 180).cos(), (degrees * math.pi / 180).sin()
     zero = torch.zeros_like(cos)
     theta = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1).view(-1, 2, 3)
