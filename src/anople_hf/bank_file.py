@@ -1,6 +1,8 @@
 """The file of a memory bank: products with their tokens, what is known of them, and the digest of every part.
 
 - `anople-memory-bank/2` is written. One tensor per product and layer; all else is JSON in the header.
+- `anople-memory-bank/3` is written if a product is framed (`framing.py`): it holds its tiles, too. An older
+  reader, which would judge it unframed, refuses it.
 - `anople-memory-bank/1`, which knew photos and kept thresholds in the model's config, is read and becomes a bank of
   format 2 when it is saved.
 - Digests are checked on loading: a bank that lost some bits does not judge, it is refused, by the name of its part.
@@ -18,6 +20,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .framing import Framing
 from .matching import Reference
 from .products import Judged, Product
 from .thresholds import Thresholds
@@ -26,6 +29,7 @@ from .views import write_tensors
 logger = logging.getLogger(__name__)
 
 FORMAT = "anople-memory-bank/2"
+FRAMED = "anople-memory-bank/3"
 BEFORE = "anople-memory-bank/1"
 COMMON = "*"
 """Key of the thresholds for a product that is not told, in a bank of format 1."""
@@ -52,6 +56,10 @@ def write_bank(
         for name, product in products.items()
         for i, layer in enumerate(layers)
     }
+    for name, product in products.items():
+        tiles = [photo.framed for photo in product.photos if photo.framed is not None]
+        for i, layer in enumerate(layers if tiles else ()):
+            tensors[f"{name}/framed/layer.{layer}"] = torch.cat([rows[:, i].flatten(0, 1) for rows in tiles])
     known = {
         "products": {name: _to_dict(product) for name, product in products.items()},
         "common": common.to_dict() if common else None,
@@ -59,7 +67,7 @@ def write_bank(
     }
     text = json.dumps(known)
     header = {
-        "format": FORMAT,
+        "format": FRAMED if any(Framing.of(product.reading) for product in products.values()) else FORMAT,
         "layers": json.dumps(list(layers)),
         "fingerprint": about["fingerprint"],
         "backbone": about["backbone"],
@@ -81,10 +89,10 @@ def read_bank(
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); get it again.") from error
     with opened as file:
         header = file.metadata() or {}
-        if header.get("format") not in (FORMAT, BEFORE):
+        if header.get("format") not in (FRAMED, FORMAT, BEFORE):
             raise ValueError(
-                f"{path} is not a memory bank of format {FORMAT} or {BEFORE} but {header.get('format')!r}; expected a "
-                "file saved by this anople_hf, or by an older one."
+                f"{path} is not a memory bank of format {FRAMED}, {FORMAT} or {BEFORE} but "
+                f"{header.get('format')!r}; expected a file saved by this anople_hf, or by an older one."
             )
         if fingerprint is not None and header["fingerprint"] != fingerprint:
             raise ValueError(
@@ -96,8 +104,12 @@ def read_bank(
         known = _before(header) if header["format"] == BEFORE else _checked(path, header)
         products = {}
         for name, about in known["products"].items():
-            rows = torch.stack([_tensor(path, file, f"{name}/layer.{layer}", known["digests"]) for layer in layers])
-            products[name] = _from_dict(about, rows)
+            parts = ["", "framed/"] if Framing.of(about.get("reading", {})) else [""]
+            whole, *framed = (
+                torch.stack([_tensor(path, file, f"{name}/{p}layer.{layer}", known["digests"]) for layer in layers])
+                for p in parts
+            )
+            products[name] = _from_dict(about, whole, *framed)
     common = Thresholds.from_dict(known["common"]) if known["common"] else None
     judged = common is not None or any(product.thresholds or product.judged for product in products.values())
     if judged and scoring is not None and json.loads(header.get("scoring", "{}")) != dict(scoring):
@@ -145,6 +157,7 @@ def _to_dict(product: Product) -> dict[str, Any]:
         "photos": [
             {"name": p.name, "sha256": p.digest, "added": p.added, "patches": p.features.shape[1]}
             | ({"copies": p.copies} if p.copies > 1 else {})
+            | ({} if p.framed is None else {"tiles": [p.framed.shape[0], p.framed.shape[2]]})
             for p in product.photos
         ],
         "thresholds": product.thresholds.to_dict() if product.thresholds else None,
@@ -154,15 +167,22 @@ def _to_dict(product: Product) -> dict[str, Any]:
     }
 
 
-def _from_dict(about: Mapping[str, Any], rows: Tensor) -> Product:
+def _from_dict(about: Mapping[str, Any], rows: Tensor, framed: Tensor | None = None) -> Product:
     pieces = rows.split([photo["patches"] for photo in about["photos"]], dim=1)
+    tiles: Sequence[Tensor | None] = [None] * len(pieces)
+    if framed is not None:
+        shapes = [photo["tiles"] for photo in about["photos"]]
+        parts = framed.split([count * patches for count, patches in shapes], dim=1)
+        tiles = [
+            part.unflatten(1, shape).transpose(0, 1).contiguous() for part, shape in zip(parts, shapes, strict=True)
+        ]
     thresholds = about["thresholds"]
     return Product(
         photos=tuple(
             Reference(
-                piece.contiguous(), photo["name"], photo["sha256"], photo.get("added", ""), photo.get("copies", 1)
+                piece.contiguous(), photo["name"], photo["sha256"], photo.get("added", ""), photo.get("copies", 1), own
             )
-            for piece, photo in zip(pieces, about["photos"], strict=True)
+            for piece, photo, own in zip(pieces, about["photos"], tiles, strict=True)
         ),
         word=about.get("word", ""),
         thresholds=Thresholds.from_dict(thresholds) if thresholds else None,

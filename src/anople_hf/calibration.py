@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from .framed import typical_distance
 from .memory import MemoryBank
 from .products import Judged
+from .tiles import whole
 from .turns import draw_degrees, turned
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def judge(model: "AnoPLeModel", category: str, image: Tensor, digest: str, *, vi
     Args:
         model: With its memory, which may hold the photo.
         category: Its product, which the memory knows.
-        image: (3, H, W) view.
+        image: (3, H, W) view; of a framed product, its canvas.
         digest: Of the photo, see `image_digest`; decides with `seed` how its views are changed, whatever was judged
             before.
         views: Views judged of it; the first is the photo itself.
@@ -70,18 +72,23 @@ def judge(model: "AnoPLeModel", category: str, image: Tensor, digest: str, *, vi
     # A product with a single photo has no other to be judged by: then its own, seen in changed views.
     own = others if category in others.categories else model.memory
     branch = model.decision_branch
-    untold = model(batch, branch=branch, memory=own)
-    alike = len(own.categories) == 1 or _all_are(category, untold.products, own)
-    told = untold if alike else model(batch, category=category, branch=branch, memory=own)
-    distances = own.distances(model.encode_memory(batch))
+    if own.framings:  # what is not told is recognized first, and then told
+        told = untold = model(batch, category=category, branch=branch, memory=own)
+    else:
+        untold = model(batch, branch=branch, memory=own)
+        alike = len(own.categories) == 1 or _all_are(category, untold.products, own)
+        told = untold if alike else model(batch, category=category, branch=branch, memory=own)
+    framing, side = own.framings.get(category), model.config.image_size
+    distances = own.distances(model.encode_memory(batch if framing is None else whole(batch, side)))
     place = own.categories.index(category)
     nearest = own.categories[int(distances[0].argmin())]
+    away = distances[:, place] if framing is None else typical_distance(told.memory_maps, framing, side)
     return Judged(
         scores=tuple(told.scores.tolist()),
         peaks=tuple(told.anomaly_maps.amax(dim=(1, 2)).tolist()),
         untold_scores=tuple(untold.scores.tolist()),
         untold_peaks=tuple(untold.anomaly_maps.amax(dim=(1, 2)).tolist()),
-        distance=float(distances[:, place].max()),
+        distance=float(away.max()),
         taken_for="" if nearest == category else nearest,
     )
 

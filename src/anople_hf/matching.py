@@ -50,7 +50,8 @@ class Reference:
     """One remembered photo.
 
     Attributes:
-        features: (L, n, d) unit vectors: n patches at L layers, those of its turned copies among them.
+        features: (L, n, d) unit vectors: n patches at L layers, of the whole photo and its turned copies.
+        framed: (T, L, n, d) those of its tiles, if its product is framed; see `framing.py`.
         name: Where the photo came from, or "" if nobody said.
         digest: SHA-256 of its pixels, or "".
         added: When it was remembered, ISO 8601, or "".
@@ -62,6 +63,7 @@ class Reference:
     digest: str = ""
     added: str = ""
     copies: int = 1
+    framed: Tensor | None = None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -197,12 +199,15 @@ class Matcher:
     def __init__(self, references: Mapping[str, Sequence[Reference]], *, coarse: bool | None = None) -> None:
         self.references = references
         self.coarse = coarse
-        self._searches: dict[str | None, list[NearestPatch]] = {}
+        self._searches: dict[tuple[str | None, int | None], list[NearestPatch]] = {}
         self._samples: list[list[NearestPatch]] = []
 
-    def distances(self, tokens: Tensor, category: str | None = None) -> Tensor:
-        """(B, n) distances in 0..1 of tokens (B, L, n, d) to the patches of one product, or of all."""
-        return _mean_distance(tokens, self._search(category))
+    def distances(self, tokens: Tensor, category: str | None = None, tile: int | None = None) -> Tensor:
+        """(B, n) distances in 0..1 of tokens (B, L, n, d) to the patches of one product, or of all.
+
+        `tile` compares with that tile of a framed product, instead of with whole photos.
+        """
+        return _mean_distance(tokens, self._search(category, tile))
 
     def recognize(self, tokens: Tensor) -> Tensor:
         """(B,) index of the product that the patches (B, L, n, d) of each photo are nearest to, in the median."""
@@ -236,13 +241,15 @@ class Matcher:
         return self._samples
 
     @torch.inference_mode(False)
-    def _search(self, category: str | None) -> list[NearestPatch]:
-        """The rows of one product or of all, by layer, prepared once."""
-        prepared = self._searches.get(category)
+    def _search(self, category: str | None, tile: int | None = None) -> list[NearestPatch]:
+        """The rows of one product or of all, or of a tile of one, by layer, prepared once."""
+        prepared = self._searches.get((category, tile))
         if prepared is None:
             products = list(self.references.values()) if category is None else [self.references[category]]
-            layers = torch.cat([reference.features for photos in products for reference in photos], dim=1)
-            prepared = self._searches[category] = [NearestPatch(rows, coarse=self.coarse) for rows in layers]
+            photos = [photo for product in products for photo in product]
+            parts = [photo.features if tile is None else cast(Tensor, photo.framed)[tile] for photo in photos]
+            prepared = [NearestPatch(rows, coarse=self.coarse) for rows in torch.cat(parts, dim=1)]
+            self._searches[category, tile] = prepared
         return prepared
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .bank_file import read_bank, write_bank
+from .framing import Framing
 from .matching import Matcher, Reference
 from .products import Product
 from .ranges import FULL, Ranges, shared
@@ -57,6 +58,7 @@ class MemoryBank(nn.Module):
         self._common: Thresholds | None = None
         self._derived: Thresholds | None = None
         self._products: dict[str, Product] = {}
+        self._framings: dict[str, Framing] = {}
         self._matcher = Matcher({}, coarse=coarse)
 
     @property
@@ -106,6 +108,21 @@ class MemoryBank(nn.Module):
             return self._products[category].reading.get("ranges", {}) if category in self._products else {}
         return shared(product.reading.get("ranges", {}) for product in self._products.values())
 
+    @property
+    def framings(self) -> dict[str, Framing]:
+        """Of the framed products; a photo that is not told is then recognized first, whatever `memory_search` says."""
+        return self._framings
+
+    def sizes(self, category: str | None, side: int) -> list[tuple[int, int]]:
+        """(height, width) of the pictures of a photo that judging it may take: of one product, or of any.
+
+        Args:
+            category: Its product; None if it is not told. The model's square comes first then.
+            side: Of the model's view.
+        """
+        framings = [self._framings.get(category)] if category is not None else [None, *self._framings.values()]
+        return list(dict.fromkeys((side, side) if f is None else f.canvas(side) for f in framings))
+
     def update(self, category: str, **changes: Any) -> Product:
         """Change fields of a `Product`, but for its photos.
 
@@ -114,6 +131,7 @@ class MemoryBank(nn.Module):
         """
         product = replace(self.product(category), **changes)
         self._products = self._products | {category: product}  # patches stay: what is prepared still holds
+        self._framings = _framings(self._products)
         self._derived = self._derive()
         return product
 
@@ -188,16 +206,20 @@ class MemoryBank(nn.Module):
         digests: Sequence[str] = (),
         added: Sequence[str] = (),
         copies: int = 1,
+        framed: Tensor | None = None,
+        framing: Framing | None = None,
     ) -> None:
         """Remember photos of a product, in addition to those already there.
 
         Args:
             category: The product; new or known.
-            features: (B, L, n, d) patch tokens, any length; normalized here.
+            features: (B, L, n, d) patch tokens of the whole photos, any length; normalized here.
             names: One per photo, optional.
             digests: One per photo, optional.
             added: When each was first remembered; now, if left out.
             copies: Turned copies whose tokens each photo has, see `turns.py`.
+            framed: (B, T, L, n, d) those of the tiles of a framed product.
+            framing: The product's, if it is new.
 
         Raises:
             ValueError: A shape that does not fit, values that are not finite, or a category name that cannot be
@@ -214,29 +236,42 @@ class MemoryBank(nn.Module):
                 f"features are {features.shape[-1]} wide, the bank holds {known.features.shape[-1]}: "
                 "they come from another backbone."
             )
-        if not torch.isfinite(features).all():
+        product = self._products.get(category, Product((), reading={"framing": framing.to_dict()} if framing else {}))
+        if bool(Framing.of(product.reading)) != (framed is not None):
+            raise ValueError(f"{category!r} is {'not ' if framed is not None else ''}framed: its photos are "
+                             "remembered by model.teach or model.memorize.")  # fmt: skip
+        if not all(torch.isfinite(rows).all() for rows in (features, framed) if rows is not None):
             raise ValueError(f"features of {category!r} are not finite; nothing was added.")
         features = F.normalize(features.detach().float(), dim=-1)
+        tiles = [None] * len(features) if framed is None else F.normalize(framed.detach().float(), dim=-1).unbind()
         names = list(names) or [""] * len(features)
         digests = list(digests) or [""] * len(features)
         dates = list(added) or [now()] * len(features)
-        rows = zip(features, names, digests, dates, strict=True)
-        more = tuple(Reference(f.clone(), name, digest, date, copies) for f, name, digest, date in rows)
-        product = self._products.get(category, Product(()))
+        rows = zip(features, names, digests, dates, tiles, strict=True)
+        more = tuple(
+            Reference(f.clone(), name, digest, date, copies, None if own is None else own.clone())
+            for f, name, digest, date, own in rows
+        )
         self._replace(self._products | {category: replace(product, photos=(*product.photos, *more))})
 
-    def see_anew(self, category: str, features: Sequence[Tensor], copies: int) -> None:
-        """Give the photos of a product other tokens, (L, n, d) each, in their order; all else stays.
+    def see_anew(self, category: str, seen: Sequence[tuple[Tensor, Tensor | None]], copies: int) -> None:
+        """Give the photos of a product other tokens, in their order; all else stays.
+
+        Args:
+            category: The product.
+            seen: Of each photo (1, L, n, d), and (1, T, L, n, d) of its tiles, as for `add`.
+            copies: As for `add`.
 
         Raises:
             KeyError: Unknown category.
         """
         product = self.product(category)
-        photos = tuple(
-            replace(photo, features=F.normalize(tokens.detach().float(), dim=-1), copies=copies)
-            for photo, tokens in zip(product.photos, features, strict=True)
-        )
-        self._replace(self._products | {category: replace(product, photos=photos)})
+        photos = []
+        for photo, (rows, tiles) in zip(product.photos, seen, strict=True):
+            features = F.normalize(rows.detach().float(), dim=-1)[0]
+            framed = None if tiles is None else F.normalize(tiles.detach().float(), dim=-1)[0]
+            photos.append(replace(photo, features=features, framed=framed, copies=copies))
+        self._replace(self._products | {category: replace(product, photos=tuple(photos))})
 
     def remove(self, category: str, name: str | None = None) -> None:
         """Take out a product with all that is known of it, or one of its photos, by its name or its digest.
@@ -303,11 +338,16 @@ class MemoryBank(nn.Module):
             thresholds: Whose thresholds hold for a product that both know with other ones: `mine` or `theirs`.
 
         Raises:
-            ValueError: The banks remember different layers or widths, or a product in other positions, or thresholds
+            ValueError: The banks remember different layers or widths, a product in other positions or framed
+                differently, or thresholds
                 differ and nobody said whose hold.
         """
         if other.layers != self.layers:
             raise ValueError(f"the other bank remembers layers {other.layers}, this one {self.layers}.")
+        for name in {*self.categories} & {*other.categories}:
+            if self._framings.get(name) != other._framings.get(name):
+                raise ValueError(f"both banks hold {name!r}, with another region or other tiles: its photos cannot be "
+                                 "put together. Rename or remove one of the two.")  # fmt: skip
         if thresholds is None and (lines := self.differing(other)):
             raise ValueError(
                 "both banks have thresholds of their own for " + "; ".join(lines) + ". Say whose hold: "
@@ -325,9 +365,13 @@ class MemoryBank(nn.Module):
             here = {r.digest for r in self.references(category) if r.digest} if known else set()
             new = [r for r in theirs.photos if r.digest not in here]
             if new:
-                about = {"names": [r.name for r in new], "digests": [r.digest for r in new],
+                about: dict[str, Any] = {"names": [r.name for r in new], "digests": [r.digest for r in new],
                          "added": [r.added for r in new]}  # fmt: skip
-                self.add(category, torch.stack([r.features for r in new]), copies=new[0].copies, **about)
+                tiles = [r.framed for r in new if r.framed is not None]
+                how: dict[str, Any] = (
+                    {"framed": torch.stack(tiles), "framing": other._framings[category]} if tiles else {}
+                )
+                self.add(category, torch.stack([r.features for r in new]), copies=new[0].copies, **about, **how)
             mine = self._products[category]
             take = mine.thresholds is None or (thresholds == "theirs" and theirs.thresholds is not None)
             held_out = theirs.held_out if take else mine.held_out
@@ -338,20 +382,23 @@ class MemoryBank(nn.Module):
                 thresholds=theirs.thresholds if take else mine.thresholds,
                 judged={**theirs.judged, **mine.judged},
                 held_out={digest: judged for digest, judged in held_out.items() if digest not in digests},
-                reading=mine.reading or theirs.reading,
+                reading={**theirs.reading, **mine.reading},
             )
         self.views = {**other.views, **self.views}
         if self.common is None or (thresholds == "theirs" and other.common is not None):
             self.common = other.common
 
     @torch.no_grad()  # what is remembered is a constant, and may have been remembered in inference mode
-    def match(self, tokens: Tensor, category: str | Sequence[str] | Tensor | None = None) -> Tensor:
+    def match(
+        self, tokens: Tensor, category: str | Sequence[str] | Tensor | None = None, tile: int | None = None
+    ) -> Tensor:
         """Distance of each patch to its nearest good patch, averaged over the layers (eq. 14).
 
         Args:
             tokens: (B, L, n, d) patch tokens, any length.
             category: Route to one product, or to one per image: names, or (B,) places in `categories` as from
                 `recognize`; None searches all products.
+            tile: Compare with this tile of a framed product that is told, instead of with its whole photos.
 
         Returns:
             (B, n) of (1 - cos) / 2 in 0..1, float32.
@@ -364,7 +411,7 @@ class MemoryBank(nn.Module):
         if category is None or isinstance(category, str):
             if category is not None:
                 self._require(category)
-            return self._matcher.distances(tokens, category)
+            return self._matcher.distances(tokens, category, tile)
         if isinstance(category, Tensor) and torch.compiler.is_compiling():  # a graph cannot choose: all, then pick
             every = [self._matcher.distances(tokens, name) for name in self.categories]
             return torch.stack(every)[category, torch.arange(tokens.shape[0], device=tokens.device)]
@@ -440,6 +487,7 @@ class MemoryBank(nn.Module):
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.
         references = {category: list(product.photos) for category, product in products.items()}
         self._products, self._matcher = products, Matcher(references, coarse=self._matcher.coarse)
+        self._framings = _framings(products)
         self._derived = self._derive()
 
     def familiar_within(self, device: Any = None) -> Tensor | None:
@@ -466,9 +514,10 @@ class MemoryBank(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "MemoryBank":
         """Follow `model.to(device)`; rows are plain tensors because their number is not known before loading."""
         super()._apply(fn, recurse)
-        moved = {r: fn(r.features) for r in self._all()}
-        if any(features is not r.features for r, features in moved.items()):  # else, what is prepared still holds
-            self._replace(_with_photos(self._products, lambda r: replace(r, features=moved[r])))
+        moved = {r: replace(r, features=fn(r.features), framed=None if r.framed is None else fn(r.framed))
+                 for r in self._all()}  # fmt: skip
+        if any(new.features is not old.features for old, new in moved.items()):  # else, what is prepared still holds
+            self._replace(_with_photos(self._products, moved.__getitem__))
         return self
 
     def save(
@@ -531,6 +580,11 @@ class MemoryBank(nn.Module):
 
 def _with_photos(products: Mapping[str, Product], change: Callable[[Reference], Reference]) -> dict[str, Product]:
     return {c: replace(p, photos=tuple(map(change, p.photos))) for c, p in products.items()}
+
+
+def _framings(products: Mapping[str, Product]) -> dict[str, Framing]:
+    found = {name: Framing.of(product.reading) for name, product in products.items()}
+    return {name: framing for name, framing in found.items() if framing is not None}
 
 
 def _require_name(category: str) -> None:

@@ -23,13 +23,16 @@ from .backbones import HUB_OPTIONS, full_name, load_backbone, recommended_settin
 from .checkpoint_anople import AnoPLePreTrainedModel, backbone_digest
 from .configuration_anople import LOCAL_VIEWS, AnoPLeConfig
 from .decoder import PatchDecoder, value_tokens
+from .framed import encode_framed, score_products
+from .framing import Framing
 from .images import image_digest
 from .lora import add_lora
 from .matching import is_exporting
 from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
-from .scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
+from .scoring import Seen, abnormal_probability, fuse, fuse_maps, resize_map, smooth
 from .teaching import Report, calibrate, teach
+from .tiles import whole
 from .turns import COPIES, named_turns, turned_copies
 from .views import View
 
@@ -43,14 +46,14 @@ class AnoPLeOutput(ModelOutput):
     Attributes:
         scores: (B,) raw anomaly score, eq. 16; higher is more anomalous. Rank with these, decide with `thresholds`.
         anomaly_maps: (B, H, W) M_q of eq. 15 at the view's size, blurred by `config.smoothing_sigma`; None in training
-            mode, which learns from `decoder_maps`.
-        image_probabilities: (B,) p-hat of eq. 9, the abnormal channel.
-        decoder_maps: (B, h, w) M-hat of eq. 8, the abnormal channel.
-        memory_maps: (B, g, g) M_mem of eq. 14.
+            mode, which learns from `decoder_maps`. Of photos that are cut into tiles, of their canvas.
+        image_probabilities: (B,) p-hat of eq. 9, the abnormal channel; of tiles, that of the one with the score.
+        decoder_maps: (B, h, w) M-hat of eq. 8, the abnormal channel; (B, T, h, w) of T tiles.
+        memory_maps: (B, g, g) M_mem of eq. 14; (B, T, g, g) of T tiles.
         thresholds: (B,) calibrated decision thresholds, NaN where there is none for the product.
         pixel_thresholds: (B,) the same for the maps.
-        image_features: (B, d) z_0, unit length; None with branch="memory".
-        patch_features: (B, d, h, w) D(z).
+        image_features: (B, d) z_0, unit length; None with branch="memory"; (B, T, d) of T tiles.
+        patch_features: (B, d, h, w) D(z); None where products are framed.
         text_features: (2, d) w+ and w-.
         products: (B,) places in the memory's `categories` of the products that the photos were recognized as and
             compared with; None if they were told, or compared with all. Ours.
@@ -280,7 +283,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
                 Other `turns` than before hold for the photos before, too.
 
         Raises:
-            ValueError: Photos before are not here as views, so that they cannot be turned.
+            ValueError: Photos before are not here as views, so that they cannot be turned; or they are framed in
+                another way, see `teach`.
         """
         names = list(names) or [""] * len(pixel_values)
         if len(names) != len(pixel_values):
@@ -290,7 +294,9 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             known = {reference.digest for reference in self.memory.references(category)}
             before = dict(self.memory.product(category).reading)
         how = {**before, **(reading or {})}
-        copies = COPIES[how.get("turns", "none")]
+        copies, framing = COPIES[how.get("turns", "none")], Framing.of(how)
+        if known and framing != Framing.of(before):
+            raise ValueError(f"{category!r} has another region or other tiles: model.teach frames its photos anew.")
         if known and before.get("turns", "none") != how.get("turns", "none"):
             photos = self.memory.references(category)
             if unseen := [photo for photo in photos if photo.digest not in self.memory.views]:
@@ -299,21 +305,31 @@ class AnoPLeModel(AnoPLePreTrainedModel):
                     "): only their tokens are here, not how they look. Remove the product, and teach it anew."
                 )
             seen = [self.memory.views[photo.digest].pixels() for photo in photos]
-            self.memory.see_anew(category, [self._remembered(view, how)[0] for view in seen], copies)
+            self.memory.see_anew(category, [self._remembered(view, how) for view in seen], copies)
         for image, name in zip(pixel_values, names, strict=True):
             digest = image_digest(image)
             if digest in known:
                 continue
             known.add(digest)
-            self.memory.add(category, self._remembered(image, how), names=[name], digests=[digest], copies=copies)
+            features, framed = self._remembered(image, how)
+            self.memory.add(
+                category, features, names=[name], digests=[digest], copies=copies, framed=framed, framing=framing
+            )
             self.memory.views[digest] = View.of(image)
         if reading and category in self.memory.categories:
             self.memory.update(category, reading=how)
 
-    def _remembered(self, image: Tensor, reading: Mapping[str, Any]) -> Tensor:
-        """(1, L, copies * n, d): what the memory keeps of a photo (3, S, S), in all positions of its product."""
-        views = turned_copies(image, reading).to(self.device, self.dtype)
-        return self.encode_memory(views).transpose(0, 1).flatten(1, 2)[None]
+    def _remembered(self, image: Tensor, reading: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """What the memory keeps of a photo (3, H, W), in all positions of its product.
+
+        (1, L, copies * n, d) of all of it; and of T tiles (1, T, L, copies * n, d), if the product is framed.
+        """
+        views, framing = turned_copies(image, reading).to(self.device, self.dtype), Framing.of(reading)
+        tiles = None
+        if framing is not None:
+            tiles = encode_framed(self, views, framing).permute(1, 2, 0, 3, 4).flatten(2, 3)[None]
+            views = whole(views, self.config.image_size)
+        return self.encode_memory(views).transpose(0, 1).flatten(1, 2)[None], tiles
 
     def with_memory(self, bank: MemoryBank) -> "AnoPLeModel":
         """The model with another memory; weights are shared. What teaches it leaves this one as it is."""
@@ -327,6 +343,11 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         if (run / BANK_FILE).is_file():
             view.load_memory(run)
         return view
+
+    @property
+    def recognizes(self) -> bool:
+        """Whether a photo whose product is not told is recognized, and then judged as one of that product."""
+        return self.config.memory_search == "product" or bool(self.memory.framings)
 
     @property
     def decision_branch(self) -> Branch:
@@ -419,9 +440,10 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         """Score a batch of views (sec. 3.4), or run the trainable path.
 
         Args:
-            pixel_values: (B, 3, H, W) normalized views.
+            pixel_values: (B, 3, H, W) normalized views; of a product that is cut into tiles, the pictures that the
+                processor makes with its `framing`.
             category: Route to one known product, or one per image; None searches the memory as
-                `config.memory_search` says.
+                `config.memory_search` says, or recognizes the product if any product is framed.
             branch: `both` is the paper's; `prompt` leaves the memory out (training does), `memory` leaves text and
                 decoder out.
             views: (B,) rows of the scale prefix, training only; None for the global view.
@@ -438,18 +460,47 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         bank = self.memory if memory is None else memory
         if branch != "prompt" and not len(bank):
             raise ValueError("no memory bank: call model.memorize(images, category=...), or use branch='prompt'.")
-        probability = decoder_map = memory_map = products = nearness = strangeness = None
-        image_features = patch_features = text_features = remembered = None
-        if branch == "memory":
-            remembered = self.encode_memory(pixel_values, views)
+        text = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if bank.framings and not (self.training or is_exporting()):
+            output = AnoPLeOutput(**score_products(self, pixel_values, category, branch, bank, text))
         else:
-            layers = () if branch == "prompt" else self.memory_layers
-            image_features, tokens, remembered = self.encode_image(pixel_values, views, layers, noise)
-            text_features = self._text_vectors(input_ids, attention_mask)
-            temperature = self.config.temperature if self.training else self.config.scoring["temperature"]
-            probability = abnormal_probability(image_features, text_features, temperature)
-            patch_features = self.decoder(tokens)
-            decoder_map = abnormal_probability(patch_features, text_features, temperature)
+            output = self.score_plain(pixel_values, category, branch, bank, views=views, noise=noise, **text)
+        return output if return_dict is not False else output.to_tuple()
+
+    def look(
+        self,
+        pixel_values: Tensor,
+        branch: Branch = "both",
+        *,
+        views: Tensor | None = None,
+        noise: tuple[int, Tensor] | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Seen:
+        """Encode and decode (B, 3, S, S); arguments as for a call."""
+        if branch == "memory":
+            return Seen(remembered=self.encode_memory(pixel_values, views))
+        layers = () if branch == "prompt" else self.memory_layers
+        image_features, tokens, remembered = self.encode_image(pixel_values, views, layers, noise)
+        text_features = self._text_vectors(input_ids, attention_mask)
+        temperature = self.config.temperature if self.training else self.config.scoring["temperature"]
+        probability = abnormal_probability(image_features, text_features, temperature)
+        patch_features = self.decoder(tokens)
+        decoder_map = abnormal_probability(patch_features, text_features, temperature)
+        return Seen(probability, decoder_map, remembered, image_features, patch_features, text_features)
+
+    def score_plain(
+        self,
+        pixel_values: Tensor,
+        category: str | Sequence[str] | None,
+        branch: Branch,
+        bank: MemoryBank,
+        **how: Any,
+    ) -> AnoPLeOutput:
+        """A call's output for photos of products that are not framed; `how` as for `look`."""
+        products = memory_map = nearness = strangeness = None
+        seen = self.look(pixel_values, branch, **how)
+        probability, remembered = seen.probability, seen.remembered
         if remembered is not None:
             grid = self.config.grid_size
             if category is None and self.config.memory_search == "product":
@@ -460,28 +511,27 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             strangeness = self._strangeness(remembered, category, bank, nearness)
 
         side = pixel_values.shape[-1]
-        fused = fuse_maps(decoder_map, memory_map, side)
+        fused = fuse_maps(seen.decoder_map, memory_map, side)
         peak = fused.flatten(1).amax(dim=1)
         scores = peak if probability is None else fuse(probability, peak)
         anomaly_maps = cast(Tensor, None)
         if not self.training:
             anomaly_maps = smooth(resize_map(fused, side), self.config.smoothing_sigma)
-        thresholds, pixel_thresholds = self._thresholds(scores, category, branch, bank, products)
-        output = AnoPLeOutput(
+        thresholds, pixel_thresholds = self.thresholds_for(scores, category, branch, bank, products)
+        return AnoPLeOutput(
             scores=scores,
             anomaly_maps=anomaly_maps,
             image_probabilities=probability,
-            decoder_maps=decoder_map,
+            decoder_maps=seen.decoder_map,
             memory_maps=memory_map,
             thresholds=thresholds,
             pixel_thresholds=pixel_thresholds,
-            image_features=image_features,
-            patch_features=patch_features,
-            text_features=text_features,
+            image_features=seen.image_features,
+            patch_features=seen.patch_features,
+            text_features=seen.text_features,
             products=products,
             strangeness=strangeness,
         )
-        return output if return_dict is not False else output.to_tuple()
 
     def _strangeness(
         self,
@@ -513,7 +563,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             )
         return self.text_features
 
-    def _thresholds(
+    def thresholds_for(
         self,
         scores: Tensor,
         category: str | Sequence[str] | None,

@@ -15,6 +15,8 @@ from PIL import Image
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .framed import score_views
+from .framing import FramingRequest
 from .hub import TASK, ship_code
 from .images import read_image
 from .modeling_anople import AnoPLeModel, AnoPLeOutput
@@ -104,6 +106,7 @@ class AnomalyDetectionPipeline(Pipeline):
         *,
         names: Sequence[str] = (),
         turns: str | int | None = None,
+        framing: FramingRequest | None = None,
         false_alarm_rate: float | None = None,
         strict: bool = False,
         views: int = 8,
@@ -116,6 +119,8 @@ class AnomalyDetectionPipeline(Pipeline):
             category: The product; a new one is added.
             names: Where each photo came from; paths name themselves.
             turns: Positions in which its parts lie, 4, 8, `free` or `none`, see `AnoPLeModel.teach`.
+            framing: Region and tiles, such as `FramingRequest(region="80,40,480,400", tiles="2x3")`; None keeps those
+                of a known product.
             false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
             strict: Refuse photos that are far from the others, or look like another product.
             views: Changed views judged of each photo.
@@ -123,7 +128,9 @@ class AnomalyDetectionPipeline(Pipeline):
         """
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         model = cast(AnoPLeModel, self.model)
-        pixels, reading = cast(AnoPLeProcessor, self.processor).read_good(images, model.memory.reading(category))
+        pixels, reading = cast(AnoPLeProcessor, self.processor).read_good(
+            images, model.memory.reading(category), asked=framing, grid=model.config.grid_size
+        )
         named = [str(image) if hasattr(image, "__fspath__") or isinstance(image, str) else "" for image in images]
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "views": views, "seed": seed}
         how |= {"reading": reading, "turns": turns}
@@ -159,22 +166,39 @@ class AnomalyDetectionPipeline(Pipeline):
         """Turn one photo into the model's input; keep its size and category."""
         if isinstance(input_, dict) and "image" in input_:
             input_, category = input_["image"], input_.get("category", category)
-        photo = read_image(input_, cast(AnoPLeModel, self.model).memory.ranges(category))
-        pixels = self.processor(images=photo)["pixel_values"].to(self.dtype)  # type: ignore[misc]
-        return {"pixel_values": pixels, "size": torch.tensor([photo.size[::-1]]), "category": category or ""}
+        memory, side = cast(AnoPLeModel, self.model).memory, self.model.config.image_size
+        photo = read_image(input_, memory.ranges(category))
+        views = cast(AnoPLeProcessor, self.processor).views(photo, memory.sizes(category, side))
+        found: dict[str, Any] = {"size": torch.tensor([photo.size[::-1]]), "category": category or ""}
+        if not memory.framings:
+            return found | {"pixel_values": views[side, side].to(self.dtype)}
+        return found | {"views": [views]}  # of several sizes: a list is not stacked
 
     def _forward(self, input_tensors: dict[str, Any], branch: str = "both") -> dict[str, Any]:  # type: ignore[override]
         categories = input_tensors["category"]
         listed = [categories] if isinstance(categories, str) else list(categories)
         if "" in listed and any(listed):
             raise ValueError("some images of a batch have a category and others have none: give all or none.")
-        output = self.model(input_tensors["pixel_values"], category=listed if any(listed) else None, branch=branch)
+        model, told = cast(AnoPLeModel, self.model), listed if any(listed) else None
+        if "views" in input_tensors:
+            views = input_tensors["views"]
+            photos = [view[0] if isinstance(view, list) else view for view in views]
+            return self._framed(model, photos, told, branch) | {"size": input_tensors["size"]}
+        output = model(input_tensors["pixel_values"], category=told, branch=branch)
         if output.products is not None:
-            names = cast(AnoPLeModel, self.model).memory.names(output.products)
+            names = model.memory.names(output.products)
             categories = names[0] if isinstance(categories, str) else names
-        nothing = torch.full_like(output.scores, float("nan"))
-        kept = {name: nothing if getattr(output, name) is None else getattr(output, name) for name in KEPT}
-        return kept | {"size": input_tensors["size"], "category": categories}
+        return _kept(output) | {"size": input_tensors["size"], "category": categories}
+
+    def _framed(self, model: AnoPLeModel, photos: list[Any], told: list[str] | None, branch: Any) -> dict[str, Any]:
+        """What `_forward` gives where products are framed: lists, for maps of several sizes."""
+        found: dict[int, dict[str, Any]] = {}
+        for places, output, names in score_views(model, photos, told, branch=branch):
+            for index, place in enumerate(places):
+                own = {name: value[index] for name, value in _kept(output).items()}
+                found[place] = own | {"category": names[index]}
+        rows = [found[place] for place in range(len(photos))]
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     def postprocess(  # type: ignore[override]
         self,
@@ -184,6 +208,9 @@ class AnomalyDetectionPipeline(Pipeline):
         **how: Any,
     ) -> dict[str, Any]:
         """The decision on one photo, as the call returns it."""
+        if isinstance(model_outputs["scores"], list):  # a single photo of a detector with framed products
+            model_outputs = model_outputs | {name: model_outputs[name][0][None] for name in KEPT}
+            model_outputs["category"] = model_outputs["category"][0]
         size, category = model_outputs["size"][0].tolist(), model_outputs["category"] or None
         output = AnoPLeOutput(**{name: model_outputs[name] for name in KEPT})
         found = self.processor.post_process(  # type: ignore[union-attr]
@@ -204,6 +231,12 @@ class AnomalyDetectionPipeline(Pipeline):
             ],
             "category": category,
         }
+
+
+def _kept(output: AnoPLeOutput) -> dict[str, torch.Tensor]:
+    """Fields of the output that a decision is made of; NaN where there is none."""
+    nothing = torch.full_like(output.scores, float("nan"))
+    return {name: nothing if getattr(output, name) is None else getattr(output, name) for name in KEPT}
 
 
 def register_pipeline() -> None:

@@ -15,10 +15,13 @@ from transformers import BatchFeature, ProcessorMixin
 from .backbones import load_processor_parts
 from .configuration_anople import AnoPLeConfig
 from .decisions import DEFECTIVE, NORMAL, decide, fit_within, scale_regions
+from .framing import Framing, FramingRequest
 from .images import measure_reading, read_image
 from .modeling_anople import AnoPLeOutput
+from .photos import Photo
 from .ranges import Ranges
 from .scoring import resize_map
+from .sight import PAPER_GRID
 
 LABELS = (NORMAL, DEFECTIVE)
 
@@ -86,7 +89,13 @@ class AnoPLeProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def __call__(
-        self, images: Any = None, return_tensors: str = "pt", *, ranges: Ranges | None = None, **kwargs: Any
+        self,
+        images: Any = None,
+        return_tensors: str = "pt",
+        *,
+        ranges: Ranges | None = None,
+        framing: Framing | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Read and normalize photos.
 
@@ -96,11 +105,12 @@ class AnoPLeProcessor(ProcessorMixin):
                 palette and EXIF rotation are handled, see `anople_hf.images.read_image`.
             return_tensors: Kind of tensors.
             ranges: Which values are black and white in photos deeper than 8 bits: `model.memory.ranges(category)`.
+            framing: Region and tiles of their product, `model.memory.framings.get(category)`.
             kwargs: Passed on to the image processor.
 
         Returns:
-            `pixel_values` of shape (B, 3, S, S). Photos are resized to a square and never cropped, so defects
-            at the border stay in view.
+            `pixel_values` of shape (B, 3, S, S), or of the canvas that tiles are cut from. Photos are resized to it
+            and never cropped, so defects at the border stay in view.
 
         Raises:
             UnreadableImageError: Names the file.
@@ -110,30 +120,72 @@ class AnoPLeProcessor(ProcessorMixin):
         batch = list(images) if many else [images]
         if not batch:
             raise ValueError("images is empty: expected at least one photo.")
+        if framing is not None and framing.tiled:
+            size = framing.canvas(self.side)
+            views = [self._picture(read_image(image, ranges), size) for image in batch]
+            return BatchFeature({"pixel_values": torch.cat(views)}, tensor_type=return_tensors)
         return self.image_processor(
             [self._squeezed(read_image(image, ranges), kwargs) for image in batch],
             return_tensors=return_tensors,
             **kwargs,
         )
 
+    @property
+    def side(self) -> int:
+        """Pixels of a side of the model's square view."""
+        return int(self.image_processor.size["height"])
+
+    def views(self, photo: Image.Image, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
+        """Pictures (1, 3, height, width) of a photo by (height, width), see `MemoryBank.sizes` and `score_views`.
+
+        Args:
+            photo: 8-bit RGB.
+            sizes: The model's square, or canvases that tiles are cut from.
+        """
+        square = (self.side, self.side)
+        return {
+            size: self(images=Photo(photo))["pixel_values"] if size == square else self._picture(photo, size)
+            for size in sizes
+        }
+
     def read_good(
-        self, photos: Iterable[Any], known: Mapping[str, Any] | None = None
+        self,
+        photos: Iterable[Any],
+        known: Mapping[str, Any] | None = None,
+        *,
+        asked: FramingRequest | None = None,
+        grid: int = PAPER_GRID,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Good photos of a product, and how they are read: what `AnoPLeModel.teach` takes.
 
         Args:
             photos: As for a call.
             known: `model.memory.reading(category)`: how its photos are read already.
+            asked: Region and tiles that are asked for; None keeps what is known.
+            grid: Cells along a side of the model's view, `model.config.grid_size`, for tiles by the smallest defect.
 
         Returns:
-            (B, 3, H, W) views, and the reading, see `anople_hf.images.measure_reading`.
+            (B, 3, H, W) views, and the reading, see `anople_hf.images.measure_reading`; its `framing` is that of
+            `Framing.to_dict`.
 
         Raises:
             UnreadableImageError: Names the photo.
+            ValueError: The region or the tiles that are asked for do not fit the photos.
         """
         photos = list(photos)
         reading = measure_reading(photos, known)
-        return self(images=photos, ranges=reading["ranges"])["pixel_values"], reading
+        framing = Framing.of(reading)
+        if asked:
+            framing = asked.complete(framing, tuple(reading["size"]), self.side, grid)
+            reading["framing"] = framing.to_dict()
+        return self(images=photos, ranges=reading["ranges"], framing=framing)["pixel_values"], reading
+
+    def _picture(self, photo: Image.Image, size: tuple[int, int]) -> Tensor:
+        """(1, 3, height, width), resized as the model's square is, and normalized."""
+        resample = Image.Resampling(self.image_processor.resample)
+        return self.image_processor(photo.resize(size[::-1], resample), return_tensors="pt", do_resize=False)[
+            "pixel_values"
+        ]
 
     def _squeezed(self, photo: Image.Image, asked: Mapping[str, Any]) -> Image.Image:
         """What the image processor would make of a photo, before it copies all of its pixels as arrays."""

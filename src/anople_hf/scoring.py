@@ -5,6 +5,7 @@ Where in the paper: eq. 9 (image probability), eq. 15 (fusion of the maps), eq. 
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,26 @@ from torch.nn import functional as F  # noqa: N812
 EPSILON = 1e-6
 """Smallest value of a factor in a fusion: a patch that equals its reference gives 1 - cos slightly below 0 in
 float32."""
+
+
+class Seen(NamedTuple):
+    """What the towers and the decoder make of views; a branch that is left out leaves its fields None.
+
+    Attributes:
+        probability: (B,) p-hat.
+        decoder_map: (B, h, w) M-hat.
+        remembered: (B, L, n, d) what the memory compares.
+        image_features: (B, d).
+        patch_features: (B, d, h, w).
+        text_features: (2, d).
+    """
+
+    probability: Tensor | None = None
+    decoder_map: Tensor | None = None
+    remembered: Tensor | None = None
+    image_features: Tensor | None = None
+    patch_features: Tensor | None = None
+    text_features: Tensor | None = None
 
 
 def abnormal_probability(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
@@ -52,6 +73,13 @@ def resize_map(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def shrink_map(maps: Tensor, side: int) -> Tensor:
+    """Maps (B, H, W) at `side` x `side` pixels, each a weighted mean of all that it covers."""
+    if tuple(maps.shape[-2:]) == (side, side):
+        return maps
+    return F.interpolate(maps[:, None], size=(side, side), mode="bilinear", antialias=True)[:, 0]
 
 
 def fuse_maps(decoder_map: Tensor | None, memory_map: Tensor | None, side: int) -> Tensor:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .calibration import judge_all
+from .framing import Framing
 from .images import image_digest
 from .matching import Reference
 from .memory import MemoryBank
+from .products import Product
 from .ranges import describe, describe_difference
 from .sight import describe_sight
 from .thresholds import Thresholds, can_promise, now, photos_to_promise
+from .tiles import whole
 from .turns import COPIES
 from .views import View, are_copies
 
@@ -150,7 +153,8 @@ def teach(
         photos: (k, 3, H, W) views by product, new or known.
         names: Where each photo came from.
         words: For the products, see `Product.word`.
-        readings: How their photos were read, see `Product.reading`.
+        readings: How their photos were read, see `Product.reading`. Its `framing`, if it is given, is the product's
+            from now on; a known product's photos are remembered anew for another one.
         false_alarm_rate: Asked share of good parts called defective; None keeps the product's, 5 % for a new one.
         strict: Refuse photos that are far from the others, or look like another product.
         views: Changed views judged of each photo.
@@ -160,7 +164,8 @@ def teach(
         A report for each product.
 
     Raises:
-        ValueError: `strict`, and a photo is suspicious; names it.
+        ValueError: `strict`, and a photo is suspicious; or photos of a product that is to be framed in another way are
+            not here; names them.
     """
     kept = model.memory
     model.memory = kept.without([])
@@ -170,14 +175,19 @@ def teach(
         before: dict[str, int] = {}
         for product, images in photos.items():
             named = list((names or {}).get(product, [])) or [f"photo {n}" for n in range(1, len(images) + 1)]
-            reading = model.memory.product(product).reading if product in model.memory.categories else {}
-            report, seen = _remember(model, product, images, named, (readings or {}).get(product, {}))
+            known = product in model.memory.categories
+            old = model.memory.product(product) if known else Product(())
+            reading = {**old.reading, **(readings or {}).get(product, {})}
+            if known and Framing.of(reading) != Framing.of(old.reading):
+                _frame_anew(model, product, reading, images, named)
+            report, seen = _remember(model, product, images, named, reading)
+            report.before = old.thresholds
             reports.append(report)
             pixels |= seen
-            word = (words or {}).get(product) or model.memory.product(product).word or product.replace("_", " ")
+            word = (words or {}).get(product) or old.word or product.replace("_", " ")
             model.memory.update(product, word=word)
-            report.read, report.mixed = _describe_reading(model, report, reading)
-            before[product] = COPIES[reading.get("turns", "none")]
+            report.read, report.mixed = _describe_reading(model, report, old.reading)
+            before[product] = COPIES[old.reading.get("turns", "none")]
         for report in reports:
             _set_thresholds(model, report, pixels, before[report.product], false_alarm_rate, views, seed)
         if strict and (lines := [line for report in reports for line in report.suspicious]):
@@ -307,13 +317,63 @@ def _remember(
     model: "AnoPLeModel", product: str, images: Tensor, names: list[str], reading: Mapping[str, Any]
 ) -> tuple[Report, dict[str, Tensor]]:
     """Memorize what is new; the report so far, and the pixels by digest."""
-    bank = model.memory
-    known = bank.product(product) if product in bank.categories else None
-    report = Report(product, before=known.thresholds if known else None)
-    new, pixels = _sort_out(bank, product, images, names, report)
+    report = Report(product)
+    new, pixels = _sort_out(model.memory, product, images, names, report)
     report.added = [names[i] for i in new]
     model.memorize(images[new], product, names=report.added, reading=reading)
     return report, pixels
+
+
+def _frame_anew(
+    model: "AnoPLeModel", product: str, reading: Mapping[str, Any], images: Tensor, names: Sequence[str]
+) -> None:
+    """Remember a known product's photos with another region or other tiles; what was learned of them is void.
+
+    Its photos are taken from the views beside the memory if these show enough, else from the photos given now.
+
+    Raises:
+        ValueError: Some are neither here nor there.
+    """
+    bank, side = model.memory, model.config.image_size
+    known, old, framing = bank.product(product), bank.framings.get(product), Framing.of(reading)
+    wanted = (side, side) if framing is None else framing.canvas(side)
+    given = [(name, image, View.of(image).cells()) for name, image in zip(names, images, strict=True)]
+
+    def seen(photo: Reference) -> Tensor | None:
+        view = bank.views.get(photo.digest)
+        if view is not None:
+            pixels = view.pixels()
+            if tuple(pixels.shape[-2:]) == wanted:
+                return pixels
+            if old is not None and wanted == (side, side):
+                return whole(pixels[None], side)[0]
+        for name, image, cells in given:
+            if are_copies(view.cells(), cells) if view is not None else name == photo.name:
+                return image
+        return None
+
+    found = {photo: seen(photo) for photo in known.photos}
+    if missing := [photo.name or photo.digest[:12] for photo, pixels in found.items() if pixels is None]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ValueError(
+            f"{product} is to be cut into other tiles, which takes its photos once more; missing are "
+            f"{', '.join(missing[:5])}{more}. Give all of them, or remove those that are gone; nothing was changed."
+        )
+    held_out = {
+        d: j for d, j in known.held_out.items() if d in bank.views and bank.views[d].levels.shape[-2:] == wanted
+    }
+    views = {digest: bank.views[digest] for digest in held_out}
+    bank.remove(product)
+    for photo, pixels in found.items():
+        assert pixels is not None
+        model.memorize(pixels[None], product, names=[photo.name], reading=reading)
+    bank.views |= views
+    dates = {image_digest(pixels): photo.added for photo, pixels in found.items() if pixels is not None}
+    bank.update(
+        product,
+        photos=tuple(replace(p, added=dates.get(p.digest, p.added)) for p in bank.product(product).photos),
+        held_out=held_out,
+    )
 
 
 def _sort_out(
@@ -354,8 +414,14 @@ def _describe_reading(model: "AnoPLeModel", report: Report, before: Mapping[str,
     mixed = [f"{product}: its photos have several depths, {' and '.join(new)}"] if deep and len(new) > 1 else []
     if deep:
         mixed += describe_difference({name: bank.ranges(name) for name in bank.categories})
-    if "size" in after and after["size"] != before.get("size"):
-        lines += describe_sight(after["size"], model.config.grid_size)
+    framing, side, grid = Framing.of(after), model.config.image_size, model.config.grid_size
+    anew = framing != Framing.of(before)
+    if anew:
+        lines += framing.describe(after.get("size"), side, grid) if framing else ["all of its photos counts, uncut"]
+    if anew and framing and len(bank.framings) == 1 and model.config.memory_search == "all":
+        lines.append("from now on, photos whose product is not told are recognized, for all products of this detector")
+    if "size" in after and (anew or after["size"] != before.get("size")):
+        lines += describe_sight(after["size"], grid, framing)
     turns, old_turns = (reading.get("turns", "none") for reading in (after, before))
     if turns != old_turns or (turns != "none" and report.added):
         lines.append(_describe_turns(bank.references(product), turns))
@@ -386,7 +452,8 @@ def _set_thresholds(
     bank, name, before = model.memory, report.product, report.before
     asked = rate if rate is not None else (before.false_alarm_rate if before else None) or RATE
     now_in = COPIES[bank.product(name).reading.get("turns", "none")]
-    unchanged = not report.added and before is not None and before.false_alarm_rate in (None, asked)
+    kept = bank.product(name).thresholds  # None where the product is framed anew
+    unchanged = not report.added and kept is not None and kept.false_alarm_rate in (None, asked)
     if unchanged and copies == now_in:
         report.after, report.why = before, "no new photo, nothing to learn"
         return
@@ -401,7 +468,9 @@ def _set_thresholds(
         for digest, judged in known.judged.items()
         if judged.taken_for and (called[digest] in report.added)
     ]
-    report.why = _why(before, report.after, known)
+    report.why = _why(kept, report.after, known)
+    if before is not None and kept is None:
+        report.why += "; its photos are framed in another way, so that no earlier score counts"
 
 
 def _far(known: Any, called: Mapping[str, str], rate: float) -> list[FarPhoto]:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from anople_hf.data import load_inspection_data
+from anople_hf.framing import Framing, store_region
 from anople_hf.training.pairs import EXPOSURE, AnomalyPairs, collate_pairs, vary
 from anople_hf.training.synthesis import AnomalySynthesizer
 
@@ -117,3 +118,20 @@ def test_deep_shots_are_seen_in_their_products_range(processor, tmp_path):
         for kind in ("plain", "deep")
     ]  # fmt: skip
     assert np.abs(seen[0].astype(int) - seen[1]).max() <= 1
+
+
+@pytest.mark.parametrize("cuts", [(1, 1), (2, 3)])
+def test_anomalies_lie_in_the_region_and_the_rest_is_blank(pairs, cuts):
+    region = store_region("20,30,50,40", (96, 96))
+    framed, inside = pairs(framings={"capsule": Framing(region, *cuts)}), 0
+    for number in range(12):
+        photo, _, mask, _ = framed.draw(number)
+        _, (top, left), counts = framed._place(number)
+        assert photo.shape == (96, 96, 3) and mask.any() and not mask[~counts].any()
+        pixels = framed[number]["pixel_values"]
+        assert (pixels[1][:, ~torch.from_numpy(counts[:48, :48].copy())] == 0).all() and pixels.abs().sum() > 0
+        inside += counts.any()
+        canvas = framed.framings[0].mask(96)
+        assert (counts == canvas[top : top + 96, left : left + 96]).all()
+    assert inside == 12 and pairs().photos[0].shape == (96, 96, 3)
+    assert framed.photos[0].shape == (*Framing("", *cuts).canvas(96), 3)

@@ -13,6 +13,7 @@ from transformers import CLIPModel, CLIPVisionConfig
 
 from ..backbones import load_backbone, recommended_settings
 from ..configuration_anople import AnoPLeConfig
+from ..framing import Framing
 from ..modeling_anople import AnoPLeOutput
 from ..ranges import Ranges
 from ..scoring import resize_map, smooth
@@ -43,6 +44,15 @@ class Gallery:
     def ranges(self, category: str | None = None) -> Ranges:
         """None: the baselines read deep photos by their container."""
         return {}
+
+    @property
+    def framings(self) -> dict[str, Framing]:
+        """None: the baselines see whole photos."""
+        return {}
+
+    def sizes(self, category: str | None, side: int) -> list[tuple[int, int]]:
+        """The model's square, see `MemoryBank.sizes`."""
+        return [(side, side)]
 
     def add(self, category: str, features: Features, names: Sequence[str]) -> None:
         """Add photos of a product."""

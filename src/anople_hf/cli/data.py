@@ -37,6 +37,7 @@ def check(
     typer.echo(report.table())
     typer.echo(
         f"cell: photo pixels that one of {PAPER_GRID} x {PAPER_GRID} cells covers; smaller defects may go unseen"
+        "\ntiles: the same if photos are cut into so many (--tiles of teach and train)"
     )
     for remark in report.remarks:
         typer.echo(f"note: {remark}")

@@ -290,15 +290,21 @@ def keep_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list
     return good, bad
 
 
-def read_photos(sources: Sequence[str | Path], skip_bad: bool) -> dict[str, "Photo"]:
-    """Decode all photos under `sources`, see `find_photos`; at least one. Prints a line for each one left out."""
+def read_photos(sources: Sequence[str | Path], skip_bad: bool, *, whole: bool = False) -> dict[str, "Photo"]:
+    """Decode all photos under `sources`, see `find_photos`; at least one. Prints a line for each one left out.
+
+    Args:
+        sources: Files, folders, patterns.
+        skip_bad: Leave out what cannot be read.
+        whole: Decode large ones at their own size, not at that of a screen.
+    """
     from ..images import SCREEN, UnreadableImageError, printable, read_photo
 
     paths = find_photos(sources)
     photos: dict[str, Photo] = {}
     for path in keep_photos(paths, skip_bad)[0]:
         try:
-            photos[printable(path)] = read_photo(path, least=SCREEN)
+            photos[printable(path)] = read_photo(path, least=None if whole else SCREEN)
         except UnreadableImageError as error:
             if not skip_bad:
                 raise UnreadableImageError(f"{error}; replace the file, or leave it out with --skip-bad.") from error

@@ -132,7 +132,7 @@ def predict(
 
     if category is not None:
         model.memory.references(category)  # an unknown product ends here, before any work
-    recognizes = category is None and model.config.memory_search == "product"
+    recognizes = category is None and model.recognizes
     asked = model.memory.categories if recognizes else [category]
     entries = [model.memory.thresholds_of(name, recognized=recognizes) for name in asked]
     if fail_on_anomaly and not all(entries):

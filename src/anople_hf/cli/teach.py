@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..framing import FramingRequest
 from ..training.configuration import Turns
 from .options import (
     Json,
@@ -68,6 +69,20 @@ def teach(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse photos far from the others, or of another product.")
     ] = False,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="What counts in its photos: x,y,w,h or a polygon 'x,y x,y x,y' in photo pixels, a mask image (white "
+            "counts), or whole."
+        ),
+    ] = None,
+    tiles: Annotated[
+        str, typer.Option(help="Cut its photos into rows x columns, such as 2x3, or auto; 1x1 cuts no more.")
+    ] = "",
+    smallest: Annotated[
+        str, typer.Option(help="--tiles auto: smallest defect wanted, in photo pixels, or a length such as 0.4mm.")
+    ] = "",
+    pixel_size: Annotated[str, typer.Option(help="--smallest as a length: what a pixel shows, such as 0.05mm.")] = "",
     skip_bad: SkipBad = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -75,21 +90,25 @@ def teach(
     """Teach a product, or more photos of a known one, without training.
 
     The product's threshold comes from all of its photos, each judged by the others. A photo that is unlike the others
-    is named and sets no threshold; copies count once; a promised false-alarm rate stays promised.
+    is named and sets no threshold; copies count once; a promised false-alarm rate stays promised. Region and tiles
+    stay with the product; another region or other tiles for a known one take its photos once more.
     """
     quieten(quiet)
+    asked = FramingRequest(region, tiles, smallest, pixel_size)
     find_run(run, own=True)  # a wrong folder ends here, before any photo is read
-    good = read_photos(photos, skip_bad)
+    good = read_photos(photos, skip_bad, whole=bool(tiles))
     with _changed(run) as (model, processor):
-        pixels, reading = processor.read_good(good.values(), model.memory.reading(category))
+        known, grid = model.memory.reading(category), model.config.grid_size
+        good = _large_enough(good, skip_bad, model, category)
+        pixels, reading = processor.read_good(good.values(), known, asked=asked, grid=grid)
         how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "word": word, "turns": turns}
         report = model.teach(pixels, category, names=list(good), reading=reading, **how)
-        known = list(model.memory.categories)
+        names = list(model.memory.categories)
         held_out = len(model.memory.product(category).held_out)
     steps = next_steps(run, {category: report.after}, known=held_out)
     told = [] if quiet else ["next:", *(f"  {step}" for step in steps)]
-    summary = report.to_dict() | {"known": known, "odd": report.odd, "next": steps}
-    tell(as_json, summary, *report.lines(), f"known: {', '.join(known)}", *told)
+    summary = report.to_dict() | {"known": names, "odd": report.odd, "next": steps}
+    tell(as_json, summary, *report.lines(), f"known: {', '.join(names)}", *told)
 
 
 def calibrate(
@@ -119,10 +138,15 @@ def calibrate(
     with _changed(run) as (model, processor):
         from ..teaching import calibrate as set_thresholds
 
-        for product in given:
+        for product, good in given.items():
             model.memory.product(product)  # an unknown one ends here, before any work
+            given[product] = _large_enough(good, skip_bad, model, product)
         pixels = {
-            product: processor(images=list(good.values()), ranges=model.memory.ranges(product))["pixel_values"]
+            product: processor(
+                images=list(good.values()),
+                ranges=model.memory.ranges(product),
+                framing=model.memory.framings.get(product),
+            )["pixel_values"]
             for product, good in given.items()
         }
         names = {product: list(good) for product, good in given.items()}
@@ -140,6 +164,16 @@ def _by_product(data: str, skip_bad: bool) -> "dict[str, dict[str, Photo]]":
     return {category: read_photos(paths, skip_bad) for category, paths in places.items()}
 
 
+def _large_enough(good: "dict[str, Photo]", skip_bad: bool, model: "AnoPLeModel", product: str) -> "dict[str, Photo]":
+    """The photos, decoded once more if they were decoded smaller than the product's tiles need."""
+    from ..framed import least_side
+    from ..images import SCREEN, from_printable
+
+    if least_side(model.memory, product, model.config.image_size) <= SCREEN:
+        return good
+    return read_photos([from_printable(name) for name in good], skip_bad, whole=True)
+
+
 def _calibrated(report: "Report") -> list[str]:
     first = f"{report.product}: {len(report.added)} new photos, {len(report.known)} known ones"
     return [first, *report.lines()[1:]]
@@ -153,7 +187,8 @@ def products(run: Run, as_json: Json = False) -> None:
     lines: list[str] = []
     for name in model.memory.categories:
         product = model.memory.product(name)
-        found, odd = product.thresholds, product.by_strangeness
+        found, odd, framing = product.thresholds, product.by_strangeness, model.memory.framings.get(name)
+        size, side, grid = product.reading.get("size"), model.config.image_size, model.config.grid_size
         called = {photo.digest: photo.name or photo.digest[:12] for photo in product.photos}
         rows.append(
             {
@@ -163,6 +198,7 @@ def products(run: Run, as_json: Json = False) -> None:
                 "turns": product.reading.get("turns", "none"),
                 "thresholds": found.to_dict() if found else None,
                 "promise": found.promise if found else None,
+                "framing": framing.describe(size, side, grid) if framing else [],
                 "least_typical": called[odd[0][0]] if odd else None,
                 "far": [called[digest] for digest in product.far],
             }
@@ -171,11 +207,12 @@ def products(run: Run, as_json: Json = False) -> None:
         when = f", {found.date[:10]}" if found and found.date else ""
         turned = f" with turns {turns}" if (turns := rows[-1]["turns"]) != "none" else ""
         lines.append(f"{name}: {len(product.photos)} photos{turned}, {said}{when}")
+        lines += [f"  {line}" for line in (framing.describe(size, side, grid) if framing else [])]
         if len(odd) > 1:
             far = " (far from the others, sets no threshold)" if odd[0][0] in product.far else ""
             lines.append(f"  least typical: {called[odd[0][0]]}{far}")
     common = model.memory.thresholds_of()
-    if common and model.config.memory_search == "all":
+    if common and not model.recognizes:
         lines.append(f"any, if the product is not told: threshold {common.threshold:.4g}, {common.promise}")
     tell(as_json, {"products": rows, "common": common.to_dict() if common else None}, *(lines or ["no product"]))
 

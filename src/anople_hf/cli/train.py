@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from ..framing import FramingRequest
 from ..output.locking import making
 from ..output.whole import check_output, whole_folder
 from ..training.configuration import TrainingConfig
@@ -97,6 +98,28 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
+def parse_framings(
+    regions: list[str], tiles: list[str], smallest: str = "", pixel_size: str = ""
+) -> dict[str, FramingRequest]:
+    """What `--region` and `--tiles` ask for, by product; "" where no product is named.
+
+    Raises:
+        ValueError: Unknown tiles, or `--smallest` without `--tiles auto`.
+    """
+    asked: dict[str, dict[str, str]] = {}
+    for option, pairs in (("region", regions), ("tiles", tiles)):
+        for pair in pairs:
+            product, equals, value = pair.partition("=")
+            asked.setdefault(product if equals else "", {})[option] = value if equals else pair
+    if smallest and not any(wish.get("tiles") == "auto" for wish in asked.values()):
+        raise ValueError("the smallest defect (--smallest) belongs to --tiles auto.")
+    by_size = {"smallest": smallest, "pixel_size": pixel_size}
+    return {
+        product: FramingRequest(**wish, **(by_size if wish.get("tiles") == "auto" else {}))
+        for product, wish in asked.items()
+    }
+
+
 @with_options(settings_of())
 def train(
     data: Annotated[Path, typer.Argument(help="MVTec-AD layout, or one folder of good photos per category.")],
@@ -124,6 +147,18 @@ def train(
     class_names: Annotated[
         Path | None, typer.Option(help="JSON file with the prompts' word for each category.")
     ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PRODUCT=REGION: what counts in its photos, as for teach; a single one need not be named. Repeatable."
+        ),
+    ] = None,
+    tiles: Annotated[
+        list[str] | None,
+        typer.Option(help="PRODUCT=ROWSxCOLUMNS: tiles that its photos are cut into, as for teach. Repeatable."),
+    ] = None,
+    smallest: Annotated[str, typer.Option(help="--tiles auto: smallest defect wanted, as for teach.")] = "",
+    pixel_size: Annotated[str, typer.Option(help="--smallest as a length: what a pixel shows.")] = "",
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -152,6 +187,7 @@ def train(
         by_index = shots_file.is_dir()
         listed = read_index_files(shots_file, splits["train"], given["shots"]) if by_index else read_shots(shots_file)
     words = _read_words(class_names) if class_names else None
+    framings = parse_framings(region or [], tiles or [], smallest, pixel_size)
     start_torch()
     from accelerate import PartialState
 
@@ -177,6 +213,7 @@ def train(
             init_from=init_from,
             class_names=words,
             listed_shots=listed,
+            framings=framings,
             skip_bad=skip_bad,
             work_folder=work,
             resume=resume,

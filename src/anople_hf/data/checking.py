@@ -15,12 +15,13 @@ from datasets import Dataset, DatasetDict, Image
 from PIL import Image as PillowImage
 
 from ..data import published
+from ..framing import Framing
 from ..images import UnreadableImageError, find_images, is_text, printable, read_mask, read_photo
 from ..ranges import describe, measure, misfit
-from ..sight import PAPER_GRID, cell_size, describe_sight
+from ..sight import PAPER_GRID, cell_size, describe_sight, suggest_tiles
 from .hub import PREFIX
 
-COLUMNS = ("category", "train", "good", "defective", "masks", "kinds", "sizes", "cell", "published")
+COLUMNS = ("category", "train", "good", "defective", "masks", "kinds", "sizes", "cell", "tiles", "published")
 MOST_OF_IT = 0.5
 """Share of a photo that a mask of a defect hardly ever covers. Ours."""
 FEW = 20
@@ -34,8 +35,8 @@ class DataReport:
     Attributes:
         dataset: The published data set that it seems to be, or None.
         categories: One row per category: training photos, good and defective test photos, masks, kinds of defects,
-            sizes, pixels of a photo that a cell of the grid covers, and a comparison with the published counts ("as
-            published", the differences, or "").
+            sizes, pixels of a photo that a cell of the grid covers, the same with tiles, and a comparison with the
+            published counts ("as published", the differences, or "").
         problems: Files that cannot be used or would distort results, each with the reason.
         remarks: Notes, such as counts that differ from the published ones.
     """
@@ -204,9 +205,15 @@ def _summary(name: str, row: dict[str, Any]) -> dict[str, Any]:
     sizes = [size for size, _ in row["sizes"].most_common()]
     shown = ", ".join("{}x{}".format(*size) for size in sizes[:2])
     shown += f" and {len(sizes) - 2} more" if len(sizes) > 2 else ""
-    cell = "x".join(f"{side:.0f}" for side in cell_size(sizes[0], PAPER_GRID)) if sizes else ""
+    cell = tiles = ""
+    if sizes:
+        cell = "x".join(f"{side:.0f}" for side in cell_size(sizes[0], PAPER_GRID))
+        rows, columns = suggest_tiles(sizes[0])
+        smaller = Framing("", rows, columns).cell(sizes[0], PAPER_GRID)
+        tiles = f"{rows}x{columns}: {'x'.join(f'{side:.0f}' for side in smaller)}"
     counts = {name: row[name] for name in ("train", "good", "defective", "masks")}
-    return {"category": name, **counts, "kinds": len(row["kinds"]), "sizes": shown, "cell": cell, "published": ""}
+    return {"category": name, **counts, "kinds": len(row["kinds"]), "sizes": shown, "cell": cell, "tiles": tiles,
+            "published": ""}  # fmt: skip
 
 
 def _compare(report: DataReport) -> None:

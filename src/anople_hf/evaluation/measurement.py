@@ -16,11 +16,13 @@ from PIL import Image
 from transformers.utils.logging import tqdm
 
 from ..data.schema import as_files
+from ..framed import score_views
 from ..images import read_image, read_mask
 from ..metric_names import METRIC_NAMES
 from ..modeling_anople import Branch
 from ..output.progress import seconds_between
 from ..processing_anople import AnoPLeProcessor
+from ..scoring import shrink_map
 from .metrics import ALL_METRICS, METRICS, MORE_METRICS, OF_SCORES, ScoreAccumulator
 
 FPR_LIMIT = 0.3
@@ -144,21 +146,28 @@ def evaluate(
     often = seconds_between()
     for start in tqdm(starts, desc="evaluating", unit="batch", disable=not progress, mininterval=often):
         rows = test[start : start + batch_size]
-        photos = [read_image(photo, ranges[name if route else None])
-                  for photo, name in zip(rows["image"], rows["category"], strict=True)]  # fmt: skip
-        pixels = processor(images=photos)["pixel_values"].to(model.device, model.dtype)
-        output = model(pixels, category=rows["category"] if route else None, branch=branch)
-        maps, values = output.anomaly_maps.float().cpu().numpy(), output.scores.tolist()
-        limits = [None if x != x else x for x in _listed(output.thresholds, len(values))]  # NaN: no threshold
-        names = [None] * len(values) if output.products is None else model.memory.names(output.products)
+        told = rows["category"] if route else [None] * len(rows["category"])
+        cut = [processor.views(read_image(photo, ranges[name]), model.memory.sizes(name, side))
+                 for photo, name in zip(rows["image"], told, strict=True)]  # fmt: skip
+        judged: dict[int, dict[str, Any]] = {}
+        for places, output, names in score_views(model, cut, rows["category"] if route else None, branch=branch):
+            maps = shrink_map(output.anomaly_maps.float(), side).cpu().numpy()
+            limits = [None if x != x else x for x in _listed(output.thresholds, len(places))]  # NaN: no threshold
+            recognized = [None] * len(places) if output.products is None else names
+            for column in zip(places, output.scores.tolist(), limits, recognized, maps, strict=True):
+                judged[column[0]] = dict(zip(("score", "threshold", "recognized", "map"), column[1:], strict=True))
         for index, category in enumerate(rows["category"]):
-            label, given = rows["label"][index], rows["mask"][index]
+            label, given, found = rows["label"][index], rows["mask"][index], judged[index]
             scores.add(
-                category, score=values[index], label=label, anomaly_map=maps[index], mask=_truth(given, label, side)
+                category,
+                score=found["score"],
+                label=label,
+                anomaly_map=found.pop("map"),
+                mask=_truth(given, label, side),
             )
             path = rows["path"][index]
-            found = {"part": (rows["part"][index] if "part" in rows else "") if part_of is None else part_of(path)}
-            found |= {"score": values[index], "threshold": limits[index], "recognized": names[index]}
+            part = (rows["part"][index] if "part" in rows else "") if part_of is None else part_of(path)
+            found = {"part": part, **found}
             images.append({k: rows[k][index] for k in ("path", "category", "defect", "label")} | found)
             waiting[category] -= 1
             if not waiting[category]:

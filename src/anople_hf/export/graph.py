@@ -155,6 +155,12 @@ def export(
             "graph is made in evaluation, float32, on the CPU: "
             "AnoPLeModel.from_pretrained(..., dtype=torch.float32).eval()."
         )
+    asked_for = model.memory.categories if category is None else [category]
+    if branch != "prompt" and (framed := [name for name in asked_for if name in model.memory.framings]):
+        raise ValueError(
+            f"{', '.join(framed)}: taught with a region or tiles, which a graph does not cut: it takes whole views. "
+            "Export another product with --product, or serve this one with `anople serve` or the pipeline."
+        )
     started = time.perf_counter()
     about = {"format": FORMAT, "kind": kind, **_describe(model, processor, kind, category, branch)}
     with whole_folder(Path(output), overwrite=overwrite) as folder:

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers.utils.logging import tqdm
 
 from ..decisions import fit_within
+from ..framed import least_side, score_views, shape_misfit
 from ..images import SCREEN, UnreadableImageError, read_photo
 from ..modeling_anople import AnoPLeModel
 from ..output.progress import seconds_between
@@ -27,14 +28,14 @@ class Prepared:
 
     Attributes:
         path: The file.
-        pixels: (1, 3, S, S) for the model.
+        views: (1, 3, height, width) for the model, by (height, width), see `AnoPLeProcessor.views`.
         picture: For people, at the photo's size or smaller.
         size: (width, height) of the photo.
         remark: Why it does not fit what its product was taught with, by name, or "".
     """
 
     path: Path
-    pixels: torch.Tensor
+    views: dict[tuple[int, int], torch.Tensor]
     picture: Image.Image
     size: tuple[int, int]
     remark: str = ""
@@ -83,14 +84,16 @@ def prepare(
     Raises:
         UnreadableImageError: Names the photo.
     """
-    photo, ranges = photo or read_photo(path, least=longest), model.memory.ranges(category)
-    remark, size = photo.misfit(ranges), photo.size
+    memory, side = model.memory, model.config.image_size
+    least = None if longest is None else max(longest, least_side(memory, category, side))
+    photo, ranges = photo or read_photo(path, least=least), memory.ranges(category)
+    remark, size = photo.misfit(ranges) or shape_misfit(memory, category, photo), photo.size
     picture = photo.to_rgb(ranges)
     del photo  # deep ones are twice as large as what was made of them
-    pixels = processor(images=Photo(picture))["pixel_values"]  # decoded: it is not copied
+    views = processor.views(picture, memory.sizes(category, side))
     if longest is not None and max(size) > longest:
         picture = picture.resize(fit_within(size, longest), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return Prepared(path, pixels, picture, size, remark)
+    return Prepared(path, views, picture, size, remark)
 
 
 @torch.inference_mode()
@@ -103,7 +106,7 @@ def judge(
     longest: int | None = SCREEN,
     **how: Any,
 ) -> list[Prediction]:
-    """Judge one batch of photos in one pass.
+    """Judge one batch of photos in one pass; in one for each way of framing, if products are framed.
 
     Args:
         model: A trained model with memory.
@@ -116,16 +119,14 @@ def judge(
     Raises:
         KeyError: Unknown category; lists the known ones.
     """
-    pixels = torch.cat([photo.pixels for photo in photos]).to(model.device, model.dtype)
-    outputs = model(pixels, category=category)
-    sizes = [photo.size[::-1] for photo in photos]
-    results = processor.post_process(outputs, target_sizes=sizes, longest=longest, **how)
-    told = [category] * len(photos) if category is None or isinstance(category, str) else category
-    names = told if outputs.products is None else model.memory.names(outputs.products)
-    return [
-        Prediction(photo.path, photo.picture, photo.size, name, result, photo.remark)
-        for photo, name, result in zip(photos, names, results, strict=True)
-    ]
+    found: dict[int, Prediction] = {}
+    for places, outputs, names in score_views(model, [photo.views for photo in photos], category):
+        chosen = [photos[place] for place in places]
+        sizes = [photo.size[::-1] for photo in chosen]
+        results = processor.post_process(outputs, target_sizes=sizes, longest=longest, **how)
+        for place, photo, name, result in zip(places, chosen, names, results, strict=True):
+            found[place] = Prediction(photo.path, photo.picture, photo.size, name, result, photo.remark)
+    return [found[place] for place in range(len(photos))]
 
 
 def predict(

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..data.schema import as_files
+from ..framed import score_views
 from ..images import read_image, read_mask
 from ..modeling_anople import AnoPLeModel
 from ..output.whole import whole_file
@@ -211,8 +212,9 @@ def write_sheet(
         row = test[index]
         category = row["category"]
         photo = read_image(row["image"], model.memory.ranges(category if route else None))
-        pixels = processor(images=photo)["pixel_values"].to(model.device, model.dtype)
-        outputs = model(pixels, category=category if route else None)
+        told = category if route else None
+        views = processor.views(photo, model.memory.sizes(told, model.config.image_size))
+        ((_, outputs, _),) = score_views(model, [views], told)
         result = processor.post_process(outputs, target_sizes=[photo.size[::-1]])[0]
         rows.append(
             SheetRow(

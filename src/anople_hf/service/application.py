@@ -26,6 +26,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
+from ..framing import FramingRequest
 from ..inspection.predict import Prediction
 from ..training.configuration import Turns
 from .answers import About, Change, NewThreshold, Product, Threshold, Verdict, Verdicts, described
@@ -130,12 +131,25 @@ def build(
             Turns | None,
             Form(description="Positions in which its parts lie, as for `anople teach`."),
         ] = None,
+        region: Annotated[
+            str | None, Form(description="What counts: x,y,w,h or a polygon x,y x,y x,y in photo pixels, or whole.")
+        ] = None,
+        tiles: Annotated[str, Form(description="Cut photos into rows x columns, such as 2x3, or auto.")] = "",
+        smallest: Annotated[str, Form(description="tiles=auto: smallest defect wanted, in photo pixels.")] = "",
     ) -> Change:
         """Teach a product from good photos and save it into the run; scoring goes on meanwhile."""
         limits.check(photos)
+        if region is not None and region != "whole" and not set(region) <= set("0123456789.,- "):  # no path of ours
+            raise HTTPException(422, "region: expected x,y,w,h, or x,y x,y x,y ..., or whole.")
+        framing = FramingRequest(region, tiles, smallest)
         with scorer.room(len(photos)):
             images, names = await read_uploads(photos, limits)
-            how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "strict": strict, "turns": turns}
+            how: dict[str, Any] = {
+                "false_alarm_rate": false_alarm_rate,
+                "strict": strict,
+                "turns": turns,
+                "framing": framing,
+            }
             return Change.of(await run_in_threadpool(detector.teach, images, product, names, **how))
 
     @inside.get("/thresholds", tags=["products"])

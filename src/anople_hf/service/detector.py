@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..framing import FramingRequest
 from ..inspection.predict import Prediction, judge, prepare
 from ..inspection.results import fingerprint
 from ..modeling_anople import AnoPLeModel
@@ -81,13 +82,20 @@ class ServedDetector:
     def draw(self, prediction: Prediction) -> Image.Image:
         """The photo under its heat map, as `anople predict` draws it."""
         model, result = self.model, prediction.result
-        recognizes = model.config.memory_search == "product"
+        recognizes = model.recognizes
         scale = color_scale(model, prediction.category, recognized=recognizes)
         overlay = heat_map_overlay(prediction.photo, result["heat_map"], scale=scale, threshold=result["mask_level"])
         return Image.fromarray(overlay)
 
-    def teach(self, photos: Sequence[Photo], product: str, names: Sequence[str], **how: Any) -> Report:
-        """Teach a product and save it into the run, see `AnoPLeModel.teach`.
+    def teach(
+        self,
+        photos: Sequence[Photo],
+        product: str,
+        names: Sequence[str],
+        framing: FramingRequest | None = None,
+        **how: Any,
+    ) -> Report:
+        """Teach a product and save it into the run, see `AnoPLeModel.teach`; `framing` is what is asked for, if any.
 
         Raises:
             ReadOnlyError: The run cannot be changed.
@@ -95,7 +103,8 @@ class ServedDetector:
         """
 
         def change(model: AnoPLeModel) -> Report:
-            pixels, reading = self.processor.read_good(photos, model.memory.reading(product))
+            known, grid = model.memory.reading(product), model.config.grid_size
+            pixels, reading = self.processor.read_good(photos, known, asked=framing, grid=grid)
             return model.teach(pixels, product, names=list(names), reading=reading, **how)
 
         return self._change(change)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_cosine_schedule_with_warmup
 
+from ..framing import Framing
 from ..modeling_anople import AnoPLeModel, AnoPLeOutput
 from ..output.progress import seconds_between
 from .configuration import TrainingConfig
@@ -102,6 +103,8 @@ def learn(
     history: list[dict[str, float]] = []
     if states is not None:
         identity = {"backbone": model.config.backbone, "photos": pairs.names, **config.identity()}
+        if framed := [framing.to_dict() for framing in pairs.framings if framing != Framing()]:
+            identity["region and tiles"] = framed
         keeper = TrainingStates(states, accelerator, identity, keep=config.keep_checkpoints)
         if resume:
             step, history = keeper.restore()

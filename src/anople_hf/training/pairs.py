@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..configuration_anople import LOCAL_VIEWS
 from ..data.schema import as_files
+from ..framing import Framing
 from ..images import read_image
 from ..processing_anople import AnoPLeProcessor
 from ..ranges import Ranges
 from ..turns import draw_degrees, turned
-from .shapes import Pixels
+from .shapes import Mask, Pixels
 from .synthesis import AnomalySynthesizer, local_views
 
 SHIFT = 60
@@ -42,6 +43,8 @@ class AnomalyPairs(torch.utils.data.Dataset):
         changes: How good photos are varied, see `vary`; their twins are made of the varied ones.
         ranges: By category, the values of deep photos that are black and white.
         turns: By category, the positions in which its parts lie, see `turns.py`: good photos are turned so, too.
+        framings: By category, region and tiles. A sample of a product that is cut into tiles shows one of them; what
+            does not count is blank in its views, and no anomaly lies there.
         seed: Fixes order, changes and anomalies.
     """
 
@@ -56,18 +59,20 @@ class AnomalyPairs(torch.utils.data.Dataset):
         changes: Sequence[str] = (),
         ranges: Mapping[str, Ranges] | None = None,
         turns: Mapping[str, str] | None = None,
+        framings: Mapping[str, Framing] | None = None,
         seed: int = 0,
     ) -> None:
         self.processor, self.synthesizer = processor, synthesizer
         self.length, self.multi_scale, self.changes, self.seed = length, multi_scale, changes, seed
-        side = 2 * processor.image_processor.size["height"]  # 480 in the paper: each crop is a full view
+        self.side = 2 * processor.side  # 480 in the paper: each crop is a full view
         # A few shots fit in memory: decode and resize each once.
+        self.framings = [(framings or {}).get(category, Framing()) for category in shots["category"]]
         self.photos: list[Pixels] = []
         self.turns: list[tuple[str, tuple[int, int]]] = []
-        for row in as_files(shots):
+        for row, framing in zip(as_files(shots), self.framings, strict=True):
             photo = read_image(row["image"], (ranges or {}).get(row["category"]))
             self.turns.append(((turns or {}).get(row["category"], "none"), photo.size))
-            self.photos.append(np.asarray(photo.resize((side, side), Image.Resampling.BICUBIC)))
+            self.photos.append(np.asarray(photo.resize(framing.canvas(self.side)[::-1], Image.Resampling.BICUBIC)))
         self.names: list[str] = list(shots["path"])
 
     def __len__(self) -> int:
@@ -83,11 +88,16 @@ class AnomalyPairs(torch.utils.data.Dataset):
         """
         photo, defective, mask, name = self.draw(number)
         images = [*self._views(photo), *self._views(defective)]
+        within = self._place(number)[2]
         masks = [*self._views(np.zeros_like(mask)), *self._views(mask)]
         views = [LOCAL_VIEWS, *range(LOCAL_VIEWS)] if self.multi_scale else [LOCAL_VIEWS]  # rows of the prefix c
         stacked = torch.from_numpy(np.stack(masks))
+        pixels = self.processor(images=images)["pixel_values"]
+        if within is not None:
+            counts = torch.from_numpy(np.stack(self._views(within) * 2))
+            pixels = torch.where(counts[:, None], pixels, 0)
         return {
-            "pixel_values": self.processor(images=images)["pixel_values"],
+            "pixel_values": pixels,
             "masks": stacked,
             "labels": stacked.flatten(1).any(dim=1).long(),
             "views": torch.tensor(views * 2),
@@ -97,13 +107,22 @@ class AnomalyPairs(torch.utils.data.Dataset):
 
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
         """The good photo (2S, 2S, 3) of sample `number`, its twin, the mask of the anomaly (2S, 2S), and its name."""
-        epoch, position = divmod(number, len(self.photos))
-        chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
-        photo = self._turned(chosen, number)
+        chosen, (top, left), within = self._place(number)
+        photo = self._turned(chosen, number)[top : top + self.side, left : left + self.side]
         photo = vary(photo, self.changes, np.random.default_rng([self.seed, number, 2]))
         others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
-        defective, mask = self.synthesizer(photo, np.random.default_rng([self.seed, number, 1]), others)
+        rng = np.random.default_rng([self.seed, number, 1])
+        defective, mask = self.synthesizer(photo, rng, others, within)
         return photo, defective, mask, self.names[chosen]
+
+    def _place(self, number: int) -> tuple[int, tuple[int, int], Mask | None]:
+        """The photo of sample `number`, the corner of its tile, and what counts there (2S, 2S); None: all of it."""
+        epoch, position = divmod(number, len(self.photos))
+        chosen = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.photos))[position])
+        framing = self.framings[chosen]
+        corners, counts = framing.corners(self.side), framing.mask(self.side)
+        top, left = corners[np.random.default_rng([self.seed, number, 4]).integers(len(corners))]
+        return chosen, (top, left), None if counts is None else counts[top : top + self.side, left : left + self.side]
 
     def _turned(self, chosen: int, number: int) -> Pixels:
         """A good photo in one of the positions in which its part may lie."""

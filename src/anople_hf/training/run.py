@@ -22,6 +22,7 @@ from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, pars
 from ..data.class_names import class_names_for
 from ..data.few_shot import choose_shots, write_shots
 from ..data.schema import as_files
+from ..framing import Framing, FramingRequest
 from ..images import measure_reading
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
@@ -103,6 +104,7 @@ def train(
     init_from: str | os.PathLike | None = None,
     class_names: Mapping[str, str] | None = None,
     listed_shots: Mapping[str, list[str]] | None = None,
+    framings: Mapping[str, FramingRequest] | None = None,
     skip_bad: bool = False,
     work_folder: Path | None = None,
     resume: bool = False,
@@ -119,6 +121,7 @@ def train(
             `data` alone, because its features move.
         class_names: Words for the text prompts, by category; see `class_names_for`.
         listed_shots: Take exactly these photos (paths by category) instead of choosing by seed.
+        framings: Region and tiles by category; "" is the only one of a data set with one.
         skip_bad: Skip unreadable photos instead of refusing them.
         work_folder: Where states to resume from and the trackers' logs go; None saves neither.
         resume: Go on from the newest state in `work_folder`.
@@ -160,8 +163,13 @@ def train(
         name: measure_reading(rows["image"]) | ({"turns": turns[name]} if name in turns else {})
         for name, rows in rows_of.items()
     }
+    asked = _asked_by_product(framings or {}, list(rows_of))
 
     model, processor = _start(config, backbone, backbone_revision, init_from)
+    for name, wish in asked.items():
+        size = tuple(readings[name]["size"])
+        readings[name]["framing"] = wish.complete(None, size, processor.side, model.config.grid_size).to_dict()
+    framed = {name: framing for name, reading in readings.items() if (framing := Framing.of(reading)) is not None}
     config = config.completed(model.config.backbone, len(shots))
     assert config.max_steps is not None
     prompts = processor.class_prompts(list(names.values()))
@@ -174,6 +182,7 @@ def train(
         changes=config.normal_views,
         ranges={name: reading["ranges"] for name, reading in readings.items()},
         turns=turns,
+        framings=framed,
         seed=config.seed,
     )
     states = work_folder / "states" if work_folder else None
@@ -185,7 +194,9 @@ def train(
     photos: dict[str, torch.Tensor] = {}
     paths_of: dict[str, list[str]] = {}
     for category, rows in rows_of.items():
-        photos[category] = processor(images=list(rows["image"]), ranges=readings[category]["ranges"])["pixel_values"]
+        photos[category] = processor(
+            images=list(rows["image"]), ranges=readings[category]["ranges"], framing=framed.get(category)
+        )["pixel_values"]
         paths_of[category] = list(rows["path"])
     reports = teach(
         model,
@@ -199,6 +210,16 @@ def train(
     )
     paths = {category: [data[index]["path"] for index in indices] for category, indices in chosen.items()}
     return TrainingRun(model, processor, paths, history, config, reports)
+
+
+def _asked_by_product(framings: Mapping[str, FramingRequest], products: list[str]) -> dict[str, FramingRequest]:
+    """What is asked for, by the products' names."""
+    if "" in framings and len(products) != 1:
+        raise ValueError(f"--region and --tiles need a product, such as {products[0]}=...: there are {len(products)}.")
+    named = {name or products[0]: wish for name, wish in framings.items()}
+    if unknown := sorted(set(named) - set(products)):
+        raise ValueError(f"--region or --tiles for {', '.join(unknown)}; the data have {', '.join(products)}.")
+    return named
 
 
 def on_cpu() -> bool:

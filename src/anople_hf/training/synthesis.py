@@ -146,13 +146,20 @@ class AnomalySynthesizer:
             if not self.textures:
                 raise ValueError(f"source is {str(source)!r}, expected one of {SOURCES} or a folder that holds images")
 
-    def __call__(self, image: Pixels, rng: np.random.Generator, others: Sequence[Pixels] = ()) -> tuple[Pixels, Mask]:
+    def __call__(
+        self,
+        image: Pixels,
+        rng: np.random.Generator,
+        others: Sequence[Pixels] = (),
+        region: Mask | None = None,
+    ) -> tuple[Pixels, Mask]:
         """Make one anomalous twin.
 
         Args:
             image: A normal image, uint8 (H, W, 3); left as it is.
             rng: Source of all randomness; equal states give equal results.
             others: More normal images, uint8 (h, w, 3) of any size, as textures for the source "shots".
+            region: bool (H, W), where it may lie, with any pixel set; None for anywhere.
 
         Returns:
             Image uint8 (H, W, 3), equal to the input outside the mask, and mask bool (H, W), never empty.
@@ -163,6 +170,8 @@ class AnomalySynthesizer:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an image uint8 (H, W, 3), got {image.dtype} {image.shape}")
         within = product_mask(image) if self.on_product else None
+        if region is not None:
+            within = region & within if within is not None and (region & within).any() else region
         kind = self.kinds[rng.integers(len(self.kinds))]
         for _ in range(TRIES):
             mask = self._mask(kind, image.shape[:2], rng, within)
