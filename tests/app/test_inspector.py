@@ -12,6 +12,7 @@ from anople_hf.app.inspector import Inspector
 from anople_hf.app.products import ANY
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
+from anople_hf.framing import FramingRequest
 from anople_hf.memory import MemoryBank
 from anople_hf.thresholds import Thresholds
 
@@ -36,6 +37,24 @@ def test_evidence_is_the_nearest_good_patch(inspector, products, holed):
     picture = inspector.check(products, good("woven_cloth", 2), "woven_cloth").evidence
     left, right = (np.asarray(picture.crop((x, 0, x + 400, 400)), float) for x in (0, 420))
     assert np.abs(left - right).mean() < 12  # box and photo alike, but for the smaller copy
+
+
+def test_a_framed_product_is_taught_and_judged_within_its_region(inspector, holed):
+    """Region and tiles as drawn on the page: a mask, and rows x columns."""
+    mask = np.zeros((96, 96), bool)
+    mask[:, :60] = True
+    files = [good("woven_cloth", index) for index in range(3)]
+    products, report = inspector.teach(inspector.products(), "cloth", files, FramingRequest(region=mask, tiles="1x2"))
+    assert any("62% of the photo counts" in line for line in report.read)
+    found = inspector.check(products, good("woven_cloth", 2))  # recognized, then judged in its framing
+    assert found.shows == "cloth" and found.label == "normal" and not found.heat_map[:, 62:].any()
+    left, right = (np.asarray(found.evidence.crop((x, 0, x + 400, 400)), float) for x in (0, 420))
+    assert np.abs(left - right).mean() < 12  # the same patch of the same photo
+    spoiled = np.asarray(good("woven_cloth", 2)).copy()
+    spoiled[:, 70:] = 255
+    assert inspector.check(products, Image.fromarray(spoiled), "cloth").score == pytest.approx(found.score)
+    photo, _ = holed
+    assert inspector.calibrate(products, "cloth", [photo])[1].after.num_photos == 1
 
 
 def test_a_trained_detector_shows_the_good_patch_too(make_model, processor, photos, tmp_path):

@@ -11,17 +11,18 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from torch.nn import functional as F
+from PIL import Image
 
+from ..framed import score_views, shape_misfit
+from ..framing import FramingRequest
 from ..hub import public_name
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
 from ..photos import Photo, UnreadableImageError
 from ..pictures.overlays import heat_map_overlay
-from ..pictures.palette import DETECTED, EDGE, css
 from ..processing_anople import AnoPLeProcessor
 from ..teaching import Report
+from .evidence import draw_evidence
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products, checked_photo
 from .saving import ConflictError, save_as, save_into, state_of
 
@@ -161,7 +162,11 @@ class Inspector:
 
     @torch.inference_mode()
     def teach(
-        self, products: Products, name: str, files: Sequence[str | Path | Image.Image]
+        self,
+        products: Products,
+        name: str,
+        files: Sequence[str | Path | Image.Image],
+        framing: FramingRequest | None = None,
     ) -> tuple[Products, Report]:
         """The products, with more good photos of one of them and its threshold set anew; and what changed.
 
@@ -169,6 +174,7 @@ class Inspector:
             products: The visitor's; they stay as they are.
             name: The product, new or known.
             files: Good photos.
+            framing: Region and tiles that are asked for; None keeps those of a known product.
 
         Raises:
             ValueError: No name, no photo, too many, or one that cannot be used.
@@ -178,7 +184,8 @@ class Inspector:
             raise ValueError("Give the product a name of up to 60 letters, without '/'.")
         photos = _all_readable(files)
         products.require_room(len(photos))
-        pixels, reading = self.processor.read_good(photos, products.bank.reading(name))
+        known, grid = products.bank.reading(name), self.model.config.grid_size
+        pixels, reading = self.processor.read_good(photos, known, asked=framing, grid=grid)
         how: dict[str, Any] = {"names": _names(files), "reading": reading}
         return self._changed(products, lambda model: model.teach(pixels, name, **how))
 
@@ -201,7 +208,8 @@ class Inspector:
         photos = _all_readable(files)
         if len(known.held_out) + len(photos) > MOST_TAUGHT:
             raise ValueError(f"At most {MOST_TAUGHT} photos can set the threshold of a product here.")
-        pixels = self.processor(images=photos, ranges=products.bank.ranges(name))["pixel_values"]
+        ranges, framing = products.bank.ranges(name), products.bank.framings.get(name)
+        pixels = self.processor(images=photos, ranges=ranges, framing=framing)["pixel_values"]
         return self._changed(products, lambda model: model.calibrate(pixels, name, names=_names(files)))
 
     @torch.inference_mode()
@@ -232,13 +240,16 @@ class Inspector:
         routed, recognized, bank = None if product == ANY else product, "", self._here(products.bank)
         decoded, ranges = checked_photo(file), products.bank.ranges(routed)
         photo = decoded.to_rgb(ranges)
-        pixels = self.processor(images=photo)["pixel_values"].to(self.model.device)
-        output = self.model(pixels, category=routed, branch=self.branch, memory=bank)
-        tokens = self.model.encode_memory(pixels)
+        side = self.model.config.image_size
+        views = self.processor.views(photo, bank.sizes(routed, side))
+        ((_, output, _),) = score_views(self.model, [views], routed, branch=self.branch, memory=bank)
         if output.products is not None:
             routed = recognized = bank.names(output.products)[0]
         elif routed is None:  # compared with all products; which one it shows is told all the same
+            tokens = self.model.encode_memory(views[side, side].to(self.model.device, self.model.dtype))
             recognized = bank.names(bank.recognize(tokens))[0]
+        canvas = views[bank.sizes(routed, side)[0]].to(self.model.device, self.model.dtype)
+        assert output.memory_maps is not None
         own = products.bank.thresholds_of(routed) if routed else None
         limits = own or products.thresholds(product)
         threshold, pixel_threshold = limits.threshold, limits.pixel_threshold
@@ -258,8 +269,8 @@ class Inspector:
             regions=found["regions"],
             label=found["label"],
             recognized=recognized,
-            remark=decoded.misfit(ranges),
-            evidence=self._evidence(products, tokens, output.memory_maps[0], routed, shown),
+            remark=decoded.misfit(ranges) or shape_misfit(bank, routed, decoded),
+            evidence=draw_evidence(self.model, products.bank, canvas, output.memory_maps[0], routed, shown),
         )
 
     def check_many(
@@ -284,35 +295,6 @@ class Inspector:
         """A bank where the model computes; on the CPU it is the visitor's own, with what it has prepared."""
         device = self.model.device
         return bank if device.type == "cpu" else bank.without([]).to(device)
-
-    def _evidence(
-        self,
-        products: Products,
-        tokens: torch.Tensor,
-        memory_map: torch.Tensor,
-        category: str | None,
-        photo: Image.Image,
-    ) -> Image.Image:
-        """The strangest patch, and the good patch nearest to it, each boxed in its photo.
-
-        A bank without views beside it has no picture of the good one; then that is said in its place.
-        """
-        place = int(memory_map.argmax())
-        grid = memory_map.shape[-1]
-        token = F.normalize(tokens[0, :, place].float(), dim=-1).cpu()
-        best = (-2.0, "", 0)
-        for name in [category] if category else products.names:
-            for reference in products.bank.references(name):
-                cosine = torch.einsum("lrd,ld->lr", reference.features, token).mean(dim=0)
-                value, row = cosine.max(dim=0)
-                best = max(best, (float(value), reference.digest, int(row) % (grid * grid)))
-        pictures = [_boxed(photo, place, grid)]
-        view = products.bank.views.get(best[1])
-        pictures.append(_boxed(view.image(), best[2], grid) if view is not None else _no_picture())
-        both = Image.new("RGB", (420 * len(pictures) - 20, 400), "white")
-        for column, picture in enumerate(pictures):
-            both.paste(picture, (420 * column, 0))
-        return both
 
 
 def _counted(files: Sequence[Any] | None) -> Sequence[Any]:
@@ -347,24 +329,6 @@ def _small(photo: Image.Image, side: int) -> Image.Image:
     small = photo.copy()
     small.thumbnail((side, side))
     return small
-
-
-def _boxed(photo: Image.Image, place: int, grid: int) -> Image.Image:
-    """A photo at 400 x 400 with one cell of the patch grid boxed."""
-    picture = photo.convert("RGB").resize((400, 400))
-    cell = 400 / grid
-    x, y = place % grid * cell, place // grid * cell
-    pen = ImageDraw.Draw(picture)
-    pen.rectangle((x - 4, y - 4, x + cell + 4, y + cell + 4), outline=css(EDGE), width=6)
-    pen.rectangle((x - 3, y - 3, x + cell + 3, y + cell + 3), outline=css(DETECTED), width=3)
-    return picture
-
-
-def _no_picture() -> Image.Image:
-    picture = Image.new("RGB", (400, 400), "#eeeeee")
-    words = "No picture of the nearest good photo\nis stored: its memory bank came\nwithout memory_views.safetensors."
-    ImageDraw.Draw(picture).multiline_text((200, 200), words, fill="black", anchor="mm", align="center", font_size=20)
-    return picture
 
 
 __all__ = ["Finding", "Inspector", "NotRead"]
