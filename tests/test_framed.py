@@ -298,6 +298,8 @@ def test_turned_copies_of_a_framed_product_are_cut_as_it_is(make_model, processo
     cells = (SIDE // 16) ** 2
     assert reference.framed.shape[:3] == (2, len(model.memory.layers), 4 * cells)
     assert reference.features.shape[1] == 4 * cells
+    held = len(model.memory.references("gear")) * (1 + 2) * 4 * cells  # the whole photo, and its tiles
+    assert f"at 4 angles, {held:,} patches a layer" in str(report)
     upside_down = photo(0).rotate(180)
     turned = float(told(model, processor, upside_down).memory_maps.max())
     assert (

@@ -431,8 +431,9 @@ def _describe_reading(model: "AnoPLeModel", report: Report, before: Mapping[str,
 def _describe_turns(photos: Sequence[Reference], turns: str) -> str:
     if turns == "none":
         return "its photos are remembered as they lie, no longer turned"
-    count, rows = COPIES[turns], sum(photo.features.shape[1] for photo in photos)
-    size = sum(photo.features.numel() * photo.features.element_size() for photo in photos) / 1e6
+    held = [tokens for photo in photos for tokens in (photo.features, photo.framed) if tokens is not None]
+    count, rows = COPIES[turns], sum(tokens[..., 0].numel() for tokens in held) // len(photos[0].features)
+    size = sum(tokens.numel() * tokens.element_size() for tokens in held) / 1e6
     return (
         f"turns {turns}: each photo is remembered at {count} angles, {rows:,} patches a layer and {size:.1f} MB in "
         f"all, {count} times those of the photos as they lie; so many times as much is searched for each photo of it"
