@@ -3,16 +3,21 @@
 A few good photos are taught as they are, with each kind of `turns`; the memory alone judges, the product is told.
 Test parts are turned at random, about the center of their photo; what comes into view at the border is its own pixels
 again, as in the remembered copies. Told are image AUROC, and the shares of good and of defective parts that are called
-defective.
+defective. `--cost` tells instead what a photo costs with the paper's shape at random weights, as a multiple of the
+bare vision tower.
 
     python scripts/measure_turns.py DATA [DATA ...] --shots 4 --most 30
+    python scripts/measure_turns.py --cost --threads 1
 """
 
 import argparse
+import statistics
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark import build
 from seeds import start, untrained
 
 from anople_hf import AnoPLeModel
@@ -33,10 +38,35 @@ def judge(model: AnoPLeModel, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndar
     return scores.numpy(), (scores > torch.cat([part.thresholds for part in parts])).numpy()
 
 
+@torch.inference_mode()
+def cost(shots: int, repeats: int = 7) -> None:
+    """Print processor time of scoring a photo whose product is told, in turn with that of the bare vision tower."""
+    model = build(None)
+    patches, width = model.config.grid_size**2, model.config.vision_config.hidden_size
+    photo, banks = torch.randn(1, 3, 240, 240), {turns: MemoryBank(model.memory_layers) for turns in COPIES}
+    for turns, bank in banks.items():
+        rows = torch.randn(shots, len(bank.layers), patches * COPIES[turns], width)
+        bank.add("part", rows, copies=COPIES[turns])
+    taken: dict[str, list[float]] = {name: [] for name in ("tower", *banks)}
+    for _ in range(repeats + 1):
+        for name, times in taken.items():
+            started = time.process_time()
+            if name == "tower":
+                model.clip.vision_model(photo)
+            else:
+                model(photo, category="part", memory=banks[name])
+            times.append(time.process_time() - started)
+    median = {name: statistics.median(times[1:]) for name, times in taken.items()}  # the first round warms up
+    print("| turns | times the vision tower |\n|---|---|")
+    for turns in banks:
+        print(f"| {turns} | {median[turns] / median['tower']:.2f} |")
+
+
 def main() -> None:
     """Print one table, a row for each product, position and kind of turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("data", type=Path, nargs="*")
+    parser.add_argument("--cost", action="store_true")
     parser.add_argument("--products", nargs="+")
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--most", type=int, default=30, help="good and defective parts that are judged, each")
@@ -44,7 +74,12 @@ def main() -> None:
     parser.add_argument("--backbone", default="embedded:tiny-clip")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if not args.data and not args.cost:
+        parser.error("expected DATA, or --cost")
     start(args.threads)
+    if args.cost:
+        cost(args.shots)
+        return
     torch.manual_seed(args.seed)
     model, processor = untrained(args.backbone)
     print("| product | parts lie | turns | image AUROC | good called defective | defects found |")

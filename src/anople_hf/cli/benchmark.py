@@ -37,7 +37,7 @@ CHOICES = {"method": ("anople", "spade", "patchcore", "winclip", "winclip-zero")
 Method = Annotated[list[str] | None, typer.Option("--method", help=f"{', '.join(CHOICES['method'])}. Repeatable.")]
 Backbone = Annotated[str, typer.Option(help="CLIP, as for `anople train`.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Field of AnoPLeConfig as KEY=VALUE. Repeatable.")]
-Parts = Annotated[bool, typer.Option("--parts", help="Also measure AnoPLe's two branches alone.")]
+Branches = Annotated[bool, typer.Option("--branches", help="Also measure AnoPLe's two branches alone.")]
 Route = Annotated[bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")]
 Scopes = Annotated[
     list[str] | None,
@@ -56,7 +56,7 @@ def _common(
     backbone: Backbone = "tiny",
     settings: Settings = None,
     scope: Scopes = None,
-    parts: Parts = False,
+    branches: Branches = False,
     threads: Threads = 2,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -153,7 +153,7 @@ def _run(table: str, given: Mapping[str, Any], **special: Any) -> None:
         training={name: given[name] for name in ("max_steps", "mixed_precision") if given[name] not in (None, "no")},
         settings=settings,
         scopes=tuple(given["scope"] or ()),
-        branches=tuple(BRANCHES) if given["parts"] else ("AnoPLe",),
+        branches=tuple(BRANCHES) if given["branches"] else ("AnoPLe",),
         shot_mode=given["shot_mode"],
         **special,
     )
