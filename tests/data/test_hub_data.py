@@ -41,7 +41,7 @@ def parquet(tmp_path):
     return root
 
 
-COLUMNS = {"image": "photo", "mask": "gt", "label": "state", "category": "product"}
+COLUMNS = {"image": "photo", "mask": "gt", "label": "state", "category": "product", "part": "note"}
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def test_columns_are_mapped_and_labels_read_by_their_words(source, tmp_path, cap
     assert splits["train"]["category"][:] == ["nut", "cog"]
     test = splits["test"]
     assert test["label"][:] == [0, 1] and test["defect"][:] == ["good", "anomaly"]
+    assert test["part"][:] == ["", "bad"]
     assert test[0]["mask"] is None
     np.testing.assert_array_equal(np.asarray(test[1]["mask"]) > 0, np.eye(12, 16) > 0)
     assert len(set(test["path"])) == 2
