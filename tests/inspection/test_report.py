@@ -199,6 +199,7 @@ def test_parts_stand_before_the_photos_the_worst_first(tmp_path):
     said = "".join(words.split())
     assert "3parts1defective2normal" in said and "Tolookat:2parts" in said
     assert f"serial1nutdefective1.8021{tmp_path / '0.png'}" in said and "serial2" not in said
+    assert f"1.80timesthethreshold,partserial1{tmp_path / '0.png'}" in said  # its photo says so, too
     assert said.index("serial1") < said.index("serial3") < said.index("Products")
     assert "Parts" not in write(rows, tmp_path)[2]
     good = judge_parts(rows[2:3])
