@@ -1,4 +1,4 @@
-"""Pictures of the app for its page in docs/: real clicks in a headless Chromium, drawn samples only.
+"""Pictures of the app for its page in docs/: real clicks and keys in a headless Chromium, drawn samples only.
 
 python scripts/app_screenshots.py --output docs/images   # needs Chromium, gradio, playwright
 """
@@ -16,54 +16,79 @@ from anople_hf.data.drawn import draw_dataset
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
+PATIENCE = 120_000
 
 
 def shoot(page: Page, path: Path) -> None:
     """A picture of the page, small enough for a repository."""
+    page.wait_for_timeout(2500)
     page.screenshot(path=path, full_page=True)
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def draw_lot(folder: Path) -> list[Path]:
+    """A lot of cloths as a camera would name them, most of them good."""
+    drawn = folder / "drawn"
+    draw_dataset(drawn, categories=["woven_cloth"], train=1, test_good=6, test_defective=3, size=256, seed=5)
+    kinds = sorted(drawn.rglob("test/*/*.png"), key=lambda path: (path.stem, path.parent.name))
+    lot = [folder / f"cloth_{number:03}.png" for number in range(1, len(kinds) + 1)]
+    for path, name in zip(kinds, lot, strict=True):
+        shutil.copy(path, name)
+    return lot
+
+
+def review(page: Page, lot: list[Path], output: Path, name: str) -> None:
+    """Go through a lot by keys; the cloths with a defect are called so, the others are good."""
+    page.get_by_role("tab", name="Review", exact=True).click()
+    page.locator("#review-files input[type=file]").set_input_files(lot)
+    page.wait_for_timeout(2000)
+    page.locator("#review-start").click()
+    page.get_by_text(f"0 of {len(lot)} reviewed", exact=True).wait_for(timeout=PATIENCE)
+    for number in range(1, len(lot) - 1):
+        page.keyboard.press("u" if number == 3 else "r")
+        page.locator("#review-progress").get_by_text(f"{number} of {len(lot)} reviewed").wait_for(timeout=PATIENCE)
+    shoot(page, output / f"app_review_{name}.png")
+
+
 def main() -> None:
-    """Check a sample on a desktop (light, dark) and on a phone; the other tabs, too."""
+    """The first screen on a desktop and a phone, light and dark; a review; the other tabs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    app = build()
-    cloths = Path(tempfile.mkdtemp())
-    draw_dataset(cloths, categories=["woven_cloth"], train=1, test_good=3, test_defective=2, size=256, seed=1)
-    samples = sorted(cloths.rglob("test/*/*.png"))
+    app = build(anything=True)
+    lot = draw_lot(Path(tempfile.mkdtemp()))
     _, url, _ = launch(app, server_port=None, prevent_thread_lock=True, quiet=True)
     with sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for name, size, dark in (
-            ("light", (1100, 900), False),
-            ("dark", (1100, 900), True),
+            ("light", (1180, 900), False),
+            ("dark", (1180, 900), True),
             ("phone", (390, 844), False),
+            ("phone_dark", (390, 844), True),
         ):
             page = browser.new_page(viewport={"width": size[0], "height": size[1]})
             page.goto(f"{url}?__theme={'dark' if dark else 'light'}")
-            page.locator("#samples .gallery-item, #samples button").nth(5).click(timeout=60_000)  # a defective cloth
-            page.locator("#verdict .defective, #verdict .normal").wait_for(timeout=60_000)
-            page.wait_for_timeout(2500)
+            page.locator("#verdict .defective").wait_for(timeout=PATIENCE)
             shoot(page, args.output / f"app_{name}.png")
-            if name == "light":
-                for tab, ready in (("Teach", "#good-photos img"), ("Threshold", "#alarms .strip")):
-                    page.get_by_role("tab", name=tab, exact=True).click()
-                    page.locator(ready).first.wait_for(timeout=60_000)
-                    page.wait_for_timeout(2500)
-                    shoot(page, args.output / f"app_{tab.lower()}.png")
-                page.get_by_role("tab", name="Check many").click()
-                page.locator("#batch-files input[type=file]").set_input_files(samples)
-                page.wait_for_timeout(1500)
-                page.locator("#batch-product input").click()
-                page.get_by_role("option", name="woven_cloth").click()
-                page.locator("#batch").click()
-                page.locator("#heat-maps img").first.wait_for(timeout=60_000)
-                page.wait_for_timeout(2500)
-                shoot(page, args.output / "app_many.png")
+            if name in ("light", "phone_dark"):
+                review(page, lot, args.output, name)
+            if name != "light":
+                continue
+            page.locator("#review-calibrate").click()
+            page.locator("#review-proposal h3").wait_for(timeout=PATIENCE)
+            shoot(page, args.output / "app_review_learn.png")
+            for tab, ready in (("Teach", "#good-photos img"), ("Threshold", "#alarms .strip"), ("Detector", "#save")):
+                page.get_by_role("tab", name=tab, exact=True).click()
+                page.locator(ready).first.wait_for(timeout=PATIENCE)
+                shoot(page, args.output / f"app_{tab.lower()}.png")
+            page.get_by_role("tab", name="Check many").click()
+            page.locator("#batch-files input[type=file]").set_input_files(lot)
+            page.wait_for_timeout(2000)
+            page.locator("#batch").click()
+            page.locator("#heat-maps img").first.wait_for(timeout=PATIENCE)
+            shoot(page, args.output / "app_many.png")
         browser.close()
     app.close()
 

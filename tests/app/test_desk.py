@@ -37,9 +37,9 @@ def test_a_threshold_moves_for_one_visitor_alone(desk, files):
     slider, said = desk.show_threshold(mine, "woven_cloth")
     level = mine.products.limits("woven_cloth")[0]
     assert slider.value == pytest.approx(level, rel=1e-3) and 2 * level < slider.maximum < 4 * level
-    assert "3 of 80" in said
+    assert "of 40 views" in said
     moved, said = desk.move_threshold(mine, "woven_cloth", 0.0)
-    assert "80 of 80" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
+    assert "40 of 40" in said and desk.check(moved, files[0], "woven_cloth", 0.5)[0].threshold == 0
     assert desk.show_threshold(other, "woven_cloth")[0].value == slider.value
     lowest, _ = desk.show_threshold(moved, "woven_cloth")
     assert lowest.value == 0 and lowest.maximum > level  # from 0 it can be moved back
@@ -72,11 +72,11 @@ def test_a_damaged_file_is_named_and_the_others_are_judged(desk, files, tmp_path
 
 def test_any_product_is_the_choice_and_teaching_leaves_the_choice_alone(desk, files):
     """A photo is judged as a product only if the visitor said so; else the app says which one it recognized."""
-    *_, check, batch, known, whose = desk.load(desk.arrive(), SAMPLER)
-    assert check.value == batch.value == ANY and known.value == whose.value == "capsule"
-    visitor, _, check, batch, known, whose = desk.teach(desk.arrive(), "cloth", files[:1])
+    *_, check, batch, queue, known, whose = desk.load(desk.arrive(), SAMPLER)
+    assert check.value == batch.value == queue.value == ANY and known.value == whose.value == "capsule"
+    visitor, _, check, batch, queue, known, whose = desk.teach(desk.arrive(), "cloth", files[:1])
     assert "cloth" in dict(check.choices) and known.value == whose.value == "cloth"
-    assert all("value" not in menu.constructor_args for menu in (check, batch))
+    assert all("value" not in menu.constructor_args for menu in (check, batch, queue))
     check = desk.remove(visitor, "cloth")[2]
     assert check.value == ANY  # what was chosen may be gone
     path = next(path for path, product in desk.detectors.samples() if product == "woven_cloth")
@@ -173,7 +173,7 @@ def test_a_bank_goes_out_and_in(desk, files):
     slider, said = desk.show_threshold(visitor, ANY)
     assert "No product is known" in said and not slider.interactive
     visitor, told = desk.load_bank(visitor, path)[:2]
-    assert "capsule (10 photos), woven_cloth (10 photos)" in told and visitor.products.limits("capsule")[0] == 0.5
+    assert "capsule (5 photos), woven_cloth (5 photos)" in told and visitor.products.limits("capsule")[0] == 0.5
     assert "nothing new" in desk.load_bank(visitor, path)[1]
 
 

@@ -19,7 +19,8 @@ from .detectors import Detectors, best_device
 from .downloads import Downloads, to_csv, to_zip
 from .inspector import Finding, NotRead
 from .products import ANY, MOST_PHOTOS, Products
-from .texts import NOTHING_YET, SECONDS_KEPT, describe, false_alarms, good_photos, introduce, not_read, taught
+from .sessions import Sessions
+from .texts import SECONDS_KEPT, describe, false_alarms, good_photos, introduce, introduce_example, not_read, taught
 
 TOGETHER = 6
 """Photos judged in one go."""
@@ -57,7 +58,7 @@ class Desk:
 
     def __init__(self, detectors: Detectors, lend: Callable[[Callable], Callable] | None = None) -> None:
         self.detectors = detectors
-        self.downloads = Downloads(SECONDS_KEPT)
+        self.downloads, self.sessions = Downloads(SECONDS_KEPT), Sessions(SECONDS_KEPT)
         self._lent = lend(self._there) if lend else None
 
     def _here(self, detector: str, task: str, *given: Any) -> Any:
@@ -76,13 +77,23 @@ class Desk:
         # As bytes: tensors would travel as handles that are gone when the lent process ends.
         answer = pickle.loads(self._lent(pickle.dumps(asked))) if self._lent else self._here(*asked)
         if isinstance(answer, Refused):
-            raise _said(answer.reason)
+            raise said(answer.reason)
         return answer
 
     def arrive(self) -> Visitor:
         """A new visitor, with the first detector and what it knows."""
         name = self.detectors.names[0]
         return Visitor(name, self.detectors.begin(name))
+
+    def come_back(self, key: str | None) -> tuple[Any, ...]:
+        """A page was opened: what its browser tab had before it was loaded again, or a new visitor."""
+        session = self.sessions.get(key)
+        if session is None:
+            visitor, judging = self.arrive(), None
+            return key, visitor, *[gr.skip()] * 2, *_menus(visitor.products), judging
+        visitor = session.visitor
+        about = introduce(visitor.detector, self.detectors.get(visitor.detector), visitor.products)
+        return key, visitor, visitor.detector, about, *_menus(visitor.products), session.judging
 
     def load(self, visitor: Visitor, name: str | None) -> tuple[Any, ...]:
         """Choose a detector; what was taught to the one before is kept for coming back."""
@@ -92,20 +103,33 @@ class Desk:
         try:
             products = visitor.elsewhere.get(name) or self.detectors.begin(name)
         except ValueError as error:
-            raise _said(str(error)) from error
+            raise said(str(error)) from error
         visitor = Visitor(name, products, visitor.elsewhere | {visitor.detector: visitor.products})
         return (visitor, *self._face(visitor))
 
     def _face(self, visitor: Visitor) -> tuple[Any, ...]:
-        """What changes with the detector: introduction, samples, the last finding, the menus."""
+        """What changes with the detector: introduction, samples, the first verdict and its photo, the menus."""
         about = introduce(visitor.detector, self.detectors.get(visitor.detector), visitor.products)
-        known = {product for _, product in self.detectors.samples()} & set(visitor.products.names)
-        return about, gr.Dataset(visible=bool(known)), None, NOTHING_YET, None, None, *_menus(visitor.products, ANY)
+        return about, *self.first_look(visitor), *_menus(visitor.products, ANY)
+
+    def first_look(self, visitor: Visitor) -> tuple[Any, ...]:
+        """The samples, and a verdict with its photo, ready before anybody asks."""
+        example = self.detectors.example(visitor.detector)
+        told = introduce_example(example, visitor.products)
+        if example is None:
+            return gr.Dataset(visible=False), None, told, None, None, None
+        found, drawn = example.found, [[path] for path, _ in self.detectors.samples()] if example.drawn else []
+        samples = gr.Dataset(samples=drawn, visible=True) if drawn else gr.Dataset(visible=False)
+        return samples, found, told, np.asarray(found.overlay()), found.evidence, example.path
+
+    def sample(self, index: int) -> tuple[str, str]:
+        """The drawn sample that was clicked, and what it is judged as."""
+        return self.detectors.samples()[index][0], ANY
 
     def check(self, visitor: Visitor, file: str | None, product: str, opacity: float) -> tuple[Any, ...]:
         """Judge one photo."""
         if not file:
-            raise _said("Choose a photo first.")
+            raise said("Choose a photo first.")
         found = self.ask(visitor, "check_many", [file], product)[0]
         if isinstance(found, NotRead):  # said where the verdict stands; what was found on another photo goes
             return None, not_read([found]), None, None
@@ -128,7 +152,7 @@ class Desk:
         Files that cannot be judged are named at the end, and in the table.
         """
         if not files or len(files) > MOST_PHOTOS:
-            raise _said(f"{len(files or [])} photos; choose 1 to {MOST_PHOTOS}.")
+            raise said(f"{len(files or [])} photos; choose 1 to {MOST_PHOTOS}.")
         found: list[Finding | NotRead] = []
         for start in range(0, len(files), TOGETHER):
             progress((start, len(files)), desc="checking", unit="photos")
@@ -151,7 +175,7 @@ class Desk:
     def calibrate(self, visitor: Visitor, product: str, files: Sequence[str] | None) -> tuple[Any, ...]:
         """Set a product's threshold by good photos that were not taught."""
         if product == ANY:
-            raise _said("Choose the product that the photos show.")
+            raise said("Choose the product that the photos show.")
         products, report = self.ask(visitor, "calibrate", product, files or [])
         visitor = replace(visitor, products=products)
         first = f"**{product}**: {len(report.added)} new photos, {len(report.known)} known ones."
@@ -176,7 +200,7 @@ class Desk:
     def remove_photo(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
         """Remove one of a product's good photos, given by its digest."""
         if chosen not in dict(visitor.products.by_strangeness(product)):
-            raise _said("Choose one of the photos first: click it.")
+            raise said("Choose one of the photos first: click it.")
         visitor = replace(visitor, products=self.ask(visitor, "remove_photo", product, chosen))
         left = product in visitor.products.names
         told = taught(visitor.products, product) if left else f"**{product}** is forgotten."
@@ -185,11 +209,11 @@ class Desk:
     def load_bank(self, visitor: Visitor, file: str | None) -> tuple[Any, ...]:
         """Add the products of a memory bank."""
         if not file:
-            raise _said("Choose a memory bank first: a .safetensors file that was downloaded here.")
+            raise said("Choose a memory bank first: a .safetensors file that was downloaded here.")
         try:
             more = self.detectors.get(visitor.detector).load_bank(visitor.products, file)
         except (ValueError, KeyError) as error:
-            raise _said(str(error.args[0]).replace(str(file), Path(file).name)) from error
+            raise said(str(error.args[0]).replace(str(file), Path(file).name)) from error
         gained = more.gained(visitor.products.counts)
         brought = ", ".join(f"{name} ({count} photos)" for name, count in gained.items())
         told = f"The bank brought: {brought or 'nothing new'}."
@@ -198,18 +222,18 @@ class Desk:
     def remove(self, visitor: Visitor, product: str) -> tuple[Any, ...]:
         """Remove a product."""
         if product == ANY:
-            raise _said("Choose one product to remove.")
+            raise said("Choose one product to remove.")
         products = visitor.products.branch()
         try:
             products.remove(product)
         except KeyError as error:
-            raise _said(str(error.args[0])) from error
+            raise said(str(error.args[0])) from error
         return replace(visitor, products=products), f"**{product}** is forgotten.", *_menus(products, ANY)
 
     def download_bank(self, visitor: Visitor) -> str:
         """The visitor's memory bank as a file."""
         if not visitor.products.names:
-            raise _said("No product is known yet: teach one first.")
+            raise said("No product is known yet: teach one first.")
         path = self.downloads.place("memory_bank.safetensors")
         self.detectors.get(visitor.detector).save_memory(visitor.products, path)
         return str(path)
@@ -220,7 +244,7 @@ class Desk:
         try:
             run = self.detectors.save(visitor.detector, products)
         except (ValueError, OSError) as error:
-            raise _said(str(error)) from error
+            raise said(str(error)) from error
         visitor = replace(visitor, products=self.detectors.begin(visitor.detector))
         told = f"Saved to {run}: it knows {', '.join(visitor.products.names) or 'no product'} now."
         return visitor, told, *_menus(visitor.products, ANY)
@@ -229,19 +253,19 @@ class Desk:
         """Save the detector and all that the visitor knows as a new run."""
         products = self._unsaved(visitor)
         if not (folder or "").strip():
-            raise _said("Give the folder of the new run.")
+            raise said("Give the folder of the new run.")
         try:
             run = self.detectors.save_as(visitor.detector, products, Path(str(folder).strip()))
         except (ValueError, OSError) as error:
-            raise _said(str(error)) from error
+            raise said(str(error)) from error
         told = f"Saved as {run}: it knows {', '.join(products.names) or 'no product'}. It can be chosen above."
         return told, gr.Dropdown(choices=self.detectors.names)
 
     def _unsaved(self, visitor: Visitor) -> Products:
         if not self.detectors.anything:
-            raise _said("Only the machine that the app runs on may save; download the memory bank instead.")
+            raise said("Only the machine that the app runs on may save; download the memory bank instead.")
         if not visitor.products.changed:
-            raise _said("Nothing was taught, calibrated, removed or set here: there is nothing to save.")
+            raise said("Nothing was taught, calibrated, removed or set here: there is nothing to save.")
         return visitor.products
 
     def show_threshold(self, visitor: Visitor, product: str) -> tuple[Any, str]:
@@ -258,27 +282,27 @@ class Desk:
     def move_threshold(self, visitor: Visitor, product: str, level: float) -> tuple[Visitor, str]:
         """Decide by another threshold from now on."""
         if product != ANY and product not in visitor.products.names:
-            raise _said(f"Unknown product {product!r}; known: {', '.join(visitor.products.names) or 'none'}.")
+            raise said(f"Unknown product {product!r}; known: {', '.join(visitor.products.names) or 'none'}.")
         products = visitor.products.branch()
         try:
             products.move(product, level)
         except ValueError as error:
-            raise _said(str(error)) from error
+            raise said(str(error)) from error
         return replace(visitor, products=products), false_alarms(products, product, level)
 
 
 def _menus(products: Products, judged_as: str | None = None, shown: str | None = None) -> list[Any]:
-    """The four menus of products.
+    """The five menus of products.
 
     Args:
         products: The visitor's.
-        judged_as: The choice of the two menus for photos to check; None leaves it as the visitor made it.
+        judged_as: The choice of the three menus for photos to check; None leaves it as the visitor made it.
         shown: That of the two menus for what is known: photos, threshold.
     """
     names, choices = products.names, [ANY, *products.names]
     kept: dict[str, Any] = {} if judged_as is None else {"value": judged_as}
     first = shown if shown in names else next(iter(names), ANY)
-    return [gr.Dropdown(choices=choices, **kept) for _ in range(2)] + [
+    return [gr.Dropdown(choices=choices, **kept) for _ in range(3)] + [
         gr.Dropdown(choices=choices, value=first) for _ in range(2)
     ]
 
@@ -290,8 +314,9 @@ def _row(found: Finding | NotRead) -> list[Any]:
     return [found.name, found.shows, found.label, *numbers]
 
 
-def _said(reason: str) -> gr.Error:
+def said(reason: str) -> gr.Error:
+    """What a visitor is told that cannot be done, and why."""
     return gr.Error(reason, duration=20, title="Not done", print_exception=False)
 
 
-__all__ = ["Desk", "Visitor"]
+__all__ = ["Desk", "Visitor", "said"]

@@ -4,6 +4,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -12,17 +13,36 @@ import torch
 from ..backbones import KNOWN
 from ..configuration_anople import AnoPLeConfig
 from ..data.drawn import draw_dataset
+from ..decisions import UNKNOWN
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
-from .inspector import Inspector
+from .inspector import Finding, Inspector
 from .products import Products
 from .saving import state_of
 
 SAMPLER = "tiny"
 """The embedded backbone, untrained, by its short name."""
-SAMPLES = ("capsule", "woven_cloth")
+SAMPLES = {"capsule": "misprint", "woven_cloth": "hole"}
+"""Drawn products, and the defect of each that is shown first."""
+SHOTS = 5
+"""Good photos of each that are taught at the start: it takes a third of the seconds before the page answers."""
 KEPT = 3
 """Models in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo with its verdict, for the first screen.
+
+    Attributes:
+        path: The photo.
+        found: The verdict.
+        drawn: It is one of the drawn samples; else a good photo that the detector knows.
+    """
+
+    path: str
+    found: Finding
+    drawn: bool
 
 
 class Detectors:
@@ -46,6 +66,7 @@ class Detectors:
         self._lock = threading.RLock()
         self._folder = tempfile.TemporaryDirectory(prefix="anople_samples_")
         self._drawn: list[tuple[str, str]] = []
+        self._examples: dict[str, Example | None] = {}
 
     def get(self, name: str) -> Inspector:
         """A detector by name; loads it if needed, and gives back the one that was not used for longest.
@@ -65,12 +86,12 @@ class Detectors:
             return self._loaded[name].to(self.device)
 
     def begin(self, name: str) -> Products:
-        """A visitor's first products with this detector; one that brings none gets the drawn samples."""
+        """A visitor's first products with this detector; an untrained backbone gets the drawn samples."""
         with self._lock:
             inspector = self.get(name)
             if name not in self._begun:
                 products = inspector.products()
-                if not products.names:
+                if not products.names and name in KNOWN:
                     self.samples()
                     for sample in SAMPLES:
                         good = sorted((Path(self._folder.name) / sample / "train" / "good").iterdir())
@@ -98,6 +119,7 @@ class Detectors:
         finally:
             with self._lock:
                 self._begun.pop(name, None)
+                self._examples.pop(name, None)
         return run.resolve()
 
     def save_as(self, name: str, products: Products, folder: Path) -> Path:
@@ -118,12 +140,48 @@ class Detectors:
         """(photo, product) to try out: good and defective ones, drawn once."""
         with self._lock:
             if not self._drawn:
-                root = Path(self._folder.name)
-                draw_dataset(root, categories=list(SAMPLES), train=10, test_good=1, test_defective=3, size=256, seed=1)
-                for sample in SAMPLES:
+                root, names = Path(self._folder.name), list(SAMPLES)
+                draw_dataset(root, categories=names, train=SHOTS, test_good=1, test_defective=3, size=256, seed=1)
+                for sample in names:
                     tests = sorted((root / sample / "test").rglob("*.png"))
                     self._drawn += [(str(path), sample) for path in tests][:4]
             return list(self._drawn)
+
+    def example(self, name: str) -> Example | None:
+        """What the first screen shows of a detector, judged once; None if it knows nothing that could be shown.
+
+        A drawn sample with a defect, if the detector knows one of these products; else the good photo that is least
+        like the others of its product, judged by them.
+        """
+        with self._lock:
+            if name not in self._examples:
+                products, inspector = self.begin(name), self.get(name)
+                self._examples[name] = self._sample(products, inspector) or self._known(products, inspector)
+            return self._examples[name]
+
+    def _sample(self, products: Products, inspector: Inspector) -> Example | None:
+        names = [product for product in SAMPLES if product in products.names]
+        if not names:
+            return None
+        product = names[-1]
+        path = next(path for path, sample in self.samples() if sample == product and SAMPLES[product] in path)
+        try:
+            found = inspector.check(products, path)
+        except ValueError:  # no threshold is known
+            return None
+        return None if found.label == UNKNOWN else Example(path, found, True)  # other products have such names, too
+
+    def _known(self, products: Products, inspector: Inspector) -> Example | None:
+        for product in products.names:
+            photos = products.by_strangeness(product)
+            if not photos or products.bank.thresholds_of() is None:
+                continue
+            digest = photos[0][0]
+            others = replace(products, bank=products.bank.without([digest]))
+            path = Path(self._folder.name) / f"known_{digest[:16]}.png"
+            products.bank.views[digest].image().save(path)
+            return Example(str(path), inspector.check(others if len(photos) > 1 else products, path), False)
+        return None
 
 
 def best_device() -> torch.device:
@@ -154,4 +212,4 @@ def _load(name: str) -> Inspector:
         ) from error
 
 
-__all__ = ["SAMPLER", "Detectors", "best_device"]
+__all__ = ["SAMPLER", "Detectors", "Example", "best_device"]

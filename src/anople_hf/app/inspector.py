@@ -16,6 +16,7 @@ from PIL import Image
 from ..framed import score_views, shape_misfit
 from ..framing import FramingRequest
 from ..hub import public_name
+from ..images import image_digest
 from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel, Branch
 from ..photos import Photo, UnreadableImageError
@@ -222,13 +223,16 @@ class Inspector:
         return self._changed(products, lambda model: model.remove(name, digest))[0]
 
     @torch.inference_mode()
-    def check(self, products: Products, file: str | Path | Image.Image, product: str = ANY) -> Finding:
+    def check(
+        self, products: Products, file: str | Path | Image.Image, product: str = ANY, apart: bool = False
+    ) -> Finding:
         """Judge a photo.
 
         Args:
             products: The visitor's.
             file: The photo.
             product: What it shows; `ANY` searches all products.
+            apart: Judge a photo that was taught by the others, if there are any: by itself it would be good.
 
         Raises:
             ValueError: Nothing taught yet, an unknown product, or a photo that cannot be used.
@@ -241,7 +245,12 @@ class Inspector:
         decoded, ranges = checked_photo(file), products.bank.ranges(routed)
         photo = decoded.to_rgb(ranges)
         side = self.model.config.image_size
-        views = self.processor.views(photo, bank.sizes(routed, side))
+        views, remarks = self.processor.views(photo, bank.sizes(routed, side)), [decoded.misfit(ranges)]
+        if apart:
+            others = products.bank.without([image_digest(view[0]) for view in views.values()])
+            if len(others) < len(products.bank) and others.categories == products.names:
+                products, bank = replace(products, bank=others), self._here(others)
+                remarks.append("It was taught, and is judged by the others.")
         ((_, output, _),) = score_views(self.model, [views], routed, branch=self.branch, memory=bank)
         if output.products is not None:
             routed = recognized = bank.names(output.products)[0]
@@ -269,18 +278,18 @@ class Inspector:
             regions=found["regions"],
             label=found["label"],
             recognized=recognized,
-            remark=decoded.misfit(ranges) or shape_misfit(bank, routed, decoded),
+            remark=" ".join(filter(None, [*remarks, shape_misfit(bank, routed, decoded)])),
             evidence=draw_evidence(self.model, products.bank, canvas, output.memory_maps[0], routed, shown),
         )
 
     def check_many(
-        self, products: Products, files: Sequence[str | Path], product: str = ANY
+        self, products: Products, files: Sequence[str | Path], product: str = ANY, apart: bool = False
     ) -> list[Finding | NotRead]:
         """Judge some photos, see `check`; one that cannot be used keeps no other from being judged."""
         found: list[Finding | NotRead] = []
         for file in _counted(files):
             try:
-                found.append(self.check(products, file, product))
+                found.append(self.check(products, file, product, apart))
             except UnreadableImageError as error:
                 found.append(NotRead(Path(file).name, str(error)))
         return found
@@ -297,18 +306,18 @@ class Inspector:
         return bank if device.type == "cpu" else bank.without([]).to(device)
 
 
-def _counted(files: Sequence[Any] | None) -> Sequence[Any]:
+def _counted(files: Sequence[Any] | None, most: int = MOST_PHOTOS) -> Sequence[Any]:
     if not files:
         raise ValueError("Choose one or more photos first.")
-    if len(files) > MOST_PHOTOS:
-        raise ValueError(f"{len(files)} photos; at most {MOST_PHOTOS} at a time.")
+    if len(files) > most:
+        raise ValueError(f"{len(files)} photos; at most {most} at a time.")
     return files
 
 
 def _all_readable(files: Sequence[Any] | None) -> list[Photo]:
     """The photos, if all of them can be used; else all that cannot are named."""
     photos, reasons = [], []
-    for file in _counted(files):
+    for file in _counted(files, MOST_TAUGHT):
         try:
             photos.append(checked_photo(file))
         except UnreadableImageError as error:

@@ -5,9 +5,19 @@ from typing import Any
 
 from .detectors import Detectors
 from .products import ANY
-from .texts import ABOUT, CSS, LEGEND, NOTHING_YET, SECONDS_KEPT, TITLE, introduce
+from .review_texts import KEYS
+from .texts import ABOUT, CSS, LEGEND, PAIR, SECONDS_KEPT, TITLE, introduce
 
 MOST_UPLOADED = "200mb"  # for a memory bank; photos have a limit of their own
+TAB_KEY = """() => {
+  let key = sessionStorage.getItem("anople");
+  if (!key) {
+    key = [...crypto.getRandomValues(new Uint8Array(24))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    sessionStorage.setItem("anople", key);
+  }
+  return [key];
+}"""
+"""What a tab of the browser is known by when it loads the page again; it ends with the tab."""
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 IN_TURN: dict[str, Any] = {"concurrency_id": "album", "concurrency_limit": 1}  # what a click means depends on the last
 
@@ -32,86 +42,90 @@ def build(
     except ImportError as error:
         raise ImportError('the app needs Gradio: pip install "anople-hf[app]".') from error
     from .desk import Desk
+    from .review_tab import review_tab
+    from .reviewing import Reviewing
 
     detectors = Detectors(runs, anything=anything, device="cpu" if lend else None)
     desk = Desk(detectors, lend)
+    reviewing = Reviewing(desk)
     first = desk.arrive()
     names = [ANY, *first.products.names]
-    samples = detectors.samples()
+    samples, found, told_first, painted, reason, path = desk.first_look(first)
 
     with gr.Blocks(title="AnoPLe", delete_cache=(SECONDS_KEPT // 6, SECONDS_KEPT), analytics_enabled=False) as app:
-        visitor = gr.State(lambda: desk.arrive(), time_to_live=SECONDS_KEPT)
-        last = gr.State(None, time_to_live=SECONDS_KEPT)
-        gr.Markdown(TITLE)
-        about = gr.Markdown(introduce(first.detector, detectors.get(first.detector), first.products))
-        with gr.Accordion("Choose a detector", open=False), gr.Row(equal_height=True):
-            detector = gr.Dropdown(
-                detectors.names,
-                value=first.detector,
-                allow_custom_value=anything,
-                label="Detector",
-                info="Or type the folder of a trained one, or its Hub id." if anything else "Offered here.",
-                scale=4,
-                elem_id="detector",
-            )
-            loaded = gr.Button("Load", elem_id="load", scale=1)
-        with gr.Accordion("Save what you taught", open=False, visible=anything), gr.Row(equal_height=True):
-            save = gr.Button("Save to the run", elem_id="save", scale=1)
-            folder = gr.Textbox(label="Folder of a new run", placeholder="runs/line2", scale=3, elem_id="new-run")
-            save_as = gr.Button("Save as a new run", elem_id="save-as", scale=1)
-        saved = gr.Markdown(elem_id="saved")
+        visitor, last, key = gr.State(), gr.State(), gr.State("")
+        visitor.value = desk.arrive  # each visitor's own; given as an argument, it would answer every loaded page, too
+        last.value = lambda: found
+        tab_key = gr.Textbox(visible=False)
+        gr.HTML(TITLE)
+        about = gr.Markdown(introduce(first.detector, detectors.get(first.detector), first.products), elem_id="about")
         with gr.Tab("Check a photo"):
-            dataset = gr.Dataset(
-                label="Samples: click one",
-                components=["image"],
-                samples=[[path] for path, _ in samples],
-                type="index",
-                layout="gallery",
-                visible=bool({product for _, product in samples} & set(names)),
-                elem_id="samples",
-            )
             with gr.Row():
-                with gr.Column():
-                    photo = gr.Image(
-                        type="filepath",
-                        label="Photo",
-                        sources=["upload", "webcam", "clipboard"],
-                        height=320,
-                        elem_id="photo",
-                        buttons=[],
-                        alt_text="The photo",
-                    )
-                    _take_files(photo)
-                    product = gr.Dropdown(names, value=ANY, label="Product", elem_id="check-product")
-                    checked = gr.Button("Check", variant="primary", elem_id="check")
-                with gr.Column():
-                    verdict = gr.HTML(NOTHING_YET, elem_id="verdict")
+                with gr.Column(scale=6):
+                    verdict = gr.HTML(told_first, elem_id="verdict")
                     overlay = gr.Image(
+                        painted,
                         label="Heat map",
                         interactive=False,
-                        height=320,
+                        height=330,
                         elem_id="overlay",
                         buttons=["download", "fullscreen"],
                         alt_text="The photo under its heat map",
                     )
                     gr.HTML(LEGEND)
                     opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map")
+                with gr.Column(scale=5):
                     evidence = gr.Image(
-                        label="Strangest patch, and the good patch it is nearest to",
+                        reason,
+                        show_label=False,
                         interactive=False,
-                        height=240,
+                        height=225,
+                        elem_id="evidence",
                         buttons=["download"],
                         alt_text="The strangest patch, boxed, and the good patch it is nearest to",
                     )
+                    gr.HTML(PAIR)
+                    dataset = gr.Dataset(
+                        label="Samples: click one",
+                        components=["image"],
+                        samples=samples.constructor_args.get("samples") or [[path]] * bool(path),
+                        type="index",
+                        layout="gallery",
+                        visible=samples.visible,
+                        elem_id="samples",
+                    )
+                    photo = gr.Image(
+                        path,
+                        type="filepath",
+                        label="Photo",
+                        sources=["upload", "webcam", "clipboard"],
+                        height=230,
+                        elem_id="photo",
+                        buttons=[],
+                        alt_text="The photo",
+                    )
+                    _take_files(photo)
+                    with gr.Row(equal_height=True):
+                        product = gr.Dropdown(names, value=ANY, label="Product", elem_id="check-product", scale=2)
+                        checked = gr.Button("Check", variant="primary", elem_id="check", scale=1)
             shown = [last, verdict, overlay, evidence]
-            checked.click(desk.check, [visitor, photo, product, opacity], shown, api_name="check")
-            picked = dataset.click(lambda index: (samples[index][0], ANY), dataset, [photo, product], **QUIET)
-            picked.success(desk.check, [visitor, photo, product, opacity], shown, api_visibility="private")
+            asked = [visitor, photo, product, opacity]
+            checks = [
+                checked.click(desk.check, asked, shown, api_name="check", show_progress_on=[verdict, overlay]),
+                photo.upload(desk.check, asked, shown, api_visibility="private", show_progress_on=[verdict, overlay]),
+            ]
+            for check in checks:  # on a phone the verdict stands above the button
+                check.success(None, js="() => {document.getElementById('verdict').scrollIntoView({block: 'nearest'})}")
+            picked = dataset.click(desk.sample, dataset, [photo, product], **QUIET)
+            picked.success(desk.check, asked, shown, api_visibility="private", show_progress_on=[verdict, overlay])
             opacity.change(desk.repaint, [last, opacity], overlay, **QUIET)
+        with gr.Tab("Review"):
+            review = review_tab(reviewing, visitor, names, anything=anything)
         with gr.Tab("Check many"):
-            files = gr.File(file_count="multiple", label="Photos", height=220, elem_id="batch-files")
-            batch_product = gr.Dropdown(names, value=ANY, label="Product", elem_id="batch-product")
-            batch = gr.Button("Check all", variant="primary", elem_id="batch")
+            files = gr.File(file_count="multiple", label="Photos, up to 30", height=160, elem_id="batch-files")
+            with gr.Row(equal_height=True):
+                batch_product = gr.Dropdown(names, value=ANY, label="Product", elem_id="batch-product", scale=3)
+                batch = gr.Button("Check all", variant="primary", elem_id="batch", scale=1)
             unjudged = gr.HTML(elem_id="unjudged")
             headers = ["file", "product", "label", "times threshold", "score", "threshold", "regions"]
             table = gr.Dataframe(headers=headers, label="Results", interactive=False)
@@ -129,12 +143,15 @@ def build(
             batch.click(desk.check_batch, [visitor, files, batch_product], judged,
                         api_name="check_batch", show_progress_on=table)  # fmt: skip
         with gr.Tab("Teach") as teaching:
-            name = gr.Textbox(label="Name of the product", placeholder="brass gear", max_length=60, elem_id="name")
-            good = gr.File(file_count="multiple", label="Good photos, 3 to 10", height=220, elem_id="good-files")
-            teach = gr.Button("Teach", variant="primary", elem_id="teach")
+            with gr.Row(equal_height=True):
+                name = gr.Textbox(label="Name of the product", placeholder="brass gear", max_length=60, elem_id="name",
+                                  scale=3)  # fmt: skip
+                teach = gr.Button("Teach", variant="primary", elem_id="teach", scale=1)
+            good = gr.File(file_count="multiple", label="Good photos, 3 to 10", height=160, elem_id="good-files")
             told = gr.Markdown(elem_id="told")
             with gr.Row(equal_height=True):
-                known = gr.Dropdown(names, value=names[1], label="Known products", scale=2, elem_id="known")
+                known = gr.Dropdown(names, value=names[-1 if len(names) == 1 else 1], label="Known products", scale=2,
+                                    elem_id="known")  # fmt: skip
                 remove = gr.Button("Remove this product", elem_id="remove")
                 bank = gr.DownloadButton("Download the memory bank", elem_id="bank")
             chosen = gr.State("")
@@ -155,7 +172,7 @@ def build(
                 take = gr.Button("Add its products", elem_id="take-bank")
             bank.click(desk.download_bank, visitor, bank, api_name="download_bank")
         with gr.Tab("Threshold") as thresholds:
-            whose = gr.Dropdown(names, value=names[1], label="Product", elem_id="whose")
+            whose = gr.Dropdown(names, value=names[-1 if len(names) == 1 else 1], label="Product", elem_id="whose")
             level = gr.Slider(0, 1, 0.5, label="Threshold: a part with a higher score is defective", elem_id="level")
             alarms = gr.HTML(elem_id="alarms")
             with gr.Accordion("Set it by new good photos", open=False):
@@ -163,10 +180,10 @@ def build(
                     "Good photos of this product that were **not** taught make the false-alarm rate a promise: "
                     "19 or more for 5 %."
                 )
-                new = gr.File(file_count="multiple", label="New good photos", height=180, elem_id="new-files")
+                new = gr.File(file_count="multiple", label="New good photos", height=160, elem_id="new-files")
                 calibrate = gr.Button("Calibrate", variant="primary", elem_id="calibrate")
                 calibrated = gr.Markdown(elem_id="calibrated")
-            calibrate.click(
+            calibrates = calibrate.click(
                 desk.calibrate,
                 [visitor, whose, new],
                 [visitor, calibrated, level, alarms],
@@ -175,7 +192,7 @@ def build(
             )
             for ask in (thresholds.select, whose.change):
                 ask(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
-            level.input(  # by mouse, keyboard or number; the last one of a drag counts
+            moves = level.input(  # by mouse, keyboard or number; the last one of a drag counts
                 desk.move_threshold,
                 [visitor, whose, level],
                 [visitor, alarms],
@@ -183,14 +200,33 @@ def build(
                 trigger_mode="always_last",
                 show_progress="hidden",
             )
-        with gr.Tab("About"):
+        with gr.Tab("Detector"):
+            with gr.Row(equal_height=True):
+                detector = gr.Dropdown(
+                    detectors.names,
+                    value=first.detector,
+                    allow_custom_value=anything,
+                    label="Choose a detector",
+                    info="Or type the folder of a trained one, or its Hub id." if anything else "Offered here.",
+                    scale=4,
+                    elem_id="detector",
+                )
+                loaded = gr.Button("Load", elem_id="load", scale=1)
+            with gr.Column(visible=anything):
+                gr.Markdown("### Save what you taught")
+                with gr.Row(equal_height=True):
+                    save = gr.Button("Save to the run", elem_id="save", scale=1)
+                    folder = gr.Textbox(label="Folder of a new run", placeholder="runs/line2", scale=3,
+                                        elem_id="new-run")  # fmt: skip
+                    save_as = gr.Button("Save as a new run", elem_id="save-as", scale=1)
+            saved = gr.Markdown(elem_id="saved")
             gr.Markdown(ABOUT)
-        menus = [product, batch_product, known, whose]
+        menus = [product, batch_product, review.product, known, whose]
         learned = [visitor, told, *menus]
-        changed = [visitor, about, dataset, *shown, *menus]
+        changed = [visitor, about, dataset, *shown, photo, *menus]
         remembered.select(desk.choose_photo, [visitor, known], [chosen, remove_photo], **QUIET, **IN_TURN)
         how: dict[str, Any] = {"api_visibility": "public" if anything else "private", "show_progress_on": saved}
-        save.click(desk.save, visitor, [visitor, saved, *menus], api_name="save", **how)
+        saves = save.click(desk.save, visitor, [visitor, saved, *menus], api_name="save", **how)
         save_as.click(desk.save_as, [visitor, folder], [saved, detector], api_name="save_as", **how)
         begins = loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
         begins.success(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
@@ -205,6 +241,17 @@ def build(
         for show in (teaching.select, known.input, *(learning.success for learning in learns)):
             show(desk.show_photos, [visitor, known, chosen], [album, remembered, chosen, remove_photo],
                  **QUIET, **IN_TURN)  # fmt: skip
+        opened = app.load(
+            desk.come_back,
+            tab_key,
+            [key, visitor, detector, about, *menus, review.judging],
+            js=TAB_KEY,
+            **QUIET,
+        )
+        opened.success(reviewing.come_back, review.judging, [review.source, review.timer, *review.face], **QUIET)
+        for change in (*learns, calibrates, moves, saves, *review.changes, *review.begins):
+            change.success(desk.sessions.keep, [key, visitor, review.judging], **QUIET)
+        review.timer.tick(desk.sessions.keep, [key, visitor, review.judging], **QUIET)
     return app
 
 
@@ -236,6 +283,7 @@ def launch(app: Any, **options: Any) -> Any:
     return app.queue(default_concurrency_limit=2, max_size=32).launch(
         theme=theme,
         css=CSS,
+        head=KEYS,
         max_file_size=MOST_UPLOADED,
         run_history=False,
         footer_links=["api", "settings"],

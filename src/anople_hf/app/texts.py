@@ -10,6 +10,7 @@ from ..decisions import DEFECTIVE as CALLED_DEFECTIVE
 from ..decisions import UNKNOWN
 from ..pictures.palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
 from ..teaching import Report
+from .detectors import SAMPLER, Example
 from .inspector import Finding, Inspector, NotRead
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
@@ -18,44 +19,88 @@ ENOUGH = 3
 """Good photos from which on one can be least like the others."""
 MOST_OF_IT = 0.5
 """Share of a photo above the pixel threshold from which the product may be another one."""
-TITLE = "# AnoPLe\nTeach a product with a few good photos, then find what is wrong with others."
+TITLE = (
+    '<div id="title"><h1>AnoPLe</h1><p>Teach a product with a few good photos, then find what is wrong with others.'
+    "</p></div>"
+)
 ABOUT = f"""
+### About
+
 **What it does.** It remembers patches of good photos and shows where a new photo differs from all of them.
 
 **What it is not.** No proof that a part is good: a threshold from a few photos promises no error rate, light and
 position should be those of the photos it was taught with, and a bad part among the good ones is learned as good.
 It does not count parts and does not know what belongs where.
 
-**Your photos.** Nothing you upload is kept beyond {SECONDS_KEPT // 60} minutes, and nobody else sees it.
-At most {MOST_PHOTOS} photos at a time, 20 MB each, {MOST_TAUGHT} good ones in all; a memory bank may have 200 MB.
+**Your photos.** They stay on the machine that the app runs on, nobody else sees them, and what you upload is deleted
+{SECONDS_KEPT // 60} minutes after you used it last. At most {MOST_PHOTOS} photos at a time (Review: more), 20 MB each,
+{MOST_TAUGHT} good ones in all; a memory bank may have 200 MB.
+
+**When the page is loaded again** in the same browser tab, what you taught and set and the whole review are there
+again, for {SECONDS_KEPT // 60} minutes. They end with the tab or the app; *Save to the run* and the review's CSV last.
 
 **From programs.** "Use via API" below describes every function; `gradio_client` calls them.
 """
-NOTHING_YET = "<p>No photo checked yet: click a sample, or drop a photo and press Check.</p>"
+NOTHING_YET = '<div class="empty"><p>Drop a photo to check it.</p></div>'
+INVITATION = (
+    '<div class="empty"><p><b>No product is known yet.</b></p><p>Open the tab <b>Teach</b>, name the product, and '
+    "give 3 to 10 photos of good parts. It takes seconds; there is no training. Then come back with a photo to check."
+    "</p></div>"
+)
 SHADES = ", ".join(css((round(r), round(g), round(b))) for r, g, b in paint(np.linspace(0, 1, 9)))
 CSS = f"""
-.gradio-container {{max-width: 1100px !important; margin: auto}}
-.defective {{color: {DEFECTIVE_TEXT}; font-weight: 700; font-size: 1.4em}}
-.normal {{color: {GOOD_TEXT}; font-weight: 700; font-size: 1.4em}}
-.unknown {{font-weight: 700; font-size: 1.4em}}
-.dark .defective {{color: #ff9d6b}} .dark .normal {{color: #8ac4e6}}
-.gauge {{position: relative; height: 14px; margin: 6px 0 20px; border-radius: 7px;
+.gradio-container {{max-width: min(1180px, 100vw) !important; margin: auto}}
+.gradio-container main, .gradio-container .tabs, .gradio-container .tab-wrapper {{min-width: 0}}
+.gradio-container .html-container {{padding: 0}}
+@media (max-width: 640px) {{.gradio-container > .main {{padding: 10px 14px}}}}
+#title {{display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 14px}}
+#title h1 {{font-size: 1.5em; font-weight: 700; margin: 0}}
+#title p, .faint, .note, #about p {{opacity: .75; margin: 0}}
+.note, .faint, #about p {{font-size: .9em}}
+#overlay img, #evidence img, #review-overlay img, #review-photo img, #review-evidence img {{width: 100%; height: 100%;
+  object-fit: contain}}
+.defective, .normal, .unknown {{display: inline-block; padding: 2px 12px 3px; border-radius: 999px; font-weight: 700;
+  font-size: 1.25em; color: #fff; border: 2px solid transparent}}
+.defective {{background: {DEFECTIVE_TEXT}}} .normal {{background: {GOOD_TEXT}}}
+.unknown {{color: inherit; border: 2px dashed currentColor}}
+.defective::before {{content: "\\25b2"}} .normal::before {{content: "\\25cf"}} .unknown::before {{content: "?"}}
+.defective::before, .normal::before, .unknown::before {{margin-right: 8px; font-size: .8em}}
+.verdict p {{margin: 0 0 6px}} .verdict summary {{cursor: pointer}} .verdict details {{margin: 4px 0}}
+.empty {{padding: 22px; text-align: center; border: 1px dashed var(--border-color-primary); border-radius: 8px}}
+.empty p {{margin: 0 auto 6px; max-width: 46em}}
+.gauge {{position: relative; height: 10px; margin: 8px 0 24px; border-radius: 5px; max-width: 640px;
   background: linear-gradient(to right, {GOOD} 33.3%, {DEFECTIVE} 33.3%)}}
-.gauge i {{position: absolute; top: -4px; width: 6px; height: 22px; margin-left: -3px; border-radius: 3px;
+.gauge i {{position: absolute; top: -5px; width: 7px; height: 20px; margin-left: -3px; border-radius: 3px;
   background: #111; border: 1px solid #fff}}
-.gauge span {{position: absolute; left: 33.3%; top: 16px; font-size: .8em; transform: translateX(-50%)}}
+.gauge span {{position: absolute; left: 33.3%; top: 12px; font-size: .8em; transform: translateX(-50%)}}
 .strip {{position: relative; height: 44px; margin: 10px 0; border-bottom: 2px solid currentColor}}
 .strip i {{position: absolute; bottom: 0; width: 2px; height: 44px; margin-left: -1px; background: currentColor}}
 .strip b {{position: absolute; bottom: 4px; transform: translateX(-50%); font-size: 20px; line-height: 1}}
 .strip .over {{color: {DEFECTIVE_TEXT}; bottom: 20px}} .strip .under {{color: {GOOD_TEXT}}}
 .dark .strip .over {{color: #ff9d6b}} .dark .strip .under {{color: #8ac4e6}}
 [data-testid="status-tracker"]:has(> .error) {{display: none}}
-.legend {{height: 12px; border-radius: 3px; position: relative;
+.legend {{height: 10px; border-radius: 3px; position: relative;
   background: linear-gradient(to right, {SHADES})}}
-.legend i {{position: absolute; left: 50%; top: -2px; width: 3px; height: 16px; background: {css(DETECTED)};
+.legend i {{position: absolute; left: 50%; top: -2px; width: 3px; height: 14px; background: {css(DETECTED)};
   outline: 1px solid #111}}
 .legend + div {{display: flex; justify-content: space-between; font-size: .8em}}
+.bar {{height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; margin: 6px 0}}
+.bar i {{display: block; height: 100%; background: {GOOD_TEXT}}} .dark .bar i {{background: {GOOD}}}
+.card-head {{display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px; margin-bottom: 6px}}
+.card-head b {{overflow-wrap: anywhere}}
+.answer {{border: 1px solid currentColor; border-radius: 6px; padding: 0 8px; font-weight: 600}}
+.flips {{border-collapse: collapse; width: 100%; font-size: .92em; margin-top: 6px}}
+.flips th, .flips td {{text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--border-color-primary);
+  overflow-wrap: anywhere; vertical-align: top}}
+.flips .defective, .flips .normal, .flips .unknown {{font-size: .85em; padding: 0 8px}}
+#review-answers button {{min-height: 48px; padding: 0 6px; white-space: nowrap}} #review-answers {{gap: 8px}}
+@media (max-width: 640px) {{#review-answers {{position: sticky; bottom: 0; z-index: 5; padding: 6px 0;
+  background: var(--body-background-fill)}}}}
+kbd {{border: 1px solid var(--border-color-primary); border-bottom-width: 2px; border-radius: 4px; padding: 0 5px;
+  font-size: .85em; font-family: ui-monospace, monospace}}
+@media (hover: none) {{.keys {{display: none}}}}
 """
+PAIR = '<p class="note">Left: the strangest patch. Right: the good patch that it is nearest to.</p>'
 LEGEND = (
     '<div class="legend" role="img" aria-label="Colors of the heat map: black for nothing strange, red at the '
     'threshold, pale yellow at twice the threshold and above"><i></i></div>'
@@ -71,19 +116,32 @@ def describe(found: Finding) -> str:
         for region in found.regions[:5]
         for x0, y0, x1, y1 in [region["box"]]
     )
-    more = f"<p>Regions (pixels of the picture shown):</p><ol>{boxes}</ol>" if boxes else ""
+    count = f"{len(found.regions)} region{'' if len(found.regions) == 1 else 's'} marked"
+    more = f"<details><summary>{count}, in pixels</summary><ol>{boxes}</ol></details>" if boxes else ""
     more += f"<p>{escape(found.remark)}</p>" if found.remark else ""
     if found.label == UNKNOWN:
-        return _unknown(found) + more
+        return f'<div class="verdict">{_unknown(found)}{more}</div>'
     if found.label == CALLED_DEFECTIVE and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
         more += "<p>Most of this photo is unlike the good ones: is it the right product, in the same light?</p>"
     return (
-        f'<p role="status"><span class="{found.label}">{found.label}</span> <b>{_shown_as(found)}</b><br>'
-        f"{found.ratio:.2f} times the threshold of {escape(found.product)} (score {found.score:.4f}, "
-        f"{side} {found.threshold:.4f})</p>"
+        f'<div class="verdict"><p role="status"><span class="{found.label}">{found.label}</span> '
+        f"<b>{_shown_as(found)}</b></p><p><b>{found.ratio:.2f} times the threshold of {escape(found.product)}</b> "
+        f'<span class="faint">(score {found.score:.4f}, {side} {found.threshold:.4f})</span></p>'
         f'<div class="gauge" aria-hidden="true"><i style="left: {100 * min(found.ratio / 3, 1):.1f}%"></i>'
-        f"<span>threshold</span></div>{more}"
+        f"<span>threshold</span></div>{more}</div>"
     )
+
+
+def introduce_example(example: Example | None, products: Products) -> str:
+    """The verdict on the first screen, with what is shown; if nothing can be, an invitation to teach or to check."""
+    if example is None:
+        return NOTHING_YET if products.names else INVITATION
+    what = (
+        "A drawn sample, judged when the app started."
+        if example.drawn
+        else "A good photo that this detector knows, judged by the others of its product."
+    )
+    return f'{describe(example.found)}<p class="note">{what} Choose or drop another one to check it.</p>'
 
 
 def _shown_as(found: Finding) -> str:
@@ -120,11 +178,10 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
     config = inspector.model.config
     if config.class_names:
         what = f"**{name}**, trained on {len(config.class_names)} products, backbone `{config.backbone or 'its own'}`."
+    elif name == SAMPLER:
+        what = "The small embedded backbone, untrained: good for trying out; for a line, train a detector and load it."
     else:
-        what = (
-            "This is the small embedded backbone, untrained: it compares patches and knows no text. Good for trying "
-            "out; for a line, train a detector on a larger backbone and load it here."
-        )
+        what = f"**{name}**, untrained: it compares patches."
     return f"{what} At the start it knows: {', '.join(products.names) or 'no product yet'}."
 
 
@@ -193,4 +250,7 @@ def _strip(scores: Sequence[float], level: float) -> str:
     )
 
 
-__all__ = ["ABOUT", "CSS", "LEGEND", "describe", "false_alarms", "good_photos", "introduce", "not_read", "taught"]
+__all__ = [
+    "ABOUT", "CSS", "INVITATION", "LEGEND", "PAIR", "SECONDS_KEPT", "TITLE", "describe", "false_alarms",
+    "good_photos", "introduce", "introduce_example", "not_read", "taught",
+]  # fmt: skip
