@@ -207,7 +207,7 @@ def test_bad_input_changes_nothing(inspector, products, tmp_path, monkeypatch):
         ([broken], "broken.png"),
         ([text], "not an image file"),
         ([], "Choose one or more"),
-        ([good("capsule", 0)] * 31, "at most 30"),
+        ([good("capsule", 0)] * 101, "at most 100"),
     ):
         with pytest.raises(ValueError, match=message):
             inspector.teach(products, "cup", files)

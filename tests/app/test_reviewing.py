@@ -146,6 +146,6 @@ def test_what_is_refused_is_said(reviewing, visitor, judging, lot):
     ):
         with pytest.raises(gr.Error, match=reason):
             action(*given)
-    reviewing.most = 4
+    judging.most = 4
     with pytest.raises(gr.Error, match="At most 4 photos"):
         reviewing.start(visitor, judging, lot, "", "woven_cloth")

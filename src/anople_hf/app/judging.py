@@ -42,17 +42,20 @@ class Judging:
         review: The review.
         judge: Judges photos; an error ends the work and is shown.
         most: Photos that the queue takes.
+
+    Attributes:
+        works: Photos are judged right now.
     """
 
     def __init__(self, review: Review, judge: Judge, most: int) -> None:
         self.review, self.judge, self.most = review, judge, most
-        self._works = False
+        self.works = False
         self._context = contextvars.copy_context()  # whoever lends a GPU looks up there for whom
 
     @property
     def busy(self) -> bool:
         """Photos are judged or waited for."""
-        return self._works or (self.review.watched is not None and not self.review.trouble)
+        return self.works or (self.review.watched is not None and not self.review.trouble)
 
     def upload(self, files: Sequence[str | Path]) -> int:
         """Take uploaded photos in; they are the review's own from now on.
@@ -94,8 +97,8 @@ class Judging:
     def wake(self) -> None:
         """Judge what is due, if nobody does."""
         with self.review.lock:
-            if not self._works and not self.review.closed:
-                self._works, self.review.trouble = True, ""
+            if not self.works and not self.review.closed:
+                self.works, self.review.trouble = True, ""
                 self._start(self._work)
 
     def _start(self, work: Callable[[], None]) -> None:
@@ -111,7 +114,7 @@ class Judging:
             with review.lock:
                 items, visitor, generation = review.due(AT_ONCE), review.visitor, review.generation
                 if self._over or not items:
-                    self._works = False
+                    self.works = False
                     return
             try:
                 found = self.judge(visitor, [item.path for item in items], review.product)
@@ -120,7 +123,7 @@ class Judging:
                     review.take(item, kept, generation)
             except Exception as error:  # a thread that dies says nothing: the page does
                 with review.lock:
-                    self._works = False
+                    self.works = False
                     if not review.closed:
                         _log.info("a review's photos could not be judged", exc_info=True)
                         review.trouble = str(getattr(error, "message", "") or error)

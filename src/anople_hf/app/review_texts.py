@@ -23,7 +23,7 @@ document.addEventListener("keydown", (event) => {
   const answers = document.getElementById("review-answers");
   if (!answers || answers.offsetParent === null || event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = "input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable=true]";
-  const own = "input[type=radio], [role=tab], [role=grid], [role=listbox], .preview";  // arrows mean something there
+  const own = "input[type=radio], [role=grid], [role=listbox], .preview";  // arrows mean something there
   const arrow = event.key.startsWith("Arrow");
   if (event.target.closest(typing) || (arrow && event.target.closest(own))) return;
   const button = {ArrowRight: "next", j: "next", ArrowLeft: "back", k: "back", r: "right", w: "wrong", u: "unsure",
@@ -36,8 +36,9 @@ document.addEventListener("keydown", (event) => {
 
 
 def progress_of(review: Review, busy: bool) -> str:
-    """How many of the photos were reviewed, what is under way, and what went wrong, as HTML."""
+    """Which photo is on screen, how many were reviewed, what is under way, and what went wrong, as HTML."""
     with review.lock:
+        judged, shown = review.judged, review.shown
         items = [item for item in review.items if not item.refused]
         refused = [item for item in review.items if item.refused]
         done = [item for item in items if item.answer]
@@ -52,9 +53,11 @@ def progress_of(review: Review, busy: bool) -> str:
     if review.watched is not None:
         notes.append(f"watching {escape(str(review.watched))} for new photos")
     share = 100 * len(done) / len(items) if items else 0
+    place = f"photo {judged.index(shown) + 1} of {len(judged)}" if shown is not None else ""
     first = f"{len(done)} of {len(items)} reviewed"
+    counts = " &middot; ".join([f"<b>{first}</b>", *answers, *notes])
     text = (
-        f'<div role="status"><b>{first}</b> {" &middot; ".join(["", *answers, *notes])}'
+        f'<div role="status"><div class="card-head"><span>{counts}</span><span class="faint">{place}</span></div>'
         f'<div class="bar" aria-hidden="true"><i style="width: {share:.1f}%"></i></div></div>'
     )
     if review.trouble:
@@ -67,7 +70,7 @@ def progress_of(review: Review, busy: bool) -> str:
     return text
 
 
-def card(item: Item, place: int, of: int) -> str:
+def card(item: Item) -> str:
     """The photo on screen: its name, its verdict, and what was answered, as HTML."""
     assert item.verdict is not None
     answer = ""
@@ -76,10 +79,7 @@ def card(item: Item, place: int, of: int) -> str:
         answer = f'<p>Your answer: <span class="answer">{item.answer}</span>{means}</p>'
     elif item.stale:
         answer = "<p>It is being judged again.</p>"
-    return (
-        f'<div class="card-head"><b>{escape(item.name)}</b><span class="faint">{place} of {of}</span></div>'
-        f"{item.verdict.told}{answer}"
-    )
+    return f'<div class="card-head"><b>{escape(item.name)}</b></div>{item.verdict.told}{answer}'
 
 
 def listed(judged: Sequence[Item]) -> list[list[object]]:

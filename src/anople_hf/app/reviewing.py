@@ -18,8 +18,9 @@ from .review_texts import card, describe_proposal, describe_threshold, listed, p
 
 MOST_HERE, MOST_FROM_ELSEWHERE = 2000, 200
 """Photos of one review, where only this machine reaches the app, and where others do."""
-SOON, LATER = 0.7, 20.0
-"""Seconds between two looks of the page at its review: while photos are judged, and to say that it is still there."""
+SOON, WATCHING, LATER = 0.7, 2.0, 20.0
+"""Seconds between two looks of the page at its review: while photos are judged, waited for, or only to say that one is
+still there."""
 
 
 class Reviewing:
@@ -80,7 +81,13 @@ class Reviewing:
         face = list(self.face(judging))
         if face[2] == on_screen:
             face[2:7] = [gr.skip()] * 5
-        return gr.Timer(SOON if judging.busy else LATER), *face
+        return gr.Timer(self._pace(judging)), *face
+
+    @staticmethod
+    def _pace(judging: Judging) -> float:
+        if judging.works:
+            return SOON
+        return WATCHING if judging.busy else LATER
 
     def face(self, judging: Judging | None) -> tuple[Any, ...]:
         """All that the tab shows of a review."""
@@ -91,7 +98,6 @@ class Reviewing:
         review = judging.review
         with review.lock:
             judged, shown = review.judged, review.shown
-            place = judged.index(shown) + 1 if shown is not None else 0
             found = shown.verdict if shown is not None else None
             pictures = [found.photo, found.overlay, found.evidence] if found else [None] * 3
             good = [item for product in review.products for item in review.good(product)]
@@ -102,7 +108,7 @@ class Reviewing:
                 progress_of(review, judging.busy),
                 gr.Column(visible=shown is not None),
                 _ticket(shown),
-                card(shown, place, len(judged)) if shown is not None else "",
+                card(shown) if shown is not None else "",
                 *(str(path) if path else None for path in pictures),
                 listed(judged),
                 gr.Button(interactive=review.can_undo),
