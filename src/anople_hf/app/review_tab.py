@@ -119,7 +119,7 @@ def review_tab(reviewing: Reviewing, visitor: Any, names: list[str], *, anything
     table.click(reviewing.save_table, judging, written, **QUIET)
     how: dict[str, Any] = {"api_visibility": "private", "show_progress_on": proposal}
     for button, action in ((teach, reviewing.teach), (calibrate, reviewing.calibrate), (again, reviewing.judge_again)):
-        button.click(action, [visitor, judging], face, **how)
+        button.click(action, [visitor, judging], face, api_name=f"review_{action.__name__}", **how)
     changes = [
         undo.click(reviewing.undo, [visitor, judging], [visitor, timer, *face], **QUIET, **IN_TURN),
         keep.click(reviewing.keep, [visitor, judging], [visitor, timer, *face], **QUIET),
