@@ -44,7 +44,8 @@ def review(page: Page, lot: list[Path], output: Path, name: str) -> None:
     page.locator("#review-files input[type=file]").set_input_files(lot)
     page.wait_for_timeout(2000)
     page.locator("#review-start").click()
-    page.get_by_text(f"0 of {len(lot)} reviewed", exact=True).wait_for(timeout=PATIENCE)
+    page.locator("#review-card .verdict").wait_for(timeout=PATIENCE)
+    page.get_by_text("still to be judged").wait_for(state="detached", timeout=PATIENCE)
     for number in range(1, len(lot) - 1):
         page.keyboard.press("u" if number == 3 else "r")
         page.locator("#review-progress").get_by_text(f"{number} of {len(lot)} reviewed").wait_for(timeout=PATIENCE)
