@@ -9,7 +9,7 @@ from PIL import Image
 from sizes import SIDE
 from transformers import pipeline
 
-from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf import AnoPLeModel, AnoPLeProcessor, calibration
 from anople_hf.framed import score_views
 from anople_hf.framing import Framing, FramingRequest
 from anople_hf.inspection.predict import judge, prepare
@@ -83,17 +83,26 @@ def test_pixels_outside_of_the_region_change_nothing(make_model, processor, aske
     assert told(plain, processor, mine).scores != told(plain, processor, Image.fromarray(other)).scores
 
 
-def test_good_photos_that_differ_outside_of_the_region_set_the_same_thresholds(make_model, processor):
-    def learn(seed):
+@pytest.mark.parametrize("turns", ["none", "4"])
+@pytest.mark.parametrize("tiles", ["1x1", "1x2"])
+def test_good_photos_that_differ_outside_of_the_region_are_remembered_and_judged_alike(
+    make_model, processor, turns, tiles
+):
+    """Also where views are moved or turned: that brings nothing from outside into the region."""
+
+    def judged(seed):
         model, rng = make_model(), np.random.default_rng(seed)
         pictures = [np.asarray(photo(n)).copy() for n in range(3)]
         for picture in pictures:
             picture[:, 70:] = rng.integers(0, 255, (HEIGHT, 50, 3))
-        pixels, reading = processor.read_good([*map(Image.fromarray, pictures)], asked=FramingRequest(LEFT))
-        return model.teach(pixels, "gear", reading=reading, views=1).after
+        pixels, reading = processor.read_good([*map(Image.fromarray, pictures)], asked=FramingRequest(LEFT, tiles))
+        model.memorize(pixels[:2], "gear", reading=reading | {"turns": turns})
+        found = calibration.judge(model, "gear", pixels[2], "0" * 64, views=6)  # how it is changed goes by its digest
+        return found, [photo.framed for photo in model.memory.references("gear")]
 
-    first, second = learn(0), learn(1)
-    assert first.threshold == second.threshold and first.pixel_threshold == second.pixel_threshold
+    (first, mine), (second, theirs) = judged(0), judged(1)
+    assert (first.scores, first.peaks, first.distance) == (second.scores, second.peaks, second.distance)
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)) and len(set(first.scores)) == 6
 
 
 def test_tiles_see_a_small_defect_where_it_is(make_model, processor):

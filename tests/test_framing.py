@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from anople_hf.framing import Framing, FramingRequest, parse_tiles, pixels_of, store_region, tiles_for
-from anople_hf.tiles import counting_cells, cut, smooth_within, stitch, whole
+from anople_hf.tiles import continued, counting_cells, cut, smooth_within, stitch, whole
 
 SIDE, GRID = 48, 3
 CUTS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 3), (1, 7)]
@@ -168,3 +168,13 @@ def test_requests_that_contradict_themselves_are_refused():
             FramingRequest(**wrong)
     with pytest.raises(ValueError, match=r"too small to be seen"):
         FramingRequest(region="5,5,1,1").complete(None, (960, 720), SIDE, GRID)
+
+
+def test_beyond_a_region_a_photo_goes_on_as_in_a_mirror():
+    framing = Framing(store_region("0,0,60,90", (120, 90)))
+    canvas = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    moved = continued(framing, canvas, SIDE)
+    half = SIDE // 2
+    assert torch.equal(moved[..., :half], canvas[..., :half])
+    assert torch.equal(moved[..., half : 2 * half - 1], canvas[..., : half - 1].flip(-1)[..., : half - 1])
+    assert continued(None, canvas, SIDE) is canvas

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from .framed import typical_distance
 from .memory import MemoryBank
 from .products import Judged
-from .tiles import whole
+from .tiles import continued, whole
 from .turns import draw_degrees, turned
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def judge(model: "AnoPLeModel", category: str, image: Tensor, digest: str, *, vi
         seed: Fixes the views.
     """
     generator = torch.Generator().manual_seed(seed + int(digest[:12], 16))
+    framing, side = model.memory.framings.get(category), model.config.image_size
+    image = continued(framing, image, side)
     batch = vary(image, views, generator, model.memory.product(category).reading).to(model.device, model.dtype)
     others = model.memory.without([digest])
     # A product with a single photo has no other to be judged by: then its own, seen in changed views.
@@ -78,7 +80,6 @@ def judge(model: "AnoPLeModel", category: str, image: Tensor, digest: str, *, vi
         untold = model(batch, branch=branch, memory=own)
         alike = len(own.categories) == 1 or _all_are(category, untold.products, own)
         told = untold if alike else model(batch, category=category, branch=branch, memory=own)
-    framing, side = own.framings.get(category), model.config.image_size
     distances = own.distances(model.encode_memory(batch if framing is None else whole(batch, side)))
     place = own.categories.index(category)
     nearest = own.categories[int(distances[0].argmin())]

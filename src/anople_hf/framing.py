@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from .images import printable, read_mask
 
@@ -98,6 +99,13 @@ class Framing:
     def mask(self, side: int) -> np.ndarray | None:
         """(h, w) bool on the canvas: what counts; None if all of it does."""
         return _mask(self.region, self.canvas(side)) if self.region else None
+
+    def sources(self, side: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """(h, w) rows and columns on the canvas: the pixel itself where it counts, else one mirrored at the border.
+
+        What moves a photo a little would else bring into the region what lies outside of it. None: all of it counts.
+        """
+        return _sources(self.region, self.canvas(side)) if self.region else None
 
     def corners(self, side: int) -> list[Size]:
         """(top, left) on the canvas of the tiles in which anything counts, row by row; no other is looked at."""
@@ -346,6 +354,16 @@ def _stored(region: str) -> np.ndarray:
 def _mask(region: str, canvas: Size) -> np.ndarray:
     image = Image.fromarray(_stored(region)).convert("L").resize(canvas[::-1], Image.Resampling.BOX)
     return np.asarray(image) >= 128
+
+
+@lru_cache(maxsize=32)
+def _sources(region: str, canvas: Size) -> tuple[np.ndarray, np.ndarray]:
+    mask = _mask(region, canvas)
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    mirrored = 2 * nearest - np.indices(canvas)
+    rows, columns = (found.clip(0, length - 1) for found, length in zip(mirrored, canvas, strict=True))
+    inside = mask[rows, columns]
+    return np.where(inside, rows, nearest[0]), np.where(inside, columns, nearest[1])
 
 
 def _named(given: Any) -> str:

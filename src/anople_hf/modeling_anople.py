@@ -32,7 +32,7 @@ from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
 from .scoring import Seen, abnormal_probability, fuse, fuse_maps, resize_map, smooth
 from .teaching import Report, calibrate, teach
-from .tiles import whole
+from .tiles import continued, whole
 from .turns import COPIES, named_turns, turned_copies
 from .views import View
 
@@ -327,7 +327,8 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         views, framing = turned_copies(image, reading).to(self.device, self.dtype), Framing.of(reading)
         tiles = None
         if framing is not None:
-            tiles = encode_framed(self, views, framing).permute(1, 2, 0, 3, 4).flatten(2, 3)[None]
+            turning = turned_copies(continued(framing, image, self.config.image_size), reading)
+            tiles = encode_framed(self, turning.to(views), framing).permute(1, 2, 0, 3, 4).flatten(2, 3)[None]
             views = whole(views, self.config.image_size)
         return self.encode_memory(views).transpose(0, 1).flatten(1, 2)[None], tiles
 

@@ -23,6 +23,12 @@ def only(framing: Framing, canvas: Tensor, side: int) -> Tensor:
     return canvas if mask is None else torch.where(mask.to(canvas.device), canvas, 0)
 
 
+def continued(framing: Framing | None, canvas: Tensor, side: int) -> Tensor:
+    """A canvas (..., h, w), beyond the region as in a mirror, that is to be moved or turned: see `Framing.sources`."""
+    found = framing.sources(side) if framing else None
+    return canvas if found is None else canvas[..., torch.from_numpy(found[0]), torch.from_numpy(found[1])]
+
+
 def cut(framing: Framing, canvas: Tensor, side: int) -> Tensor:
     """(B, T, C, side, side): the tiles of a canvas, row by row.
 
@@ -76,4 +82,4 @@ def smooth_within(framing: Framing, maps: Tensor, sigma: float, side: int) -> Te
     return only(framing, smooth(maps, sigma) / inside, side)
 
 
-__all__ = ["counting_cells", "cut", "mask_of", "only", "smooth_within", "stitch", "whole"]
+__all__ = ["continued", "counting_cells", "cut", "mask_of", "only", "smooth_within", "stitch", "whole"]

@@ -72,7 +72,9 @@ class AnomalyPairs(torch.utils.data.Dataset):
         for row, framing in zip(as_files(shots), self.framings, strict=True):
             photo = read_image(row["image"], (ranges or {}).get(row["category"]))
             self.turns.append(((turns or {}).get(row["category"], "none"), photo.size))
-            self.photos.append(np.asarray(photo.resize(framing.canvas(self.side)[::-1], Image.Resampling.BICUBIC)))
+            pixels = np.asarray(photo.resize(framing.canvas(self.side)[::-1], Image.Resampling.BICUBIC))
+            sources = framing.sources(self.side)  # nothing outside of the region is moved into it, or a texture
+            self.photos.append(pixels if sources is None else pixels[sources])
         self.names: list[str] = list(shots["path"])
 
     def __len__(self) -> int:
