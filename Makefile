@@ -8,9 +8,9 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT := runs/quickstart
-# Options of the quickstart's data and learning, for example LEARN="--max-steps 50".
+# Options of the quickstart's data and learning, for example LEARN="--max-steps 50". Two of the drawn products lie at any angle.
 DRAWN ?=
-LEARN ?=
+LEARN ?= --turns biscuit=free,brass_gear=free
 
 .PHONY: install quickstart app check test docs clean
 

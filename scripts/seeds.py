@@ -3,6 +3,7 @@
 import logging
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import transformers
@@ -18,9 +19,11 @@ def start(threads: int) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def untrained(backbone: str, products: Sequence[str] = ()) -> tuple[AnoPLeModel, AnoPLeProcessor]:
+def untrained(
+    backbone: str, products: Sequence[str] = (), **settings: Any
+) -> tuple[AnoPLeModel, AnoPLeProcessor]:
     """A fresh detector that has learned nothing, and its processor; it knows the words for `products`."""
-    model = AnoPLeModel.from_backbone(backbone)
+    model = AnoPLeModel.from_backbone(backbone, **settings)
     processor = AnoPLeProcessor.from_backbone(backbone, model.config)
     if products:
         words = [name.replace("_", " ") for name in products]
