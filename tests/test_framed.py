@@ -151,7 +151,9 @@ def test_an_untold_photo_is_recognized_and_judged_in_its_products_framing(make_m
     taught(make_model, processor, "dark", model=model, low=70)
     _, report = taught(make_model, processor, "tiled", model=model, low=130, tiles="1x2")
     _, more = taught(make_model, processor, "left", model=model, low=190, region=LEFT)
-    assert any("recognized" in line for line in report.read) == (search == "all") and not more.read[0].count("recogn")
+    assert any("are recognized" in line for line in report.read) == (search == "all") and not more.read[0].count(
+        "recogn"
+    )
     photos = [photo(8, low=low) for low in (130, 70, 190)]
     views = [processor.views(image, model.memory.sizes(None, SIDE)) for image in photos]
     assert len(views[0]) == 2  # the plain square and one canvas

@@ -117,14 +117,15 @@ class Framing:
         """In words, for whoever teaches; `size` as for `cell`."""
         lines = []
         if self.region:
-            lines.append(f"{self.share:.0%} of the photo counts, what lies outside of its region is not seen")
+            twice = "" if self.tiled else "; its memory is twice as large"
+            lines.append(f"{self.share:.0%} of the photo counts, what lies outside of its region is not seen{twice}")
         if self.tiled:
             cell = f", a cell covers {' x '.join(_pixels(x) for x in self.cell(size, grid))} pixels" if size else ""
             used = len(self.corners(side))
             some = f"{used} of " if used < self.rows * self.columns else ""
             lines.append(
                 f"its photos are cut into {some}{self.rows} x {self.columns} tiles{cell}; judging one takes {used} x "
-                "the time of a plain photo, and the memory is as many times as large"
+                f"the time of a plain photo, and its memory is {used + 1} x as large"
             )
         return lines
 

@@ -12,8 +12,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from anople_hf.cli import app
+from anople_hf.cli.train import parse_framings
+from anople_hf.data import load_inspection_data
+from anople_hf.framing import FramingRequest
 from anople_hf.memory import BANK_FILE, MemoryBank
+from anople_hf.training.configuration import TrainingConfig
 from anople_hf.training.losses import LOSS_TERMS
+from anople_hf.training.run import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 
@@ -131,3 +136,22 @@ def test_preview_shows_photo_twin_and_outline(drawn, tiny_clip, tmp_path):
     photo, twin, outlined = (sheet.crop((8 + i * 208, 8, 208 + i * 208, 208)) for i in range(3))
     assert photo.tobytes() != twin.tobytes() != outlined.tobytes()
     assert [path.name for path in out.parent.iterdir()] == ["pairs.png"]
+
+
+def test_region_and_tiles_are_told_by_product():
+    asked = parse_framings(["gear=0,0,9,9", "nut=mask.png"], ["gear=2x3"])
+    assert asked == {"gear": FramingRequest("0,0,9,9", "2x3"), "nut": FramingRequest("mask.png")}
+    assert parse_framings(["0,0,9,9"], []) == {"": FramingRequest("0,0,9,9")}
+    assert parse_framings([], ["gear=auto"], "12") == {"gear": FramingRequest(tiles="auto", smallest="12")}
+    for wrong in (([], ["gear=2by3"]), ([], ["gear=2x3"], "12"), ([], ["gear=auto"])):
+        with pytest.raises(ValueError, match=r"tiles|smallest"):
+            parse_framings(*wrong)
+
+
+def test_a_region_for_no_product_of_the_data_is_refused(drawn, tiny_clip):
+    data = load_inspection_data(drawn, categories=["capsule", "woven_cloth"])["train"]
+    config = TrainingConfig(shots=1, max_steps=1, batch_size=1)
+    for framings, said in (({"gear": FramingRequest("whole")}, r"for gear; the data have capsule, woven_cloth"),
+                           ({"": FramingRequest("whole")}, r"need a product, such as capsule=")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            train(data, config, backbone=tiny_clip, framings=framings, progress=False)

@@ -81,6 +81,20 @@ def test_what_is_taught_is_saved_and_counts_at_once(start, run, drawn):
     assert nothing.status_code == 422 and "'a/b'" in nothing.json()["error"]
 
 
+def test_a_product_is_taught_with_region_and_tiles(start, run, drawn):
+    client = start()
+    photos = sorted((drawn / "brass_gear/train/good").iterdir())[:2]
+    told = {"product": "gear", "region": "0,0,48,96", "tiles": "1x2"}
+    read = client.post("/teach", files=files(photos), data=told)
+    assert read.status_code == 200 and "gear" in AnoPLeModel.from_pretrained(run).memory.framings
+    results = client.post("/score", files=files([*photos, drawn / "capsule/train/good/000.png"])).json()["results"]
+    assert [result["product"] for result in results] == ["gear", "gear", "capsule"]
+    for wrong, said in (({"region": "/etc/passwd"}, "expected x,y,w,h"), ({"tiles": "2by3"}, "rows x columns"),
+                        ({"tiles": "auto"}, "smallest")):  # fmt: skip
+        answer = client.post("/teach", files=files(photos), data={"product": "other", **wrong})
+        assert answer.status_code == 422 and said in answer.json()["error"]
+
+
 def test_what_another_process_changed_is_kept(start, run, drawn):
     client = start()
     other = AnoPLeModel.from_pretrained(run)
