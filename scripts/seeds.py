@@ -19,9 +19,7 @@ def start(threads: int) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def untrained(
-    backbone: str, products: Sequence[str] = (), **settings: Any
-) -> tuple[AnoPLeModel, AnoPLeProcessor]:
+def untrained(backbone: str, products: Sequence[str] = (), **settings: Any) -> tuple[AnoPLeModel, AnoPLeProcessor]:
     """A fresh detector that has learned nothing, and its processor; it knows the words for `products`."""
     model = AnoPLeModel.from_backbone(backbone, **settings)
     processor = AnoPLeProcessor.from_backbone(backbone, model.config)

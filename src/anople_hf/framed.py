@@ -134,12 +134,13 @@ def least_side(bank: MemoryBank, category: str | None, side: int) -> int:
     Arguments as for `MemoryBank.sizes`.
     """
     names = bank.framings if category is None else [category] if category in bank.framings else []
-    return max((bank.framings[name].least(bank.product(name).reading["size"], side) for name in names), default=0)
+    sizes = {name: bank.product(name).reading.get("size") for name in names}
+    return max((bank.framings[name].least(size, side) for name, size in sizes.items() if size), default=0)
 
 
 def shape_misfit(bank: MemoryBank, category: str | None, photo: Photo) -> str:
     """Why a photo of a told product does not fit how that is framed, by name, or ""."""
-    size = bank.product(category).reading["size"] if category in bank.framings else None
+    size = bank.product(category).reading.get("size") if category in bank.framings else None
     if size is None or abs(photo.size[0] * size[1] / (photo.size[1] * size[0]) - 1) <= 0.02:
         return ""
     shapes = f"{photo.size[0]} x {photo.size[1]} pixels, its product was framed at {size[0]} x {size[1]}"
