@@ -27,28 +27,48 @@ def shoot(page: Page, path: Path) -> None:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def draw_lot(folder: Path) -> list[Path]:
-    """A lot of cloths as a camera would name them, most of them good."""
+def draw_lot(folder: Path) -> dict[Path, str]:
+    """A lot of cloths as a camera would name them, most of them good, and what each is."""
     drawn = folder / "drawn"
     draw_dataset(drawn, categories=["woven_cloth"], train=1, test_good=6, test_defective=3, size=256, seed=5)
     kinds = sorted(drawn.rglob("test/*/*.png"), key=lambda path: (path.stem, path.parent.name))
-    lot = [folder / f"cloth_{number:03}.png" for number in range(1, len(kinds) + 1)]
-    for path, name in zip(kinds, lot, strict=True):
+    lot = {}
+    for number, path in enumerate(kinds, start=1):
+        name = folder / f"cloth_{number:03}.png"
         shutil.copy(path, name)
+        lot[name] = "normal" if path.parent.name == "good" else "defective"
     return lot
 
 
-def review(page: Page, lot: list[Path], output: Path, name: str) -> None:
-    """Go through a lot by keys; the cloths with a defect are called so, the others are good."""
+def strict(page: Page) -> None:
+    """A threshold that is too low: false alarms to be answered for."""
+    page.get_by_role("tab", name="Threshold", exact=True).click()
+    page.locator("#whose input").click()
+    page.get_by_role("option", name="woven_cloth").click()
+    level = page.locator("#level input[type=number]")
+    level.fill("0.0185")
+    level.press("Tab")
+    page.get_by_text("set by hand").wait_for(timeout=PATIENCE)
+
+
+def review(page: Page, lot: dict[Path, str], output: Path, name: str) -> None:
+    """Go through a lot by keys, and answer as it is; one cloth stays open, and the last defect comes on screen."""
+    truth = {path.name: kind for path, kind in lot.items()}
     page.get_by_role("tab", name="Review", exact=True).click()
-    page.locator("#review-files input[type=file]").set_input_files(lot)
+    page.locator("#review-files input[type=file]").set_input_files(list(lot))
     page.wait_for_timeout(2000)
     page.locator("#review-start").click()
     page.locator("#review-card .verdict").wait_for(timeout=PATIENCE)
     page.get_by_text("still to be judged").wait_for(state="detached", timeout=PATIENCE)
-    for number in range(1, len(lot) - 1):
-        page.keyboard.press("u" if number == 3 else "r")
+    for number in range(1, len(lot)):
+        photo = page.locator("#review-card b").first.inner_text()
+        right = page.locator(f"#review-card .{truth[photo]}").count() > 0
+        page.keyboard.press("r" if right else "w")
         page.locator("#review-progress").get_by_text(f"{number} of {len(lot)} reviewed").wait_for(timeout=PATIENCE)
+        page.wait_for_timeout(500)
+    for _ in lot:
+        page.keyboard.press("j")
+        page.wait_for_timeout(300)
     shoot(page, output / f"app_review_{name}.png")
 
 
@@ -74,6 +94,7 @@ def main() -> None:
             page.locator("#verdict .defective").wait_for(timeout=PATIENCE)
             shoot(page, args.output / f"app_{name}.png")
             if name in ("light", "phone_dark"):
+                strict(page)
                 review(page, lot, args.output, name)
             if name != "light":
                 continue
@@ -85,7 +106,7 @@ def main() -> None:
                 page.locator(ready).first.wait_for(timeout=PATIENCE)
                 shoot(page, args.output / f"app_{tab.lower()}.png")
             page.get_by_role("tab", name="Check many").click()
-            page.locator("#batch-files input[type=file]").set_input_files(lot)
+            page.locator("#batch-files input[type=file]").set_input_files(list(lot))
             page.wait_for_timeout(2000)
             page.locator("#batch").click()
             page.locator("#heat-maps img").first.wait_for(timeout=PATIENCE)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from anople_hf.app.desk import Desk
 from anople_hf.app.detectors import SAMPLER, Detectors
 from anople_hf.app.products import ANY
+from anople_hf.app.texts import good_photos
 from anople_hf.data.drawn import render
 from anople_hf.data.drawn_products import PRODUCTS
 from anople_hf.thresholds import Thresholds
@@ -161,6 +163,34 @@ def test_a_photo_taught_twice_counts_once_and_more_photos_judge_again(desk, tmp_
     at_once = desk.teach(desk.arrive(), "cloth", files)[0].products
     assert more.scores("cloth") == pytest.approx(at_once.scores("cloth"), rel=1e-4)
     assert more.limits("cloth") == pytest.approx(at_once.limits("cloth"), rel=1e-4)
+
+
+def test_a_region_is_painted_and_what_lies_outside_does_not_count(desk, files, tmp_path):
+    """Painted where the hole is not: then it is not seen, and shown in the dark."""
+    good = str(tmp_path / "good.png")
+    Image.fromarray(render(PRODUCTS["woven_cloth"], [7, 0], 96)).save(good)
+    hole = np.asarray(Image.open(files[0]).convert("L")) < 40
+    rows = hole.any(axis=1).nonzero()[0]
+    layer = np.zeros((96, 96, 4), np.uint8)
+    layer[(slice(None, rows[0] - 12) if rows[0] > 48 else slice(rows[-1] + 12, None)), :, 3] = 150
+    assert desk.take_region({"layers": []})[0] is None
+    painted, told = desk.take_region({"layers": [Image.fromarray(layer)]})
+    assert f"{painted.mean():.0%} of the photo counts" in told and 0.1 < painted.mean() < 0.9
+    visitor, told = desk.teach(desk.arrive(), "cloth", [good], painted=painted)[:2]
+    assert f"{painted.mean():.0%} of the photo counts, what lies outside of its region is not seen" in told
+    found, told, overlay, _ = desk.check(visitor, files[0], "cloth", 0.6)
+    assert found.heat_map[hole].max() == 0 < found.heat_map[painted].max() and "does not count" in told
+    assert overlay[~painted].mean() < 0.4 * overlay[painted].mean()
+    (picture, _), *_ = good_photos(visitor.products, "cloth", 240)
+    shown, counts = np.asarray(picture, float), np.asarray(Image.fromarray(painted).resize(picture.size))
+    assert shown[~counts].mean() < 0.5 * shown[counts].mean()
+    for region, tiles, drawn, reason in (
+        ("0,0,50,50", "", painted, "take one of them away"),
+        ("0,0,500,50", "", None, "leaves the photo, which is 96 x 96"),
+        ("", "two", None, "expected rows x columns"),
+    ):
+        with pytest.raises(gr.Error, match=reason):
+            desk.teach(visitor, "other", [good], region, tiles, painted=drawn)
 
 
 def test_a_bank_goes_out_and_in(desk, files):

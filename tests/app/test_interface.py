@@ -285,6 +285,29 @@ def test_teach_check_threshold_and_two_visitors(page, browser, url, parts):
 
 
 @needs_browser
+def test_a_region_is_painted(page, parts):
+    open_tab(page, "Teach")
+    page.locator("#good-files input[type=file]").set_input_files(str(parts / "train/good/000.png"))
+    page.get_by_text("What counts in its photos").click()
+    page.wait_for_timeout(800)
+    page.locator("#paint").click()
+    canvas = page.locator("#drawing canvas").first
+    canvas.wait_for(timeout=PATIENCE)
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    for step in range(8):
+        page.mouse.move(x - 40 + 10 * step, y + 20 * (-1) ** step)
+    page.mouse.up()
+    page.wait_for_timeout(800)
+    page.locator("#take-region").click()
+    expect(page.locator("#said-region")).to_contain_text(re.compile(r"taken: \d+% of the photo"), timeout=PATIENCE)
+
+
+@needs_browser
 def test_many_at_once(page, parts):
     open_tab(page, "Check many")
     files = sorted(map(str, (parts / "test").rglob("*.png")))

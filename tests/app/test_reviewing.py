@@ -74,7 +74,7 @@ def test_false_alarms_set_the_threshold_once_that_is_kept(reviewing, visitor, ju
     assert f"threshold <b>{old:.4g} &rarr; {new:.4g}</b>" in told and face[12].visible
     assert "1 (1 false alarms, 0 missed) &rarr; <b>0 (0 false alarms, 0 missed)</b>" in told
     assert "1 of the 2 reviewed verdicts would change" in told and told.count("right then") == 1
-    assert "Not answered for of woven_cloth: 1." in told
+    assert "Photos of woven_cloth without an answer: 1." in told
     assert set(labels(judging).values()) == {"defective"} and visitor.products.limits("woven_cloth")[0] == old
     kept = reviewing.keep(visitor, judging)[0]
     assert kept.products.limits("woven_cloth")[0] == new and labels(judging)["hole.png"] == "defective"

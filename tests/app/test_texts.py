@@ -118,7 +118,7 @@ def test_taught_photos_are_shown_strangest_first():
     known = dict(zip(names, map(judged, (0.1, 0.3, 0.2)), strict=True))
     products.bank.update("gear", judged=known)
     products.bank.update("gear", thresholds=products.bank.product("gear").learn(0.05))
-    assert [words for _, words in good_photos(products, "gear")] == [
+    assert [words for _, words in good_photos(products, "gear", 4)] == [
         "0.3000 second.png", "0.2000 third.png", "0.1000 first.png",
     ]  # fmt: skip
     assert "3 good photos known. Threshold 0.3000, 5% false alarms aimed at, not promised" in taught(products, "gear")
@@ -127,8 +127,8 @@ def test_taught_photos_are_shown_strangest_first():
     told = taught(products, "gear", report)
     assert "- fourth.png shows the same photo as first.png" in told and "- second.png: looks like nut" in told
     products.bank.remove("gear", "second.png")
-    assert good_photos(products, "gear")[0][1] == "0.2000 third.png" and "Least" not in taught(products, "gear")
-    assert good_photos(products, "nut") == []
+    assert good_photos(products, "gear", 4)[0][1] == "0.2000 third.png" and "Least" not in taught(products, "gear")
+    assert good_photos(products, "nut", 4) == []
 
 
 def test_the_look_has_no_holes():

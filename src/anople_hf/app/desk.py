@@ -15,13 +15,16 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from ..framing import FramingRequest
 from .detectors import Detectors, best_device
 from .downloads import Downloads, to_csv, to_zip
 from .inspector import Finding, NotRead
-from .products import ANY, MOST_PHOTOS, Products
+from .products import ANY, MOST_PHOTOS, Products, checked_photo
 from .sessions import Sessions
 from .texts import SECONDS_KEPT, describe, false_alarms, good_photos, introduce, introduce_example, not_read, taught
 
+AS_BEFORE = "as before"
+"""Nothing is asked for; a new product's parts lie as they are photographed."""
 TOGETHER = 6
 """Photos judged in one go."""
 
@@ -166,11 +169,46 @@ class Desk:
         archive.write_bytes(to_zip(found))
         return rows, pictures, str(table), str(archive), not_read(bad)
 
-    def teach(self, visitor: Visitor, name: str | None, files: Sequence[str] | None) -> tuple[Any, ...]:
-        """Add good photos of a product."""
-        name = (name or "").strip()
-        products, report = self.ask(visitor, "teach", name, files or [])
+    def teach(
+        self,
+        visitor: Visitor,
+        name: str | None,
+        files: Sequence[str] | None,
+        region: str = "",
+        tiles: str = "",
+        turns: str = AS_BEFORE,
+        painted: Any = None,
+    ) -> tuple[Any, ...]:
+        """Add good photos of a product; region, tiles and turns are for all of its photos."""
+        name, region, tiles = (name or "").strip(), (region or "").strip(), (tiles or "").strip()
+        if region and painted is not None:
+            raise said("A region is painted, and another one typed: take one of them away.")
+        try:
+            asked = FramingRequest(painted if painted is not None else region or None, tiles)
+        except ValueError as error:
+            raise said(str(error)) from error
+        how = (asked or None, None if turns == AS_BEFORE else turns)
+        products, report = self.ask(visitor, "teach", name, files or [], *how)
         return replace(visitor, products=products), taught(products, name, report), *_menus(products, shown=name)
+
+    @staticmethod
+    def canvas(files: Sequence[str] | None) -> Any:
+        """The first good photo, to paint on."""
+        if not files:
+            raise said("Choose the good photos first; the region is painted on the first of them.")
+        try:
+            return checked_photo(files[0]).to_rgb()
+        except ValueError as error:
+            raise said(str(error)) from error
+
+    @staticmethod
+    def take_region(drawing: Any) -> tuple[Any, str]:
+        """What was painted, as (H, W) booleans, and how much of the photo that is."""
+        layers = [np.asarray(layer.convert("RGBA"))[..., 3] > 0 for layer in (drawing or {}).get("layers", [])]
+        if not layers or not np.any(layers):
+            return None, "Nothing is painted: all of the photo counts."
+        painted = np.any(layers, axis=0)
+        return painted, f"The painted region is taken: {painted.mean():.0%} of the photo counts. Now press **Teach**."
 
     def calibrate(self, visitor: Visitor, product: str, files: Sequence[str] | None) -> tuple[Any, ...]:
         """Set a product's threshold by good photos that were not taught."""
@@ -181,10 +219,9 @@ class Desk:
         first = f"**{product}**: {len(report.added)} new photos, {len(report.known)} known ones."
         return visitor, "\n- ".join([f"{first}\n", *report.lines()[1:]]), *self.show_threshold(visitor, product)
 
-    @staticmethod
-    def show_photos(visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
+    def show_photos(self, visitor: Visitor, product: str, chosen: str) -> tuple[Any, ...]:
         """A product's good photos, if there are any; one that was chosen stays so, and only it can be forgotten."""
-        pictures = good_photos(visitor.products, product)
+        pictures = good_photos(visitor.products, product, self.detectors.get(visitor.detector).model.config.image_size)
         digests = [digest for digest, _ in visitor.products.by_strangeness(product)]
         known = chosen in digests
         gallery = gr.Gallery(pictures, selected_index=digests.index(chosen) if known else None)
@@ -319,4 +356,4 @@ def said(reason: str) -> gr.Error:
     return gr.Error(reason, duration=20, title="Not done", print_exception=False)
 
 
-__all__ = ["Desk", "Visitor", "said"]
+__all__ = ["AS_BEFORE", "Desk", "Visitor", "said"]

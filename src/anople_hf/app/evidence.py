@@ -1,9 +1,15 @@
 """Why a photo is found strange: its strangest patch, and the good patch that is nearest to it, side by side.
 
+And how the photos of a product are framed, shown on a photo.
+
 The memory's map is eq. 14; what is shown of it is ours.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -13,6 +19,8 @@ from ..memory import MemoryBank
 from ..modeling_anople import AnoPLeModel
 from ..pictures.palette import DETECTED, EDGE, css
 from ..tiles import counting_cells, cut, only
+from ..turns import turned_copies
+from ..views import View
 
 SIDE = 400
 """Pixels of each picture."""
@@ -48,20 +56,65 @@ def draw_evidence(
         tile, place = divmod(place, grid * grid)
         views = cut(framing, only(framing, canvas, side), side)[:, tile]
     token = F.normalize(model.encode_memory(views)[0, :, place].float(), dim=-1).cpu()
-    best = (-2.0, "", 0)
+    best = (-2.0, "", "", 0)
     for name in [category] if category else bank.categories:
         for reference in bank.references(name):
             rows = reference.features if tile is None or reference.framed is None else reference.framed[tile]
             value, row = torch.einsum("lrd,ld->lr", rows, token).mean(dim=0).max(dim=0)
-            best = max(best, (float(value), reference.digest, int(row) % (grid * grid)))
+            best = max(best, (float(value), name, reference.digest, int(row)))
     pictures = [_boxed(photo, _box(framing, tile, place, side, grid))]
-    view = bank.views.get(best[1])
-    found = None if view is None else _boxed(view.image(), _box(framing, tile, best[2], side, grid))
+    view, (turned, near) = bank.views.get(best[2]), divmod(best[3], grid * grid)
+    if view is not None and turned:  # the nearest patch is one of a turned copy: that is what is shown
+        view = View.of(turned_copies(view.pixels(), bank.product(best[1]).reading)[turned])
+    found = None if view is None else _boxed(view.image(), _box(framing, tile, near, side, grid))
     pictures.append(found or _no_picture())
     both = Image.new("RGB", ((SIDE + 20) * len(pictures) - 20, SIDE), "white")
     for column, picture in enumerate(pictures):
         both.paste(picture, ((SIDE + 20) * column, 0))
     return both
+
+
+def counting(framing: Framing | None, size: tuple[int, int], side: int) -> NDArray[np.bool_] | None:
+    """(H, W) bool: what counts of a photo; None if all of it does.
+
+    Args:
+        framing: Of its product.
+        size: (width, height) of the photo as shown.
+        side: Of the model's view.
+    """
+    mask = framing.mask(side) if framing is not None else None
+    return None if mask is None else np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def darken(picture: NDArray[np.uint8], counts: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3), dark where it does not count."""
+    return np.where(counts[..., None], picture, picture // 3)
+
+
+def show_framing(
+    picture: Image.Image, framing: Framing | None, side: int, size: Sequence[int] | None = None
+) -> Image.Image:
+    """A remembered photo with what does not count in the dark, and its tiles outlined.
+
+    Args:
+        picture: As the model saw it, squeezed into its square or its canvas.
+        framing: Of its product; None leaves it as it is.
+        side: Of the model's view.
+        size: (width, height) of the photo, whose shape it gets back; None keeps that of the picture.
+    """
+    if framing is None:
+        return picture
+    factor = max(picture.size) / max(size) if size else 1.0
+    picture = picture.resize([round(factor * length) for length in size or picture.size])
+    counts = counting(framing, picture.size, side)
+    shown = picture if counts is None else Image.fromarray(darken(np.asarray(picture.convert("RGB")), counts))
+    if framing.tiled:
+        pen, (height, width) = ImageDraw.Draw(shown), framing.canvas(side)
+        for top, left in framing.corners(side):
+            x, y = left * shown.width / width, top * shown.height / height
+            box = (x, y, x + side * shown.width / width - 1, y + side * shown.height / height - 1)
+            pen.rectangle(box, outline=css(DETECTED), width=max(1, shown.width // 200))
+    return shown
 
 
 def _box(
@@ -92,4 +145,4 @@ def _no_picture() -> Image.Image:
     return picture
 
 
-__all__ = ["draw_evidence"]
+__all__ = ["counting", "darken", "draw_evidence", "show_framing"]

@@ -23,7 +23,7 @@ from ..photos import Photo, UnreadableImageError
 from ..pictures.overlays import heat_map_overlay
 from ..processing_anople import AnoPLeProcessor
 from ..teaching import Report
-from .evidence import draw_evidence
+from .evidence import counting, darken, draw_evidence
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products, checked_photo
 from .saving import ConflictError, save_as, save_into, state_of
 
@@ -48,6 +48,7 @@ class Finding:
         evidence: The strangest patch and the good patch it is nearest to, side by side, boxed.
         label: `normal`, `defective`, or `unknown product`.
         remark: Why the photo does not fit what its product was taught with, or "".
+        counts: (H, W) bool, what counts of the photo; None if all of it does.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Finding:
     label: str
     recognized: str = ""
     remark: str = ""
+    counts: NDArray[np.bool_] | None = None
 
     @property
     def ratio(self) -> float:
@@ -75,11 +77,10 @@ class Finding:
         return self.recognized or self.product
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
-        """The photo under its heat map; the contour is drawn on defective parts."""
+        """The photo under its heat map, dark where it does not count; the contour is drawn on defective parts."""
         scale = (0.0, 2 * self.pixel_threshold)
-        return Image.fromarray(
-            heat_map_overlay(self.photo, self.heat_map, threshold=self.mask_level, scale=scale, alpha=opacity)
-        )
+        painted = heat_map_overlay(self.photo, self.heat_map, threshold=self.mask_level, scale=scale, alpha=opacity)
+        return Image.fromarray(painted if self.counts is None else darken(painted, self.counts))
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class Inspector:
         name: str,
         files: Sequence[str | Path | Image.Image],
         framing: FramingRequest | None = None,
+        turns: str | None = None,
     ) -> tuple[Products, Report]:
         """The products, with more good photos of one of them and its threshold set anew; and what changed.
 
@@ -176,6 +178,7 @@ class Inspector:
             name: The product, new or known.
             files: Good photos.
             framing: Region and tiles that are asked for; None keeps those of a known product.
+            turns: Positions that its parts lie in, see `AnoPLeModel.teach`; None keeps the product's.
 
         Raises:
             ValueError: No name, no photo, too many, or one that cannot be used.
@@ -187,7 +190,7 @@ class Inspector:
         products.require_room(len(photos))
         known, grid = products.bank.reading(name), self.model.config.grid_size
         pixels, reading = self.processor.read_good(photos, known, asked=framing, grid=grid)
-        how: dict[str, Any] = {"names": _names(files), "reading": reading}
+        how: dict[str, Any] = {"names": _names(files), "reading": reading, "turns": turns}
         return self._changed(products, lambda model: model.teach(pixels, name, **how))
 
     @torch.inference_mode()
@@ -278,6 +281,7 @@ class Inspector:
             regions=found["regions"],
             label=found["label"],
             recognized=recognized,
+            counts=counting(products.bank.framings.get(routed or ""), shown.size, side),
             remark=" ".join(filter(None, [*remarks, shape_misfit(bank, routed, decoded)])),
             evidence=draw_evidence(self.model, products.bank, canvas, output.memory_maps[0], routed, shown),
         )

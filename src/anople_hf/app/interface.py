@@ -6,7 +6,7 @@ from typing import Any
 from .detectors import Detectors
 from .products import ANY
 from .review_texts import KEYS
-from .texts import ABOUT, CSS, LEGEND, PAIR, SECONDS_KEPT, TITLE, introduce
+from .texts import ABOUT, CSS, FRAMING, LEGEND, PAIR, SECONDS_KEPT, TITLE, introduce
 
 MOST_UPLOADED = "200mb"  # for a memory bank; photos have a limit of their own
 TAB_KEY = """() => {
@@ -41,7 +41,8 @@ def build(
         import gradio as gr
     except ImportError as error:
         raise ImportError('the app needs Gradio: pip install "anople-hf[app]".') from error
-    from .desk import Desk
+    from ..turns import COPIES
+    from .desk import AS_BEFORE, Desk
     from .review_tab import review_tab
     from .reviewing import Reviewing
 
@@ -143,11 +144,38 @@ def build(
             batch.click(desk.check_batch, [visitor, files, batch_product], judged,
                         api_name="check_batch", show_progress_on=table)  # fmt: skip
         with gr.Tab("Teach") as teaching:
-            with gr.Row(equal_height=True):
-                name = gr.Textbox(label="Name of the product", placeholder="brass gear", max_length=60, elem_id="name",
-                                  scale=3)  # fmt: skip
-                teach = gr.Button("Teach", variant="primary", elem_id="teach", scale=1)
+            name = gr.Textbox(label="Name of the product", placeholder="brass gear", max_length=60, elem_id="name")
             good = gr.File(file_count="multiple", label="Good photos, 3 to 10", height=160, elem_id="good-files")
+            with gr.Accordion("What counts in its photos, tiles, turned parts", open=False, elem_id="framing"):
+                gr.HTML(FRAMING)
+                with gr.Row():
+                    region = gr.Textbox("", label="Region: x,y,width,height in pixels", placeholder="80,40,480,400",
+                                        info="Or a polygon: x,y x,y x,y. 'whole' takes a region away.", scale=2,
+                                        elem_id="region")  # fmt: skip
+                    tiles = gr.Textbox("", label="Tiles: rows x columns", placeholder="2x3", elem_id="tiles",
+                                       info="'1x1' cuts no more.")  # fmt: skip
+                    turns = gr.Dropdown([AS_BEFORE, *COPIES], value=AS_BEFORE, label="Parts lie turned",
+                                        info="4: at right angles; 8: between them, too; free: any.",
+                                        elem_id="turns")  # fmt: skip
+                with gr.Row():
+                    paint = gr.Button("Paint on the first photo", elem_id="paint")
+                    taken = gr.Button("Take the painted region", elem_id="take-region")
+                drawing = gr.ImageEditor(
+                    type="pil",
+                    label="Paint what counts",
+                    sources=[],
+                    transforms=[],
+                    layers=False,
+                    brush=gr.Brush(default_size=40, colors=["rgba(0, 229, 255, 0.6)"], color_mode="fixed"),
+                    height=420,
+                    visible=False,
+                    elem_id="drawing",
+                )
+                said_region = gr.Markdown(elem_id="said-region")
+            painted = gr.State(None)
+            paint.click(lambda files: gr.ImageEditor(desk.canvas(files), visible=True), good, drawing, **QUIET)
+            taken.click(desk.take_region, drawing, [painted, said_region], **QUIET)
+            teach = gr.Button("Teach", variant="primary", elem_id="teach")
             told = gr.Markdown(elem_id="told")
             with gr.Row(equal_height=True):
                 known = gr.Dropdown(names, value=names[-1 if len(names) == 1 else 1], label="Known products", scale=2,
@@ -230,14 +258,23 @@ def build(
         save_as.click(desk.save_as, [visitor, folder], [saved, detector], api_name="save_as", **how)
         begins = loaded.click(desk.load, [visitor, detector], changed, api_name="load", show_progress_on=about)
         begins.success(desk.show_threshold, [visitor, whose], [level, alarms], **QUIET)
+        framed = [region, tiles, turns, painted]
+        teaches = teach.click(desk.teach, [visitor, name, good, *framed], learned, api_name="teach",
+                              show_progress_on=told)  # fmt: skip
         learns = [
             begins,
-            teach.click(desk.teach, [visitor, name, good], learned, api_name="teach", show_progress_on=told),
+            teaches,
             take.click(desk.load_bank, [visitor, given], learned, api_name="load_bank", show_progress_on=told),
             remove.click(desk.remove, [visitor, known], learned, api_name="remove", show_progress_on=told),
             remove_photo.click(desk.remove_photo, [visitor, known, chosen], learned, api_visibility="private",
                                show_progress_on=told, **IN_TURN),
         ]  # fmt: skip
+        teaches.success(  # the next product is not framed as the last one without a word
+            lambda: ("", "", AS_BEFORE, None, "", gr.ImageEditor(None, visible=False)),
+            None,
+            [*framed, said_region, drawing],
+            **QUIET,
+        )
         for show in (teaching.select, known.input, *(learning.success for learning in learns)):
             show(desk.show_photos, [visitor, known, chosen], [album, remembered, chosen, remove_photo],
                  **QUIET, **IN_TURN)  # fmt: skip

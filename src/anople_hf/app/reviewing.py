@@ -219,7 +219,7 @@ class Reviewing:
             left = review.open_ones(product)
             if task == "calibrate" and left:
                 lines.append(
-                    f"Not answered for of {escape(product)}: {len(left)}. If those are less strange than these, the "
+                    f"Photos of {escape(product)} without an answer: {len(left)}. If those are less strange than these, the "
                     "threshold comes out higher than it has to be, and the promise is not about all parts: review a "
                     "whole lot, then calibrate."
                 )

@@ -11,6 +11,7 @@ from ..decisions import UNKNOWN
 from ..pictures.palette import DEFECTIVE, DEFECTIVE_TEXT, DETECTED, GOOD, GOOD_TEXT, css, paint
 from ..teaching import Report
 from .detectors import SAMPLER, Example
+from .evidence import show_framing
 from .inspector import Finding, Inspector, NotRead
 from .products import ANY, MOST_PHOTOS, MOST_TAUGHT, Products
 
@@ -68,7 +69,7 @@ CSS = f"""
 .verdict p {{margin: 0 0 6px}} .verdict summary {{cursor: pointer}} .verdict details {{margin: 4px 0}}
 .empty {{padding: 22px; text-align: center; border: 1px dashed var(--border-color-primary); border-radius: 8px}}
 .empty p {{margin: 0 auto 6px; max-width: 46em}}
-.gauge {{position: relative; height: 10px; margin: 8px 0 24px; border-radius: 5px; max-width: 640px;
+.gauge {{position: relative; height: 10px; margin: 8px 0 26px !important; border-radius: 5px; max-width: 640px;
   background: linear-gradient(to right, {GOOD} 33.3%, {DEFECTIVE} 33.3%)}}
 .gauge i {{position: absolute; top: -5px; width: 7px; height: 20px; margin-left: -3px; border-radius: 3px;
   background: #111; border: 1px solid #fff}}
@@ -100,6 +101,12 @@ kbd {{border: 1px solid var(--border-color-primary); border-bottom-width: 2px; b
   font-size: .85em; font-family: ui-monospace, monospace}}
 @media (hover: none) {{.keys {{display: none}}}}
 """
+FRAMING = (
+    '<p class="note">All optional, and kept with the product for all of its photos. Paint or type the region that '
+    "counts: what lies outside is not seen. Tiles show smaller defects, and take as many times as long. Parts that "
+    "lie as they fall are remembered at several angles.</p>"
+)
+DARK = '<p class="note">What is dark lies outside of the region and does not count.</p>'
 PAIR = '<p class="note">Left: the strangest patch. Right: the good patch that it is nearest to.</p>'
 LEGEND = (
     '<div class="legend" role="img" aria-label="Colors of the heat map: black for nothing strange, red at the '
@@ -119,6 +126,7 @@ def describe(found: Finding) -> str:
     count = f"{len(found.regions)} region{'' if len(found.regions) == 1 else 's'} marked"
     more = f"<details><summary>{count}, in pixels</summary><ol>{boxes}</ol></details>" if boxes else ""
     more += f"<p>{escape(found.remark)}</p>" if found.remark else ""
+    more += DARK if found.counts is not None else ""
     if found.label == UNKNOWN:
         return f'<div class="verdict">{_unknown(found)}{more}</div>'
     if found.label == CALLED_DEFECTIVE and (found.heat_map > found.pixel_threshold).mean() > MOST_OF_IT:
@@ -205,13 +213,20 @@ def taught(products: Products, name: str, report: Report | None = None) -> str:
     return text
 
 
-def good_photos(products: Products, product: str) -> list[tuple[Image.Image, str]]:
-    """(picture, words) of a product's good photos that can be shown, the one least like the others first."""
+def good_photos(products: Products, product: str, side: int) -> list[tuple[Image.Image, str]]:
+    """(picture, words) of a product's good photos that can be shown, the one least like the others first.
+
+    Args:
+        products: The visitor's.
+        product: Its name; of one that is framed, what does not count is dark, and lines are the borders of tiles.
+        side: Of the model's view.
+    """
     if product not in products.names:
         return []
     names = {reference.digest: reference.name for reference in products.bank.references(product)}
+    framing, size = products.bank.framings.get(product), products.bank.product(product).reading.get("size")
     return [
-        (products.bank.views[digest].image(), f"{score:.4f} {names[digest]}")
+        (show_framing(products.bank.views[digest].image(), framing, side, size), f"{score:.4f} {names[digest]}")
         for digest, score in products.by_strangeness(product)
     ]
 
@@ -251,6 +266,6 @@ def _strip(scores: Sequence[float], level: float) -> str:
 
 
 __all__ = [
-    "ABOUT", "CSS", "INVITATION", "LEGEND", "PAIR", "SECONDS_KEPT", "TITLE", "describe", "false_alarms",
+    "ABOUT", "CSS", "FRAMING", "INVITATION", "LEGEND", "PAIR", "SECONDS_KEPT", "TITLE", "describe", "false_alarms",
     "good_photos", "introduce", "introduce_example", "not_read", "taught",
 ]  # fmt: skip
