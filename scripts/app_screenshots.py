@@ -94,7 +94,8 @@ def main() -> None:
             page.locator("#verdict .defective").wait_for(timeout=PATIENCE)
             shoot(page, args.output / f"app_{name}.png")
             if name in ("light", "phone_dark"):
-                strict(page)
+                if name == "light":  # on a phone the tab is in a menu
+                    strict(page)
                 review(page, lot, args.output, name)
             if name != "light":
                 continue

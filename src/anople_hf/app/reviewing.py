@@ -219,9 +219,9 @@ class Reviewing:
             left = review.open_ones(product)
             if task == "calibrate" and left:
                 lines.append(
-                    f"Photos of {escape(product)} without an answer: {len(left)}. If those are less strange than these, the "
-                    "threshold comes out higher than it has to be, and the promise is not about all parts: review a "
-                    "whole lot, then calibrate."
+                    f"Photos of {escape(product)} without an answer: {len(left)}. If they are less strange than "
+                    "these, the threshold comes out higher than it has to be, and the promise is not about all parts: "
+                    "review a whole lot, then calibrate."
                 )
         if not lines:
             raise said("No photo was confirmed to be good yet: answer for some first.")

@@ -91,8 +91,8 @@ CSS = f"""
 .card-head b {{overflow-wrap: anywhere}}
 .answer {{border: 1px solid currentColor; border-radius: 6px; padding: 0 8px; font-weight: 600}}
 .flips {{border-collapse: collapse; width: 100%; font-size: .92em; margin-top: 6px}}
-.flips th, .flips td {{text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--border-color-primary);
-  overflow-wrap: anywhere; vertical-align: top}}
+.flips th, .flips td {{text-align: left; padding: 6px 12px 6px 0 !important; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere; vertical-align: top}}
 .flips .defective, .flips .normal, .flips .unknown {{font-size: .85em; padding: 0 8px}}
 #review-answers button {{min-height: 48px; padding: 0 6px; white-space: nowrap}} #review-answers {{gap: 8px}}
 @media (max-width: 640px) {{#review-answers {{position: sticky; bottom: 0; z-index: 5; padding: 6px 0;
