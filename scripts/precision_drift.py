@@ -41,8 +41,9 @@ VARIANTS = {
 def taught_again(model: AnoPLeModel, shots: dict[str, torch.Tensor]) -> AnoPLeModel:
     """The same photos, remembered as this variant sees them."""
     for category, pixels in shots.items():
+        reading = model.memory.product(category).reading
         model.memory.remove(category)
-        model.memorize(pixels.to(model.dtype), category)
+        model.memorize(pixels.to(model.dtype), category, reading=reading)
     return model
 
 
