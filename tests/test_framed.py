@@ -10,6 +10,8 @@ from sizes import SIDE
 from transformers import pipeline
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor, calibration
+from anople_hf.data import load_inspection_data
+from anople_hf.evaluation.measurement import evaluate
 from anople_hf.framed import score_views
 from anople_hf.framing import Framing, FramingRequest
 from anople_hf.inspection.predict import judge, prepare
@@ -290,6 +292,8 @@ def test_framed_products_are_not_exported(make_model, processor, tmp_path):
     model, _ = taught(make_model, processor, region=LEFT)
     with pytest.raises(ValueError, match=r"gear: taught with a region or tiles, which a graph does not cut"):
         export(model, processor, tmp_path / "out", kind="torch")
+    with pytest.raises(ValueError, match=r"gear: taught with"):
+        export(model, processor, tmp_path / "out", kind="torch", branch="prompt")
     assert not (tmp_path / "out").exists()
 
 
@@ -318,3 +322,22 @@ def test_turned_copies_of_a_framed_product_are_cut_as_it_is(make_model, processo
         < 1e-3
         < float(told(taught(make_model, processor, tiles="1x2")[0], processor, upside_down).memory_maps.max())
     )
+
+
+@pytest.mark.parametrize("route", [True, False])
+def test_a_framed_product_is_evaluated_as_it_is_judged(make_model, processor, drawn, route):
+    splits, model = load_inspection_data(drawn, categories=["capsule", "woven_cloth"]), make_model()
+    asked = {"capsule": FramingRequest("10,10,70,70", "1x2"), "woven_cloth": None}
+    for name, wish in asked.items():
+        rows = [
+            image for image, c in zip(splits["train"]["image"], splits["train"]["category"], strict=True) if c == name
+        ]
+        pixels, reading = processor.read_good(rows[:2], asked=wish)
+        model.teach(pixels, name, reading=reading, views=1)
+    test = splits["test"].select(range(0, len(splits["test"]), 3))
+    result = evaluate(model, processor, test, route=route, batch_size=4, progress=False)
+    assert [row["path"] for row in result.images] == list(test["path"]) and (result.recognized is None) == route
+    row, photo = result.images[0], test[0]["image"].convert("RGB")
+    output = told(model, processor, photo, row["recognized"] or row["category"])
+    assert row["score"] == pytest.approx(float(output.scores), rel=1e-4) and row["threshold"] is not None
+    assert 0 <= result.categories["capsule"]["pixel_auroc"] <= 1

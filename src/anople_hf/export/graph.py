@@ -156,7 +156,7 @@ def export(
             "AnoPLeModel.from_pretrained(..., dtype=torch.float32).eval()."
         )
     asked_for = model.memory.categories if category is None else [category]
-    if branch != "prompt" and (framed := [name for name in asked_for if name in model.memory.framings]):
+    if framed := [name for name in asked_for if name in model.memory.framings]:
         raise ValueError(
             f"{', '.join(framed)}: taught with a region or tiles, which a graph does not cut: it takes whole views. "
             "Export another product with --product, or serve this one with `anople serve` or the pipeline."
