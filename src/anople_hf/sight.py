@@ -28,13 +28,12 @@ def cell_size(size: Sequence[int], grid: int) -> tuple[float, float]:
     return Framing().cell(size, grid)
 
 
-def describe_sight(size: Sequence[int], grid: int, framing: Framing | None = None) -> list[str]:
-    """What can be seen on photos of a size, and with tiles, in words; a second line if their shape is extreme.
+def describe_sight(size: Sequence[int], grid: int) -> list[str]:
+    """What can be seen on plain photos of a size, and what tiles would give; a second line if their shape is extreme.
 
     Args:
         size: (width, height) of the photos.
         grid: Cells along a side.
-        framing: Of their product, if it is framed.
 
     Example:
         >>> for sentence in describe_sight((600, 300), 15)[0].split(". "):
@@ -43,16 +42,13 @@ def describe_sight(size: Sequence[int], grid: int, framing: Framing | None = Non
         With --tiles 2x4 a cell covers 11 x 11, at 8 x the time
     """
     width, height = size
-    own = framing or Framing()
     line = (
         f"photos of {width} x {height} pixels: a cell of the {grid} x {grid} grid covers "
-        f"{_pixels(own.cell(size, grid))}; smaller defects may go unseen"
+        f"{_pixels(cell_size(size, grid))}; smaller defects may go unseen"
     )
     rows, columns = suggest_tiles(size)
     with_tiles = f"with --tiles {rows}x{columns} a cell covers {_pixels(Framing('', rows, columns).cell(size, grid))}"
     with_tiles += f", at {rows * columns} x the time"
-    if own.tiled:
-        return [line]
     if not is_long(size):
         return [f"{line}. W{with_tiles[1:]}"]
     ratio = max(size) / max(min(size), 1)

@@ -420,8 +420,8 @@ def _describe_reading(model: "AnoPLeModel", report: Report, before: Mapping[str,
         lines += framing.describe(after.get("size"), side, grid) if framing else ["all of its photos counts, uncut"]
     if anew and framing and len(bank.framings) == 1 and model.config.memory_search == "all":
         lines.append("from now on, photos whose product is not told are recognized, for all products of this detector")
-    if "size" in after and (anew or after["size"] != before.get("size")):
-        lines += describe_sight(after["size"], grid, framing)
+    if "size" in after and (anew or after["size"] != before.get("size")) and not (framing and framing.tiled):
+        lines += describe_sight(after["size"], grid)
     turns, old_turns = (reading.get("turns", "none") for reading in (after, before))
     if turns != old_turns or (turns != "none" and report.added):
         lines.append(_describe_turns(bank.references(product), turns))
