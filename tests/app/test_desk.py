@@ -111,6 +111,12 @@ def test_what_was_taught_waits_while_another_detector_is_tried(
     assert "untrained" in there[1] and there[2].visible and there[0].products.names == ["capsule", "woven_cloth"]
     back = desk.load(there[0], str(tmp_path / "run"))
     assert back[0].products.names == ["gear", "cloth"] and not back[2].visible and "trained on 2" in back[1]
+    key = "k" * 48
+    desk.sessions.keep(key, there[0], None)  # the page is loaded again while the other one is tried
+    again = desk.come_back(key)
+    assert again[1] is there[0] and again[2].value == SAMPLER and "untrained" in again[3]
+    assert again[4].visible and "A drawn sample" in again[6] and again[-1] is None
+    assert desk.come_back("another")[1].products.names == ["gear"]
     same = desk.load(back[0], str(tmp_path / "run"))
     assert same[0] is back[0]
     with pytest.raises(gr.Error, match="not offered here"):

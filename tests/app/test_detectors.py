@@ -5,6 +5,7 @@ import pytest
 from anople_hf import AnoPLeProcessor
 from anople_hf.app import detectors as module
 from anople_hf.app.detectors import SAMPLER, SAMPLES, Detectors
+from anople_hf.app.texts import INVITATION, introduce_example
 from anople_hf.thresholds import Thresholds
 
 
@@ -27,6 +28,26 @@ def test_samples_are_taught_where_a_detector_brings_nothing(run, detectors):
     assert detectors.begin(SAMPLER).names == list(SAMPLES)
     photos = detectors.samples()
     assert {product for _, product in photos} == set(SAMPLES) and len(photos) == 8
+
+
+def test_the_first_screen_shows_a_photo_that_the_run_knows_or_invites(make_model, tiny_clip, photos, tmp_path):
+    """The good photo least like the others, judged by them; a run that knows nothing is not given drawn samples."""
+    model = make_model()
+    model.teach(photos[:3], "gear", views=1)
+    runs = [str(tmp_path / "taught"), str(tmp_path / "empty")]
+    for run in runs:
+        model.save_pretrained(run)
+        AnoPLeProcessor.from_backbone(tiny_clip, model.config).save_pretrained(run)
+        model = make_model()
+    detectors = Detectors(runs, device="cpu")
+    example, products = detectors.example(runs[0]), detectors.begin(runs[0])
+    assert not example.drawn and example.found.recognized == "gear" and not detectors._drawn
+    alone = detectors.get(runs[0]).check(products, example.path)
+    assert example.found.score > alone.score  # by itself it would be like itself
+    assert "A good photo that this detector knows" in introduce_example(example, products)
+    products = detectors.begin(runs[1])
+    assert detectors.example(runs[1]) is None and products.names == []
+    assert introduce_example(None, products) == INVITATION
 
 
 def test_samples_of_defects_are_mostly_found(detectors):

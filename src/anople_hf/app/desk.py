@@ -91,12 +91,19 @@ class Desk:
     def come_back(self, key: str | None) -> tuple[Any, ...]:
         """A page was opened: what its browser tab had before it was loaded again, or a new visitor."""
         session = self.sessions.get(key)
-        if session is None:
-            visitor, judging = self.arrive(), None
-            return key, visitor, *[gr.skip()] * 2, *_menus(visitor.products), judging
-        visitor = session.visitor
-        about = introduce(visitor.detector, self.detectors.get(visitor.detector), visitor.products)
-        return key, visitor, visitor.detector, about, *_menus(visitor.products), session.judging
+        visitor = session.visitor if session is not None else self.arrive()
+        first = [gr.skip()] * 6  # as the page was built
+        if visitor.detector != self.detectors.names[0]:
+            first = list(self.first_look(visitor))
+        return (
+            key,
+            visitor,
+            gr.Dropdown(choices=self.detectors.names, value=visitor.detector),
+            introduce(visitor.detector, self.detectors.get(visitor.detector), visitor.products),
+            *first,
+            *_menus(visitor.products),
+            session.judging if session is not None else None,
+        )
 
     def load(self, visitor: Visitor, name: str | None) -> tuple[Any, ...]:
         """Choose a detector; what was taught to the one before is kept for coming back."""

@@ -281,7 +281,7 @@ def build(
         opened = app.load(
             desk.come_back,
             tab_key,
-            [key, visitor, detector, about, *menus, review.judging],
+            [key, visitor, detector, about, dataset, *shown, photo, *menus, review.judging],
             js=TAB_KEY,
             **QUIET,
         )
