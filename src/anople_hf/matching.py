@@ -233,12 +233,15 @@ class Matcher:
     def _sampled(self) -> list[list[NearestPatch]]:
         """Some rows of each product, by layer, prepared once."""
         if not self._samples:
-            layers = [
-                torch.cat([_sample(r.features, r.copies) for r in photos], dim=1)
-                for photos in self.references.values()
-            ]
-            self._samples = [[NearestPatch(rows, coarse=self.coarse) for rows in product] for product in layers]
+            self._samples = [self._sample_of(name) for name in self.references]
         return self._samples
+
+    def _sample_of(self, category: str) -> list[NearestPatch]:
+        photos = self.references[category]
+        if all(photo.features.shape[1] <= SAMPLE * photo.copies for photo in photos):
+            return self._search(category)  # all of its rows: they are held once
+        layers = torch.cat([_sample(photo.features, photo.copies) for photo in photos], dim=1)
+        return [NearestPatch(rows, coarse=self.coarse) for rows in layers]
 
     @torch.inference_mode(False)
     def _search(self, category: str | None, tile: int | None = None) -> list[NearestPatch]:

@@ -568,9 +568,17 @@ class MemoryBank(nn.Module):
         }
         return self._with({c: p for c, p in kept.items() if p.photos}, self._matcher.coarse)
 
-    def searched_exactly(self) -> "MemoryBank":
-        """A bank with the same photos that is searched in float32 on every machine; tensors are shared."""
-        return self._with(dict(self._products), False)
+    def searched_exactly(self, category: str | None = None) -> "MemoryBank":
+        """A bank that is searched in float32 on every machine, with the same photos; tensors are shared.
+
+        Args:
+            category: Keep this product alone.
+
+        Raises:
+            KeyError: Unknown category.
+        """
+        kept = dict(self._products) if category is None else {category: self.product(category)}
+        return self._with(kept, False)
 
     def renamed(self, rename: Callable[[str], str]) -> "MemoryBank":
         """The same bank with other names for its photos; tensors are shared."""

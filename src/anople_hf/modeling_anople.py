@@ -541,17 +541,18 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         bank: MemoryBank,
         nearness: Tensor | None,
     ) -> Tensor | None:
-        """`AnoPLeOutput.strangeness`; an exported graph leaves it out."""
-        limits = None if is_exporting() or self.training else bank.familiar_within(remembered.device)
+        """`AnoPLeOutput.strangeness`."""
+        limits = None if self.training else bank.familiar_within(remembered.device)
         if limits is None:
             return None
         nearness = bank.distances(remembered) if nearness is None else nearness
+        if isinstance(category, str):
+            place = bank.categories.index(category)
+            return nearness[:, place] / limits[place]
         if category is None:
             places = nearness.argmin(dim=1)
         else:
-            known, told = bank.categories, [category] if isinstance(category, str) else list(category)
-            places = torch.tensor([known.index(name) for name in told], device=remembered.device)
-            places = places.repeat(len(remembered) // len(told))
+            places = torch.tensor([bank.categories.index(name) for name in category], device=remembered.device)
         return nearness.gather(1, places[:, None])[:, 0] / limits[places]
 
     def _text_vectors(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:

@@ -77,6 +77,21 @@ def test_thresholds_may_be_moved_and_may_be_missing():
         assert result["label"] == ("defective" if missing else None) and not result["mask"].any()
 
 
+def test_what_is_unlike_everything_taught_is_called_so():
+    photos = [np.full((20, 20, 3), level, np.uint8) for level in (0, 255)]
+
+    def run(pixels):
+        return *redness(pixels), np.array([1.0, np.float32(1.0001)], np.float32)
+
+    about = ABOUT | {"outputs": {"scores": [], "anomaly_maps": [], "strangeness": []}}
+    detector = ExportedDetector(about, run)
+    assert [found["label"] for found in detector(photos)] == ["normal", "unknown product"]
+    assert not detector(photos)[1]["mask"].any()
+    assert [found["label"] for found in detector(photos, unknown=False)] == ["normal", "defective"]
+    detector.threshold = detector(photos)[1]["score"] / 1.05
+    assert detector(photos, unknown=False, gray_zone=0.1)[1]["label"] == "uncertain"
+
+
 def test_small_regions_are_left_out():
     photo = np.zeros((SIDE, SIDE, 3), np.uint8)
     photo[:2, :2] = photo[6:, 6:] = 255
@@ -166,6 +181,9 @@ def test_damage_is_told(folder):
     (folder / DETECTOR_FILE).write_text(about[:-5])
     with pytest.raises(ValueError, match="detector.json is damaged"):
         ExportedDetector.from_folder(folder)
+    (folder / DETECTOR_FILE).write_text(about.replace(FORMAT, "anople-detector/1"))
+    graph.write_bytes(content)
+    assert ExportedDetector.from_folder(folder)(np.zeros((9, 9, 3), np.uint8))["label"] == "normal"
     (folder / DETECTOR_FILE).write_text(about.replace(FORMAT, "anople-detector/9"))
     with pytest.raises(ValueError, match=f"format 'anople-detector/9', this program reads '{FORMAT}'"):
         ExportedDetector.from_folder(folder)
@@ -201,7 +219,7 @@ def test_openvino_serves_several_threads(tmp_path):
     def ask(level):
         views = np.full((1 + level, 3, SIDE, SIDE), level, np.float32)
         kept = [detector.score(views) for _ in range(50)]
-        wrong.extend(1 for scores, maps, _ in kept if not (np.all(scores == level) and np.all(maps == level)))
+        wrong.extend(1 for scores, maps, *_ in kept if not (np.all(scores == level) and np.all(maps == level)))
 
     callers = [threading.Thread(target=ask, args=(level,)) for level in range(4)]
     for caller in callers:

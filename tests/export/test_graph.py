@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,9 @@ def test_results_are_those_of_the_model_and_its_processor(kind, taught, exported
     limits = {"thresholds": detector.threshold, "pixel_thresholds": detector.pixel_threshold}
     expected = taught[1].post_process(outputs, sizes, unknown=False, **limits)
     assert {result["label"] for result in expected} == {"normal", "defective"}
-    for theirs, ours in zip(detector(photos), expected, strict=True):
+    strangeness = detector.score(detector.prepare(photos)).strangeness
+    assert np.allclose(strangeness, outputs.strangeness, rtol=1e-4) and outputs.strangeness.std() > 0.01
+    for theirs, ours in zip(detector(photos, unknown=False), expected, strict=True):
         assert set(theirs) == set(ours) | {"category"} and theirs["category"] is None
         assert theirs["score"] == pytest.approx(ours["score"], abs=1e-6)
         assert (theirs["label"], theirs["threshold"]) == (ours["label"], ours["threshold"])
@@ -116,10 +119,10 @@ def test_results_are_those_of_the_model_and_its_processor(kind, taught, exported
 def test_every_batch_size_gives_the_same(kind, exported):
     detector = ExportedDetector.from_folder(exported(kind)[0], threads=1)
     pixels = detector.prepare(some_photos(5, 3))
-    scores, maps, _ = detector.score(pixels)
+    scores, maps, *_ = detector.score(pixels)
     assert scores.shape == (5,) and maps.shape == (5, SIDE, SIDE)
     for size in (1, 2, 3):
-        fewer, smaller, _ = detector.score(pixels[:size])
+        fewer, smaller, *_ = detector.score(pixels[:size])
         assert np.allclose(fewer, scores[:size], atol=1e-6) and np.allclose(smaller, maps[:size], atol=1e-6)
 
 
@@ -132,7 +135,8 @@ def test_the_report_says_what_was_checked(kind, exported):
     assert parity["photos"] == 9 and {1, 3} <= set(parity["batches"]) and parity["pixels"]["largest error"] == 0
     for name in ("scores", "maps"):
         assert 0 <= parity[name]["largest error"] < 1e-6 and parity[name]["range"] > 0.01
-    assert parity["decisions"] == {"different": 0}
+    assert parity["decisions"] == parity["unknown"] == {"different": 0}
+    assert 0 <= parity["strangeness"]["share of range"] < 1e-4 and list(report["outputs"])[-1] == "strangeness"
     assert report["memory"]["categories"] == {"gear": 2, "nut": 2}
     assert report["preprocessing"]["size"] == SIDE and report["preprocessing"]["resample_name"] == "bicubic"
     assert report["bytes"] == sum((folder / name).stat().st_size for name in report["files"])
@@ -275,7 +279,7 @@ def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp
     photos = [*shots, *some_photos(4, 7)]
     model.memory.common = by_hand(model.memory.thresholds_of(), 0.0)
     model.memory.update("nut", thresholds=by_hand(model.memory.thresholds_of("nut"), 9.0))
-    model.memory.update("gear", thresholds=None)
+    model.memory.update("gear", thresholds=None, judged={})  # so that nobody knows how far its photos reach
     report = export(model, processor, tmp_path / "out", kind=kind, photos=photos)
     assert report["parity"]["products"] == report["parity"]["decisions"] == {"different": 0}
     assert [product["name"] for product in report["products"]] == ["gear", "nut"]
@@ -285,7 +289,11 @@ def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp
     assert model.memory.names(outputs.products[:4]) == ["gear", "gear", "nut", "nut"]
     detector = ExportedDetector.from_folder(tmp_path / "out", threads=1)
     expected = processor.post_process(outputs, [photo.shape[:2] for photo in photos], unknown=False)
-    for theirs, ours, name in zip(detector(photos), expected, model.memory.names(outputs.products), strict=True):
+    strangeness = detector.score(detector.prepare(photos)).strangeness
+    assert np.allclose(strangeness, outputs.strangeness, rtol=1e-4, atol=1e-6, equal_nan=True)
+    assert np.isnan(strangeness[:2]).all() and not np.isnan(strangeness[2:4]).any()
+    told = detector(photos, unknown=False)
+    for theirs, ours, name in zip(told, expected, model.memory.names(outputs.products), strict=True):
         assert theirs["category"] == name
         assert theirs["label"] == ours["label"] == {"gear": "defective", "nut": "normal"}[name]
         assert theirs["threshold"] == pytest.approx(ours["threshold"]) == {"gear": 0.0, "nut": 9.0}[name]
@@ -294,6 +302,25 @@ def test_a_recognized_product_is_decided_by_its_own_thresholds(kind, taught, tmp
         assert np.allclose(theirs["heat_map"], ours["heat_map"], atol=1e-6)
     detector.threshold = 5.0  # for all
     assert {result["threshold"] for result in detector(photos)} == {5.0}
+
+
+def test_an_unknown_product_is_called_so_as_predict_does(taught, tmp_path):
+    """Told which product it should be; where the photos fall is set between them."""
+    model, processor = copy.deepcopy(taught[0]), taught[1]
+    photos = [*some_photos(2, 0), *some_photos(2, 1), *some_photos(6, 7)]
+    pixels = processor(images=photos)["pixel_values"]
+    known = model.memory.product("gear")
+    reach = between(model(pixels, category="gear").strangeness.detach())
+    judged = {digest: replace(found, distances=(found.distance * reach,)) for digest, found in known.judged.items()}
+    model.memory.update("gear", judged=judged)
+    report = export(model, processor, tmp_path / "out", kind="onnx", category="gear", photos=photos)
+    assert report["parity"]["unknown"] == {"different": 0}
+    with torch.inference_mode():
+        expected = [found["label"] for found in processor.post_process(model(pixels, category="gear"))]
+    detector = ExportedDetector.from_folder(tmp_path / "out", threads=1)
+    assert [found["label"] for found in detector(photos)] == expected
+    assert "unknown product" in expected and len(set(expected)) > 1
+    assert "unknown product" not in [found["label"] for found in detector(photos, unknown=False)]
 
 
 def test_what_cannot_be_exported_is_told(taught, tmp_path, tiny_clip):

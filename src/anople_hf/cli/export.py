@@ -63,6 +63,8 @@ def export(
     decisions = "no threshold" if different is None else f"{different['different']} decisions differ"
     if "products" in parity:
         decisions += f", {parity['products']['different']} photos are taken for another product"
+    if "unknown" in parity:
+        decisions += f", {parity['unknown']['different']} differ in whether the product is unknown"
     tell(
         as_json,
         {"output": str(output), **found},

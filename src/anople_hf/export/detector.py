@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,30 @@ from ..decisions import decide
 from ..images import read_image
 
 DETECTOR_FILE = "detector.json"
-FORMAT = "anople-detector/1"
+FORMAT = "anople-detector/2"
+FORMATS = ("anople-detector/1", FORMAT)
+"""Those that can be read; in the first, no graph has `strangeness`."""
+OUTPUTS = ("scores", "anomaly_maps", "products", "strangeness")
+"""Of a graph, in this order; the last two where it has them."""
 
 Run = Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
+
+
+class Scored(NamedTuple):
+    """What a graph says of B photos.
+
+    Attributes:
+        scores: Raw, (B,).
+        anomaly_maps: (B, S, S).
+        products: (B,) indices in the list of products; None if the graph does not recognize products.
+        strangeness: (B,) how unlike their product the photos are: above 1, they show no such product. NaN, or None
+            for all, where that is not known.
+    """
+
+    scores: NDArray[np.float32]
+    anomaly_maps: NDArray[np.float32]
+    products: NDArray[np.int64] | None = None
+    strangeness: NDArray[np.float32] | None = None
 
 
 class ExportedDetector:
@@ -33,8 +54,7 @@ class ExportedDetector:
 
     Args:
         about: The contents of `detector.json`.
-        run: The graph: (B, 3, S, S) to scores (B,), anomaly maps (B, S, S) and, if it recognizes products, their
-            indices (B,) in the list `products` of `about`.
+        run: The graph: (B, 3, S, S) to the `outputs` of `about`, or the first of `OUTPUTS`; see `Scored`.
 
     Attributes:
         about: As given: preprocessing, ranges of deep photos, category, products, calibration, parity, versions.
@@ -83,7 +103,7 @@ class ExportedDetector:
             ) from error
         except ValueError as error:
             raise ValueError(f"{folder / DETECTOR_FILE} is damaged ({error}); copy the folder again.") from error
-        if about.get("format") != FORMAT:
+        if about.get("format") not in FORMATS:
             raise ValueError(
                 f"{folder / DETECTOR_FILE} is of format {about.get('format')!r}, this program reads {FORMAT!r}: "
                 "export again, or use the anople_reader in the folder."
@@ -109,17 +129,11 @@ class ExportedDetector:
         """
         return self._normalize([self._read(photo) for photo in photos])
 
-    def score(
-        self, pixel_values: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64] | None]:
+    def score(self, pixel_values: NDArray[np.float32]) -> Scored:
         """Run the graph.
 
         Args:
             pixel_values: (B, 3, S, S) from `prepare`, any B of at least 1.
-
-        Returns:
-            Raw scores (B,), anomaly maps (B, S, S), and indices (B,) in the list of products, or None if the graph
-            does not recognize products.
 
         Raises:
             ValueError: The shape is wrong.
@@ -130,8 +144,9 @@ class ExportedDetector:
                 f"pixel_values of shape {pixel_values.shape}: expected (batch, 3, {side}, {side}), as prepare() makes "
                 "it."
             )
-        scores, maps, *rest = self._run(np.ascontiguousarray(pixel_values, np.float32))
-        return scores, maps, rest[0] if rest else None
+        found = self._run(np.ascontiguousarray(pixel_values, np.float32))
+        names = list(self.about.get("outputs", OUTPUTS[: len(found)]))
+        return Scored(**dict(zip(names, found, strict=True)))
 
     def limits(self, product: int | None) -> tuple[float | None, float | None]:
         """Threshold and pixel threshold for an index in the list of products, in float32, like the scores."""
@@ -142,26 +157,36 @@ class ExportedDetector:
         )
         return _as_float32(image), _as_float32(pixel)
 
-    def __call__(self, photos: Any, *, min_region: int = 9) -> Any:
+    def __call__(self, photos: Any, *, min_region: int = 9, unknown: bool = True, gray_zone: float = 0.0) -> Any:
         """Judge a photo, or several in one pass.
 
         Args:
             photos: One photo, or a list of them, as for `prepare`.
             min_region: Smallest region to report, in pixels of the graph's map.
+            unknown: As in `AnoPLeProcessor.post_process`: say `unknown product` of photos unlike everything taught.
+            gray_zone: As there: share of the threshold in which a photo is `uncertain`.
 
         Returns:
             A dict as from `AnoPLeProcessor.post_process`, at the size of the photo, or a list of them: `score`,
-            `threshold`, `pixel_threshold`, `label`, `heat_map` (H, W), `mask` (H, W), `mask_level`, `regions`, and
-            also `category`: the product given at the export, or the recognized one, or None.
+            `threshold`, `pixel_threshold`, `ratio`, `label`, `heat_map` (H, W), `mask` (H, W), `mask_level`,
+            `regions`, and `category`: the product given at the export, or the recognized one, or None.
         """
         many = isinstance(photos, (list, tuple))
         images = [self._read(photo) for photo in (photos if many else [photos])]
         if not images:
             raise ValueError("photos is empty: expected at least one.")
-        scores, maps, products = self.score(self._normalize(images))
-        sizes = [image.size[::-1] for image in images]
-        places = [None] * len(images) if products is None else products.tolist()
-        results = [self._decide(*found, min_region) for found in zip(scores, maps, places, sizes, strict=True)]
+        found = self.score(self._normalize(images))
+        nothing = [None] * len(images)
+        places = nothing if found.products is None else found.products.tolist()
+        strange = [0.0] * len(images) if found.strangeness is None else found.strangeness.tolist()
+        each = zip(found.scores, found.anomaly_maps, places, images, strange, strict=True)
+        results = [
+            self._decide(
+                score, anomaly_map, place, image.size[::-1], min_region,
+                unknown=unknown and strangeness > 1, gray_zone=gray_zone,
+            )
+            for score, anomaly_map, place, image, strangeness in each
+        ]  # fmt: skip
         return results if many else results[0]
 
     def _read(self, photo: Any) -> Image.Image:
@@ -184,6 +209,7 @@ class ExportedDetector:
         product: int | None,
         size: tuple[int, int],
         min_region: int,
+        **how: Any,
     ) -> dict[str, Any]:
         limit, pixel_limit = self.limits(product)
         cell = size[0] * size[1] / anomaly_map.size
@@ -194,6 +220,7 @@ class ExportedDetector:
             pixel_threshold=pixel_limit,
             labels=self.about["labels"],
             min_area=min_region * cell,
+            **how,
         )
         category = self.about.get("category") if product is None else self.about["products"][product]["name"]
         return found | {"category": category}

@@ -30,7 +30,7 @@ from ..hub import public_name
 from ..modeling_anople import AnoPLeModel, AnoPLeOutput, Branch
 from ..output.whole import whole_folder
 from ..processing_anople import LABELS, AnoPLeProcessor
-from .detector import DETECTOR_FILE, FORMAT, ExportedDetector, file_digest
+from .detector import DETECTOR_FILE, FORMAT, OUTPUTS, ExportedDetector, file_digest
 from .parity import check_parity
 
 Kind = Literal["onnx", "openvino", "torch"]
@@ -53,6 +53,7 @@ __all__ = ["ExportedDetector"]
 '''
 
 RULE = (
+    "unknown product if the strangeness, where there is one, is above 1; else "
     "defective if the score is above the threshold; a defective part's pixel is marked above the pixel threshold, or "
     "above 0.9 of the map's peak if that is lower"
 )
@@ -74,7 +75,7 @@ class ScoringGraph(nn.Module):
         super().__init__()
         clip = copy.copy(model.clip)
         clip._modules = model.clip._modules | {"text_model": nn.Identity()}
-        memory = model.memory.searched_exactly()
+        memory = model.memory.searched_exactly(category)
         if branch != "prompt" and len(memory):
             recognized = category is None and model.config.memory_search == "product"
             memory.prepare(memory.categories if recognized else [category])
@@ -83,15 +84,14 @@ class ScoringGraph(nn.Module):
         self.category, self.branch = category, branch
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """(B, 3, S, S) to raw `scores` (B,), `anomaly_maps` (B, S, S) and, if recognized, `products` (B,)."""
+        """(B, 3, S, S) to what `Scored` has: raw `scores` (B,), `anomaly_maps` (B, S, S), ..."""
         return judge(self.model, pixel_values, self.category, self.branch)
 
 
 def judge(model: AnoPLeModel, pixel_values: Tensor, category: str | None, branch: Branch) -> dict[str, Tensor]:
     """What a graph gives for (B, 3, S, S), by the model itself, as `predict` asks it."""
     found = cast(AnoPLeOutput, model(pixel_values, category=category, branch=branch))
-    outputs = {"scores": found.scores, "anomaly_maps": found.anomaly_maps}
-    return outputs if found.products is None else outputs | {"products": found.products}
+    return {name: value for name in OUTPUTS if (value := getattr(found, name)) is not None}
 
 
 def export(
@@ -207,6 +207,8 @@ def _describe(
         if category is None and config.memory_search == "product":
             products = [{"name": name, "calibration": calibration(name, True)} for name in names]
     outputs = {"scores": ["batch"], "anomaly_maps": ["batch", config.image_size, config.image_size]}
+    outputs |= {"products": ["batch"]} if products else {}
+    outputs |= {"strangeness": ["batch"]} if _knows_strange(model, category, branch) else {}
     packages = ("torch", "transformers", *NEEDED[kind])
     return {
         "category": category,
@@ -218,7 +220,7 @@ def _describe(
         "preprocessing": _preprocessing(processor, config.image_size),
         "ranges": {depth: list(ends) for depth, ends in model.memory.ranges(category).items()},
         "input": {"pixel_values": ["batch", 3, config.image_size, config.image_size]},
-        "outputs": outputs if products is None else outputs | {"products": ["batch"]},
+        "outputs": outputs,
         "memory": memory,
         "backbone": public_name(config.backbone) if config.backbone else None,
         "runtime": {"INFERENCE_PRECISION_HINT": "f32"} if kind == "openvino" else {},
@@ -227,6 +229,12 @@ def _describe(
             **{name: importlib.import_module(name).__version__ for name in packages},
         },
     }
+
+
+def _knows_strange(model: AnoPLeModel, category: str | None, branch: Branch) -> bool:
+    """Whether the graph can say how unlike its products a photo is: photos of one were judged for it."""
+    names = model.memory.categories if category is None else [category]
+    return branch != "prompt" and any(model.memory.product(name).familiar_within for name in names)
 
 
 def _preprocessing(processor: AnoPLeProcessor, side: int) -> dict[str, Any]:

@@ -38,15 +38,16 @@ def check_parity(
     """Compare an exported detector with the model it came from.
 
     Args:
-        graph: The model in torch: (B, 3, S, S) to `scores` (B,), `anomaly_maps` (B, S, S) and, if it recognizes
-            products, `products` (B,).
+        graph: The model in torch: (B, 3, S, S) to `scores` (B,), `anomaly_maps` (B, S, S) and, where it has them,
+            `products` (B,) and `strangeness` (B,).
         processor: The model's.
         detector: What was exported.
         photos: Photos to compare, in addition to drawn textures, noise and a plain gray photo.
 
     Returns:
-        For `scores` and `maps`, the largest absolute error, its share of the range, and the range; the largest error
-        of the `pixels`; how many `decisions` and recognized `products` differ; the number of photos; the batch sizes.
+        For `scores`, `maps` and `strangeness`, the largest absolute error, its share of the range, and the range; the
+        largest error of the `pixels`; how many `decisions`, recognized `products` and `unknown` products differ; the
+        number of photos; the batch sizes.
 
     Raises:
         ValueError: An error exceeds both `SHARE` of the range and `ROUNDING`, or a recognized product differs; says
@@ -57,7 +58,7 @@ def check_parity(
     batches: list[int] = []
     errors: dict[str, float] = {"pixels": 0.0, "scores": 0.0, "maps": 0.0}
     ranges = {name: (np.inf, -np.inf) for name in ("scores", "maps")}
-    different = {"decisions": 0, "products": 0}
+    different = {"decisions": 0, "products": 0, "unknown": 0}
     decided = False
     while sum(batches) < len(photos):
         start = sum(batches)
@@ -68,14 +69,21 @@ def check_parity(
             wanted = graph(pixels)
         ours = {"pixels": pixels, "scores": wanted["scores"], "maps": wanted["anomaly_maps"]}
         views = detector.prepare(batch)
-        scores, maps, products = detector.score(views)
-        for name, theirs in (("pixels", views), ("scores", scores), ("maps", maps)):
+        scores, maps, products, strange = detector.score(views)
+        compared = {"pixels": views, "scores": scores, "maps": maps}
+        if strange is not None:
+            limited = ~np.isnan(wanted["strangeness"].numpy())  # not a number: not known of this product
+            ours["strangeness"], compared["strangeness"] = wanted["strangeness"][limited], strange[limited]
+            different["unknown"] += int(((strange > 1) != (wanted["strangeness"].numpy() > 1)).sum())
+        for name, theirs in compared.items():
             values = ours[name].numpy()
+            if not values.size:
+                continue
             # NaN differs from everything.
             error = np.nan_to_num(np.abs(theirs - values), nan=np.inf).max()
-            errors[name] = max(errors[name], float(error))
-            if name in ranges:
-                low, high = ranges[name]
+            errors[name] = max(errors.get(name, 0.0), float(error))
+            if name != "pixels":
+                low, high = ranges.get(name, (np.inf, -np.inf))
                 ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
         if products is not None:
             different["products"] += int((wanted["products"].numpy() != products).sum())
@@ -97,6 +105,8 @@ def check_parity(
             wrong.append(f"{name} differ by {error:.1e}, {share:.2%} of their range")
     if decided:
         report["decisions"] = {"different": different["decisions"]}
+    if strange is not None:
+        report["unknown"] = {"different": different["unknown"]}
     if products is not None:
         report["products"] = {"different": different["products"]}
         if different["products"]:
