@@ -4,23 +4,29 @@ Four good photos are taught as they are; then with a wrong part, an odd one, or 
 judged twice: with everything counted (a plain leave-one-out over all that was remembered), and as `teach` does.
 
     python scripts/measure_teaching.py DATA [DATA ...] --draws 5 --promises 20
+    python scripts/measure_teaching.py DATA --concurrent 50 --processes 4    # commands at the same time: none lost?
 """
 
 import argparse
 import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from seeds import start, untrained
+from seeds import remembering, start, untrained
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.calibration import judge_all
 from anople_hf.data import load_inspection_data
 from anople_hf.images import image_digest
-from anople_hf.memory import MemoryBank
+from anople_hf.memory import BANK_FILE, MemoryBank
 from anople_hf.thresholds import Thresholds
 
 RATE = 0.05
@@ -59,10 +65,12 @@ def copy(photo: Image.Image) -> Image.Image:
 
 
 @torch.inference_mode()
-def scores(model: AnoPLeModel, images: torch.Tensor, name: str) -> torch.Tensor:
-    """(n,) with the product told."""
-    branch = model.decision_branch
-    return torch.cat([model(part, category=name, branch=branch).scores for part in images.split(8)])
+def look(model: AnoPLeModel, images: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (n,) with the product told, and how unlike the product the photos are, 0 where that is not known."""
+    found = [model(part, category=name, branch=model.decision_branch) for part in images.split(8)]
+    scores = torch.cat([each.scores for each in found])
+    strange = [each.strangeness for each in found if each.strangeness is not None]
+    return scores, torch.cat(strange) if strange else torch.zeros_like(scores)
 
 
 def count_everything(model: AnoPLeModel, images: torch.Tensor, name: str) -> float:
@@ -76,7 +84,7 @@ def count_everything(model: AnoPLeModel, images: torch.Tensor, name: str) -> flo
 
 
 def spoiled(part: Part, others: list[Part], draw: int) -> dict[str, list[Image.Image]]:
-    """By what is among them, the good photos of a draw."""
+    """By what is among them, the four good photos of a draw, and what it is behind them."""
     order = np.random.default_rng(draw).permutation(len(part.photos))
     good = [part.photos[i] for i in order[:4]]
     wrong = others[draw % len(others)].photos[0]
@@ -97,8 +105,13 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=30, help="good and defective test photos a product")
     parser.add_argument("--backbone", default="embedded:tiny-clip")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--concurrent", type=int, default=0, help="only teach so many products by the command line")
+    parser.add_argument("--processes", type=int, default=4, help="so many of them at a time")
     args = parser.parse_args()
     start(args.threads)
+    if args.concurrent:
+        teach_at_once(args.data[0], args.concurrent, args.processes, args.backbone)
+        return
     for root in args.data:
         splits = load_inspection_data(root)
         rows: dict[str, list[int]] = {}
@@ -107,32 +120,74 @@ def main() -> None:
         model, processor = untrained(args.backbone, list(rows))
         parts = [Part(processor, splits, own, name, args.most) for name, own in rows.items()]
         empty = model.memory.without([])
-        table: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        named: dict[str, list[bool]] = {}
-        for part in parts:
-            others = [other for other in parts if other is not part]
-            for draw in range(args.draws):
-                for kind, photos in spoiled(part, others, draw).items():
-                    images = part.read(photos)
-                    for way in ("everything counts", "teach"):
-                        model.memory = empty.without([])
-                        if way == "teach":
-                            report = model.teach(images, part.name, false_alarm_rate=RATE)
-                            assert report.after is not None
-                            limit = report.after.threshold
-                            named.setdefault(kind, []).append(bool(report.suspicious or report.copies))
-                        else:
-                            limit = count_everything(model, images, part.name)
-                        alarms, hits = ((scores(model, x, part.name) > limit).float().mean().item()
-                                        for x in (part.new, part.defective))  # fmt: skip
-                        table.setdefault((kind, way), []).append((100 * alarms, 100 * hits))
         print(f"\n{root.name}: {len(parts)} products, {args.draws} draws of 4 good photos, asked {RATE:.0%}")
-        print("| among the good photos | way | false alarms | defects found | named |\n|---|---|---|---|---|")
-        for (kind, way), found in table.items():
-            alarms, hits = (statistics.mean(column) for column in zip(*found, strict=True))
-            said = f"{100 * statistics.mean(named[kind]):.0f} %" if way == "teach" else ""
-            print(f"| {kind} | {way} | {alarms:.1f} % | {hits:.1f} % | {said} |", flush=True)
+        spoil(model, empty, parts, args.draws)
         promises(model, empty, parts, args.promises)
+
+
+def spoil(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: int) -> None:
+    """Print what photos among the good ones cost, and of how many photos `unknown product` is said."""
+    table: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    named: dict[str, list[bool]] = {}
+    unknown: list[list[float]] = []
+    for part in parts:
+        others = [other for other in parts if other is not part]
+        foreign = torch.cat([other.new[:8] for other in others])
+        with remembering(model):
+            for kind, photos in (each for draw in range(draws) for each in spoiled(part, others, draw).items()):
+                images, names = part.read(photos), [str(n) for n in range(len(photos))]
+                for way in ("everything counts", "teach"):
+                    model.memory = empty.without([])
+                    if way == "teach":
+                        report = model.teach(images, part.name, names=names, false_alarm_rate=RATE)
+                        assert report.after is not None
+                        limit = report.after.threshold
+                        said = {name for name, _ in [*report.foreign, *report.copies]}
+                        said |= {photo.name for photo in report.far}
+                        named.setdefault(kind, []).append(bool(said if kind == "clean" else said & set(names[4:])))
+                    else:
+                        limit = count_everything(model, images, part.name)
+                    found = [look(model, views, part.name) for views in (part.new, part.defective)]
+                    alarms, hits = (100 * (scores > limit).float().mean().item() for scores, _ in found)
+                    table.setdefault((kind, way), []).append((alarms, hits))
+                if kind == "clean":
+                    found.append(look(model, foreign, part.name))
+                    unknown.append([100 * (strange > 1).float().mean().item() for _, strange in found])
+    print("| among the good photos | way | false alarms | defects found | named |\n|---|---|---|---|---|")
+    for (kind, way), shares in table.items():
+        alarms, hits = (statistics.mean(column) for column in zip(*shares, strict=True))
+        told = f"{100 * statistics.mean(named[kind]):.0f} %" if way == "teach" else ""
+        print(f"| {kind} | {way} | {alarms:.1f} % | {hits:.1f} % | {told} |", flush=True)
+    good, bad, other = (statistics.mean(column) for column in zip(*unknown, strict=True))
+    print(
+        f"unknown product: {good:.1f} % of good parts, {bad:.1f} % of defective ones, {other:.1f} % of other products'"
+    )
+
+
+def teach_at_once(root: Path, count: int, processes: int, backbone: str) -> None:
+    """Teach each of `count` products one photo, by commands that several processes start, and count what is known."""
+    paths = [root / path for path in load_inspection_data(root)["train"]["path"]]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        model, processor = untrained(backbone)
+        model.save_pretrained(run)
+        processor.save_pretrained(run)
+
+        def teach(number: int) -> int:
+            words = ["teach", run, f"product {number}", paths[number % len(paths)], "--quiet"]
+            command = [sys.executable, "-m", "anople_hf.cli", *map(str, words)]
+            return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(processes) as pool:
+            codes = list(pool.map(teach, range(count)))
+        seconds = time.perf_counter() - started
+        known = set(MemoryBank.load(run / BANK_FILE).categories)
+    there = len(known & {f"product {number}" for number in range(count)})
+    print(
+        f"{count} teaches, {processes} at a time: {codes.count(0)} ended well, {there} products are there, "
+        f"{seconds:.0f} s"
+    )
 
 
 @torch.inference_mode()
@@ -150,11 +205,11 @@ def promises(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: in
             order = np.random.default_rng(1000 + draw).permutation(len(every))
             model.memory = empty.without([])
             model.memorize(every[order[:4]], part.name)
-            near = scores(model, every[order[4:]], part.name)
+            near, _ = look(model, every[order[4:]], part.name)
             limit = Thresholds.from_normals(
                 near[:19].tolist(), [1.0], RATE, num_photos=19, exchangeable=True
             ).threshold
-            hits = (scores(model, part.defective, part.name) > limit).float().mean().item()
+            hits = (look(model, part.defective, part.name)[0] > limit).float().mean().item()
             found.append((100 * (near[19:] > limit).float().mean().item(), 100 * hits))
         alarms, hits = (statistics.mean(column) for column in zip(*found, strict=True))
         print(f"| {part.name} | {alarms:.1f} % | {hits:.1f} % |", flush=True)

@@ -2,13 +2,15 @@
 
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
 
 from anople_hf import AnoPLeModel, AnoPLeProcessor
+from anople_hf.images import image_digest
 
 
 def start(threads: int) -> None:
@@ -27,6 +29,31 @@ def untrained(backbone: str, products: Sequence[str] = (), **settings: Any) -> t
         words = [name.replace("_", " ") for name in products]
         model.set_class_names(dict(zip(products, words, strict=True)), **processor.class_prompts(words))
     return model, processor
+
+
+@contextmanager
+def remembering(model: AnoPLeModel) -> Iterator[None]:
+    """See each batch of views once: what the encoders made of it is kept for as long as this lasts."""
+    kept: dict[tuple, Any] = {}
+
+    def once(name: str) -> Callable[..., Any]:
+        encode = getattr(model, name)
+
+        def encoded(pixel_values: torch.Tensor, *how: Any) -> Any:
+            key = (name, image_digest(pixel_values), str(how))
+            if key not in kept:
+                kept[key] = encode(pixel_values, *how)
+            return kept[key]
+
+        return encoded
+
+    names = ("encode_image", "encode_memory")
+    model.__dict__.update({name: once(name) for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del model.__dict__[name]
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

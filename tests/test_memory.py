@@ -101,7 +101,7 @@ def test_merge_takes_only_what_is_new():
 
 def test_file_round_trip_is_bit_identical(tmp_path):
     bank, tokens = filled(), features(4, photos=3)
-    judged = Judged((0.1, 0.2), (0.3, 0.4), (0.1, 0.1), (0.3, 0.3), 0.05, "nut")
+    judged = Judged((0.1, 0.2), (0.3, 0.4), (0.1, 0.1), (0.3, 0.3), (0.05, 0.04), "nut")
     bank.update("gear", word="gear wheel", thresholds=Thresholds(0.2, 0.4), judged={"da": judged},
                 held_out={"dx": judged}, reading={"region": [0, 0, 4, 4]})  # fmt: skip
     bank.common = Thresholds(0.5, 0.6, method="set by hand")

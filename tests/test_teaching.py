@@ -91,6 +91,14 @@ def test_an_odd_photo_is_named_and_sets_no_threshold(model, see):
     assert output.scores > output.thresholds
 
 
+def test_a_variant_in_another_color_is_named(model, see):
+    red, green, blue = CLOTH[5].split()
+    variant = Image.merge("RGB", (blue, red, green))
+    report = model.teach(see(*CLOTH[:5], variant), "cloth", names=[*map(str, range(5)), "variant"])
+    assert [(far.name, far.where) for far in report.far] == [("variant", "in color")]
+    assert "variant: least like the others" in str(report) and "times as far from them in color" in str(report)
+
+
 def test_strict_refuses_an_odd_photo_and_changes_nothing(model, see):
     model.teach(see(*CLOTH[:4]), "cloth")
     before = model.memory
@@ -134,7 +142,7 @@ def test_copies_count_once_and_are_reported(model, see, copy):
 
 def test_different_photos_are_no_copies(model, see):
     for name in PRODUCTS:
-        report = model.teach(see(*[good(name, index) for index in range(4)]), name)
+        report = model.teach(see(*[good(name, index) for index in range(4)]), name, views=8)
         assert not report.copies and not report.far and not report.foreign, name
 
 

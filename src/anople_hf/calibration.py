@@ -22,6 +22,7 @@ from .memory import MemoryBank
 from .products import Judged
 from .tiles import continued, whole
 from .turns import draw_degrees, turned
+from .views import View
 
 if TYPE_CHECKING:
     from .modeling_anople import AnoPLeModel
@@ -89,7 +90,8 @@ def judge(model: "AnoPLeModel", category: str, image: Tensor, digest: str, *, vi
         peaks=tuple(told.anomaly_maps.amax(dim=(1, 2)).tolist()),
         untold_scores=tuple(untold.scores.tolist()),
         untold_peaks=tuple(untold.anomaly_maps.amax(dim=(1, 2)).tolist()),
-        distance=float(away.max()),
+        distances=tuple(away.tolist()),
+        color=_color_distance(model.memory, category, image, digest),
         taken_for="" if nearest == category else nearest,
     )
 
@@ -136,6 +138,14 @@ def judge_all(
         judged=found(remembered, product.judged, views),
         held_out=found(apart, product.held_out, 1),
     )
+
+
+def _color_distance(bank: MemoryBank, category: str, image: Tensor, digest: str) -> float:
+    others = [bank.views[p.digest] for p in bank.references(category) if p.digest != digest and p.digest in bank.views]
+    if not others:
+        return 0.0
+    mine = View.of(image).color()
+    return min(float((mine - other.color()).norm()) for other in others)
 
 
 def _all_are(category: str, products: Tensor | None, bank: MemoryBank) -> bool:

@@ -7,14 +7,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .matching import Reference
 from .thresholds import Thresholds, can_promise, spread_quantiles
 
-FAR = 2.0
-"""A photo is far from the others if its score is so many times the next lower one, and most photos lie below. Ours."""
-STRANGE = 2.0
+FAR_WHOLE, FAR_SPOT, FAR_COLOR = 2.0, 1.75, 2.0
+"""A photo is far from the others if its distance on the whole, its score, that of its strangest spot, or its distance
+in color is so many times the next lower one, and most photos lie below. Ours, see `scripts/naming_rules.py`."""
+LEAST_COLOR = 0.01
+"""Distances in color that are smaller count as this: two or three of 255 levels are no other color."""
+STRANGE = 1.5
 """A photo shows an unknown product if it is so many times as far from it as the strangest good photo. Ours."""
 
 
@@ -27,21 +30,25 @@ class Judged:
         peaks: The maps' highest values.
         untold_scores: The same with the product not told.
         untold_peaks: And of their maps.
-        distance: The largest mean distance of a view's patches to the product, see `MemoryBank.distances`.
+        distances: How far the patches of each view are from the product on the whole, see `MemoryBank.distances`.
         taken_for: Another product that the photo is nearer to, or "".
+        color: How far its mean color is from the nearest other photo's, see `View.color`; 0 if none can be seen.
     """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     untold_scores: tuple[float, ...] = ()
     untold_peaks: tuple[float, ...] = ()
-    distance: float = 0.0
+    distances: tuple[float, ...] = ()
     taken_for: str = ""
+    color: float = 0.0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Judged":
-        """What `to_dict` gave."""
+        """What `to_dict` gave, also as it was when the largest distance stood alone."""
         plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        if largest := plain.pop("distance", None):
+            plain["distances"] = (largest,)
         return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,9 +56,31 @@ class Judged:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @property
+    def distance(self) -> float:
+        """The largest of `distances`; 0 without any."""
+        return max(self.distances, default=0.0)
+
+    @property
+    def usual_distance(self) -> float:
+        """Their mean; 0 without any."""
+        return sum(self.distances) / max(1, len(self.distances))
+
+    @property
     def strangeness(self) -> float:
         """How unlike the other photos it is: its mean score."""
         return sum(self.scores) / len(self.scores)
+
+
+class Apart(NamedTuple):
+    """How a photo is far from the others of its product.
+
+    Attributes:
+        where: In its patches `on the whole` or `in one spot`, or `in color`.
+        times: How many times as far as the farthest of the others.
+    """
+
+    where: str
+    times: float
 
 
 @dataclass(frozen=True)
@@ -84,18 +113,36 @@ class Product:
 
     @property
     def by_strangeness(self) -> list[tuple[str, float]]:
-        """(digest, strangeness) of the judged photos, the one least like the others first."""
-        found = [(digest, judged.strangeness) for digest, judged in self.judged.items()]
-        return sorted(found, key=lambda item: -item[1])
+        """(digest, strangeness) of the judged photos, the one least like the others first: far ones, then by score."""
+        far = self.far
+        rest = [digest for digest in self.judged if digest not in far]
+        rest.sort(key=lambda digest: -self.judged[digest].strangeness)
+        return [(digest, self.judged[digest].strangeness) for digest in [*far, *rest]]
+
+    @property
+    def apart(self) -> dict[str, Apart]:
+        """By digest, the photos far from the others, the farthest first; with fewer than three nobody can tell."""
+        signals = (
+            (
+                "on the whole",
+                {digest: judged.usual_distance for digest, judged in self.judged.items()},
+                FAR_WHOLE,
+                0.0,
+            ),
+            ("in one spot", {digest: judged.strangeness for digest, judged in self.judged.items()}, FAR_SPOT, 0.0),
+            ("in color", {digest: judged.color for digest, judged in self.judged.items()}, FAR_COLOR, LEAST_COLOR),
+        )
+        found: dict[str, Apart] = {}
+        for where, values, factor, least in signals:
+            for digest, times in _apart(values, factor, least).items():
+                if digest not in found or times > found[digest].times:
+                    found[digest] = Apart(where, times)
+        return dict(sorted(found.items(), key=lambda item: -item[1].times))
 
     @property
     def far(self) -> list[str]:
-        """Digests of photos far from the others, the farthest first; with fewer than three photos nobody can tell."""
-        ordered = self.by_strangeness[::-1]
-        for place in range((len(ordered) + 1) // 2, len(ordered)):
-            if place >= 2 and ordered[place][1] > FAR * ordered[place - 1][1]:
-                return [digest for digest, _ in ordered[place:]][::-1]
-        return []
+        """The digests of `apart`."""
+        return list(self.apart)
 
     @property
     def familiar_within(self) -> float | None:
@@ -174,8 +221,18 @@ class Product:
         return replace(self, thresholds=self.learn(rate))
 
 
+def _apart(values: Mapping[str, float], factor: float, least: float) -> dict[str, float]:
+    """What lies above a gap, with most values below it: as multiples of the highest value below, `least` at least."""
+    ordered = sorted(values, key=lambda digest: values[digest])
+    for place in range(max(2, (len(ordered) + 1) // 2), len(ordered)):
+        below = max(least, values[ordered[place - 1]])
+        if 0 < below * factor < values[ordered[place]]:
+            return {digest: values[digest] / below for digest in ordered[place:]}
+    return {}
+
+
 def _kept(judged: Mapping[str, Judged], far: Sequence[str]) -> list[Judged]:
     return [found for digest, found in judged.items() if digest not in far]
 
 
-__all__ = ["Judged", "Product"]
+__all__ = ["Apart", "Judged", "Product"]

@@ -39,21 +39,23 @@ class FarPhoto:
 
     Attributes:
         name: Of the photo.
-        times: How many times as strange as the strangest of the others.
+        where: It is far from the others `on the whole`, `in one spot` or `in color`.
+        times: How many times as far as the farthest of the others.
         with_it: The threshold that it would set.
         without_it: The threshold without it.
     """
 
     name: str
+    where: str
     times: float
     with_it: float
     without_it: float
 
     def __str__(self) -> str:
         return (
-            f"{self.name}: least like the others, {self.times:.1f} times as strange as the next one. Is it a good "
-            f"part? It does not set the threshold: without it that is {self.without_it:.4g}, with it it would be "
-            f"{self.with_it:.4g}"
+            f"{self.name}: least like the others, {self.times:.1f} times as far from them {self.where} as the next "
+            f"one. Is it a good part? It does not set the threshold: without it that is {self.without_it:.4g}, with "
+            f"it it would be {self.with_it:.4g}"
         )
 
 
@@ -474,11 +476,9 @@ def _set_thresholds(
         report.why += "; its photos are framed in another way, so that no earlier score counts"
 
 
-def _far(known: Any, called: Mapping[str, str], rate: float) -> list[FarPhoto]:
-    far = known.far
-    if not far:
+def _far(known: Product, called: Mapping[str, str], rate: float) -> list[FarPhoto]:
+    if not known.apart:
         return []
-    next_one = max(strangeness for digest, strangeness in known.by_strangeness if digest not in far)
     everything = Thresholds.from_normals(
         [s for judged in known.judged.values() for s in judged.scores],
         [p for judged in known.judged.values() for p in judged.peaks],
@@ -486,11 +486,8 @@ def _far(known: Any, called: Mapping[str, str], rate: float) -> list[FarPhoto]:
         num_photos=len(known.judged),
         exchangeable=False,
     )
-    return [
-        FarPhoto(called[d], known.judged[d].strangeness / max(next_one, 1e-12), everything.threshold,
-                 known.learn(rate).threshold)
-        for d in far
-    ]  # fmt: skip
+    without = known.learn(rate).threshold
+    return [FarPhoto(called[d], *how, everything.threshold, without) for d, how in known.apart.items()]
 
 
 def _why(before: Thresholds | None, after: Thresholds | None, known: Any) -> str:

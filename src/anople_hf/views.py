@@ -71,6 +71,17 @@ class View:
         shown = ((self.pixels() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         return Image.fromarray(shown.permute(1, 2, 0).numpy())
 
+    def color(self) -> Tensor:
+        """(2,) mean of red over green, and of blue over green, in -1..1: a color without its brightness.
+
+        Example:
+            >>> View.of(torch.zeros(3, 8, 8)).color()  # CLIP's mean color
+            tensor([ 0.0236, -0.0496])
+        """
+        mean, std = _clip_colors()
+        red, green, blue = (self.pixels() * std + mean).mean(dim=(1, 2))
+        return torch.stack([red - green, blue - green])
+
     def cells(self) -> Tensor:
         """(3, 48, 48) means of the view, to be compared by `are_copies`."""
         return F.adaptive_avg_pool2d(self.pixels(), COARSE)

@@ -208,7 +208,7 @@ def taught(products: Products, name: str, report: Report | None = None) -> str:
         text += f" Least like the others: {photo}. Is it really a good part?"
     if report is not None:
         copies = [f"{photo} shows the same photo as {other}, and counts once" for photo, other in report.copies]
-        notes = [*copies, *report.suspicious, *report.read]
+        notes = [*copies, *report.suspicious, *report.mixed, *report.read]
         text = "\n- ".join([f"{text}\n" if notes else text, *notes])
     return text
 
