@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from .images import printable, read_mask
 
@@ -359,6 +358,10 @@ def _mask(region: str, canvas: Size) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _sources(region: str, canvas: Size) -> tuple[np.ndarray, np.ndarray]:
+    try:  # remote code that only scores needs no SciPy
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError("teaching with a region needs SciPy: pip install scipy") from error
     mask = _mask(region, canvas)
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     mirrored = 2 * nearest - np.indices(canvas)
