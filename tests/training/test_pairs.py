@@ -83,8 +83,9 @@ def test_what_each_change_does():
     assert np.array_equal(photo, rng(0).integers(60, 180, (120, 120, 3), dtype=np.uint8))  # left as it was
 
 
-def test_photos_of_parts_that_lie_turned_are_turned_and_the_others_are_not(pairs):
-    plain, told, other = (pairs(turns=turns) for turns in (None, {"capsule": "4"}, {"another": "4"}))
+def test_photos_are_turned_as_their_parts_lie_if_that_is_asked_for(pairs):
+    plain, other = pairs(), pairs(turns={"capsule": "4"}, changes=[])
+    told, free = (pairs(turns={"capsule": turns}, changes=["turn"]) for turns in ("4", "free"))
     seen = [told.draw(number) for number in range(12)]
     kinds = set()
     for number, (photo, defective, mask, _) in enumerate(seen):
@@ -92,7 +93,6 @@ def test_photos_of_parts_that_lie_turned_are_turned_and_the_others_are_not(pairs
         kinds |= {times for times in range(4) if np.array_equal(photo, np.rot90(upright, times))}
         assert np.array_equal(defective[~mask], photo[~mask]) and np.array_equal(other.draw(number)[0], upright)
     assert kinds == {0, 1, 2, 3}
-    free = pairs(turns={"capsule": "free"})
     assert np.array_equal(free.draw(3)[0], free.draw(3)[0]) and not np.array_equal(free.draw(3)[0], seen[3][0])
 
 

@@ -247,7 +247,9 @@ def train(
     )
 
 
-@with_options(settings_of("shots", "seed", "anomaly_source", "anomaly_kinds", "anomalies_on_product", "turns"))
+@with_options(
+    settings_of("shots", "seed", "anomaly_source", "anomaly_kinds", "anomalies_on_product", "normal_views", "turns")
+)
 def preview_anomalies(
     data: Annotated[Path, typer.Argument(help="Good photos, in the same layout as for train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
@@ -261,7 +263,7 @@ def preview_anomalies(
     quieten(True)
     from ..data.few_shot import choose_shots
 
-    plan = TrainingConfig(turns=_split(given["turns"]))
+    plan = TrainingConfig(normal_views=_split(given["normal_views"]), turns=_split(given["turns"]))
     train_split = load_data(data, skip_bad=skip_bad)["train"]
     turns = plan.turns_of(sorted(set(train_split["category"])))
     chosen = choose_shots(train_split, given["shots"], seed=given["seed"], skip_bad=skip_bad)
@@ -277,7 +279,7 @@ def preview_anomalies(
     synthesizer = AnomalySynthesizer(
         given["anomaly_source"], kinds=_split(given["anomaly_kinds"]), on_product=given["anomalies_on_product"]
     )
-    how: dict[str, Any] = {"changes": USUAL.normal_views, "turns": turns, "seed": given["seed"]}
+    how: dict[str, Any] = {"changes": plan.normal_views, "turns": turns, "seed": given["seed"]}
     pairs = AnomalyPairs(photos, processor, synthesizer, length=count, **how)
     written = write_pairs(pairs, output)
     tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},

@@ -57,10 +57,10 @@ class TrainingConfig:
         anomaly_kinds: `texture` (DRAEM's, the default), `cutpaste`, `scar`; one is drawn for each sample.
         anomalies_on_product: Keep pseudo anomalies off the background. Ours, off.
         normal_views: How good photos are varied before anything else is done to them, out of `shift` (up to a
-            sixtieth of the side), `exposure` (brightness and contrast by up to a tenth) and `turn` (by right angles:
-            only where the product may lie in any of them). Ours; related methods vary theirs, too.
+            sixtieth of the side), `exposure` (brightness and contrast by up to a tenth) and `turn` (by the product's
+            `turns`, or else by right angles: only where it may lie in any of them). Ours; related methods vary theirs.
         turns: Positions in which parts lie, as for `anople teach --turns`: 4, 8 or free for all products, or
-            PRODUCT=4 for one. Good photos are varied by these turns, too, and so remembered.
+            PRODUCT=4 for one. Good photos are so remembered; with `turn` among `normal_views` also learned from.
         latent_noise: Where a latent anomaly (eq. 10) is made of the photo's global view: on its `patches` as the
             encoder gets them (eq. 4's z_0), on the tokens in the `middle` of it, or on the `image` vector of every
             view behind it (eq. 9's z_0); `none` leaves the term out. `patches` is ours: what is added to the image

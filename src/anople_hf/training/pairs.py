@@ -40,9 +40,10 @@ class AnomalyPairs(torch.utils.data.Dataset):
         synthesizer: Draws the anomalies.
         length: Samples in total.
         multi_scale: Global view and four crops, or the global view alone (Table 4c).
-        changes: How good photos are varied, see `vary`; their twins are made of the varied ones.
+        changes: How good photos are varied, see `vary`; their twins are made of the varied ones. With `turn`, products
+            that have `turns` are turned by these.
         ranges: By category, the values of deep photos that are black and white.
-        turns: By category, the positions in which its parts lie, see `turns.py`: good photos are turned so, too.
+        turns: By category, the positions in which its parts lie, see `turns.py`.
         framings: By category, region and tiles. A sample of a product that is cut into tiles shows one of them; what
             does not count is blank in its views, and no anomaly lies there.
         seed: Fixes order, changes and anomalies.
@@ -111,7 +112,8 @@ class AnomalyPairs(torch.utils.data.Dataset):
         """The good photo (2S, 2S, 3) of sample `number`, its twin, the mask of the anomaly (2S, 2S), and its name."""
         chosen, (top, left), within = self._place(number)
         photo = self._turned(chosen, number)[top : top + self.side, left : left + self.side]
-        photo = vary(photo, self.changes, np.random.default_rng([self.seed, number, 2]))
+        changes = [c for c in self.changes if c != "turn" or self.turns[chosen][0] == "none"]
+        photo = vary(photo, changes, np.random.default_rng([self.seed, number, 2]))
         others = [self.photos[i] for i in range(len(self.photos)) if i != chosen]
         rng = np.random.default_rng([self.seed, number, 1])
         defective, mask = self.synthesizer(photo, rng, others, within)
@@ -127,9 +129,9 @@ class AnomalyPairs(torch.utils.data.Dataset):
         return chosen, (top, left), None if counts is None else counts[top : top + self.side, left : left + self.side]
 
     def _turned(self, chosen: int, number: int) -> Pixels:
-        """A good photo in one of the positions in which its part may lie."""
+        """A good photo, in one of the positions in which its part may lie if that is asked for."""
         photo, (turns, size) = self.photos[chosen], self.turns[chosen]
-        if turns == "none":
+        if turns == "none" or "turn" not in self.changes:
             return photo
         seed = int(np.random.default_rng([self.seed, number, 3]).integers(2**31))
         degrees = draw_degrees(turns, 1, torch.Generator().manual_seed(seed))
