@@ -122,7 +122,9 @@ def score_views(
         output = model(pictures(places, size), category=names, **how)
         if products is not None:
             output.products = products[places]
-            limits = model.thresholds_for(output.scores, None, how.get("branch", "both"), bank, output.products)
+            limits = model.thresholds_for(
+                output.scores, None, how.get("branch") or model.decision_branch, bank, output.products
+            )
             output.thresholds, output.pixel_thresholds = limits
         found.append((places, output, list(names)))
     return found

@@ -430,7 +430,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
         self,
         pixel_values: Tensor,
         category: str | Sequence[str] | None = None,
-        branch: Branch = "both",
+        branch: Branch | None = None,
         views: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -446,7 +446,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             category: Route to one known product, or one per image; None searches the memory as
                 `config.memory_search` says, or recognizes the product if any product is framed.
             branch: `both` is the paper's; `prompt` leaves the memory out (training does), `memory` leaves text and
-                decoder out.
+                decoder out. None: the one that decides, see `decision_branch`; with class prompts, both.
             views: (B,) rows of the scale prefix, training only; None for the global view.
             input_ids: (2, C, T) class prompts: encode them now, with gradients, instead of using the stored vectors.
             attention_mask: (2, C, T), optional.
@@ -459,6 +459,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
             KeyError: Unknown category.
         """
         bank = self.memory if memory is None else memory
+        branch = branch or (self.decision_branch if input_ids is None else "both")
         if branch != "prompt" and not len(bank):
             raise ValueError("no memory bank: call model.memorize(images, category=...), or use branch='prompt'.")
         text = {"input_ids": input_ids, "attention_mask": attention_mask}

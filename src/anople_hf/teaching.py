@@ -298,6 +298,8 @@ def set_threshold(model: "AnoPLeModel", product: str, threshold: float | None) -
     else:
         report.after = by_hand(known.thresholds, threshold)
         report.why = "`learned` instead of a value gives the photos' own back"
+        if highest := max((score for judged in known.judged.values() for score in judged.scores), default=None):
+            report.why = f"its good photos score up to {highest:.4g}; {report.why}"
     model.memory.update(product, thresholds=report.after)
     return report
 

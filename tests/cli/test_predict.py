@@ -125,6 +125,26 @@ def test_json_is_alone_on_stdout(run, drawn, anople, tmp_path):
     assert code == 2 and "add --report" in err
 
 
+def test_a_detector_begins_without_training_and_judges(drawn, tiny_clip, anople, tmp_path):
+    run, good = tmp_path / "run", f"{drawn}/biscuit/train/good"
+    code, _, err = anople("teach", run, "biscuit", good)
+    assert code == 2 and "add --backbone tiny" in err
+    code, out, _ = anople("teach", run, "biscuit", good, "--backbone", tiny_clip)
+    assert code == 0 and "biscuit: 5 photos added" in out and f"anople predict {run}" in out
+    code, _, err = anople("teach", run, "biscuit", good, "--backbone", tiny_clip)
+    assert code == 2 and "leave out --backbone" in err
+    assert anople("teach", run, "biscuit", good)[0] == 0
+    code, out, _ = anople("predict", run, drawn / "biscuit/test", "-o", tmp_path / "a", "--json")
+    said = json.loads(out)
+    assert (
+        code == 0
+        and said["without_threshold"] == 0
+        and said["photos"] == said["normal"] + said["defective"] + said["unknown_product"]
+    )
+    code, _, err = anople("teach", tmp_path / "none", "biscuit", drawn / "gone", "--backbone", tiny_clip)
+    assert code == 2 and not (tmp_path / "none").exists()
+
+
 def test_json_of_the_other_verbs(run, drawn, anople, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     turned = ["--turns", "4", "--json"]

@@ -123,9 +123,17 @@ def describe_proposal(review: Review, proposal: Proposal) -> str:
             f"<tr><th>photo</th><th>now</th><th>then</th><th>by your answer</th></tr></thead><tbody>{rows}</tbody>"
             "</table>"
         )
+    rest = len(review.judged) - count
+    open_ = (
+        f"<p><b>{rest} more photos have no answer</b>: they are judged again when you keep it, and those near the "
+        "threshold may change. Look at them then; it can be undone.</p>"
+        if rest > 0
+        else ""
+    )
     return (
         f'<div role="status"><h3>{escape(proposal.title)}</h3><ul>{lines}</ul>{_mistakes(review, proposal)}{table}'
-        '<p class="note">Photos that were taught are judged by the others. Nothing decides by this yet.</p></div>'
+        f'{open_}<p class="note">Photos that were taught are judged by the others. Nothing decides by this yet.</p>'
+        "</div>"
     )
 
 

@@ -26,7 +26,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Also write histograms, ROC, precision-recall curves and bars to this folder."),
     ] = None,
-    branch: Annotated[Branch, typer.Option(help="The full model, or one of its branches alone.")] = "both",
+    branch: Annotated[
+        Branch | None,
+        typer.Option(help="The full model, or one of its branches alone. Default: the one that decides."),
+    ] = None,
     route: Annotated[
         bool, typer.Option("--route", help="Give each image's category; this is a different protocol.")
     ] = False,
@@ -69,7 +72,8 @@ def evaluate(
         *([f"\n{result.table(more=True)}\n"] if more else []),
         *([f"\n{result.part_table()}"] if result.parts else []),
         *([f"\n{result.part_table(more=True)}\n"] if result.parts and more else []),
-        f"{len(result.images)} images, category {known}, branch {branch}, {result.images_per_second:.1f} images/s; "
+        f"{len(result.images)} images, category {known}, branch {result.protocol['branch']}, "
+        f"{result.images_per_second:.1f} images/s; "
         f"maps and masks {result.protocol['mask_size']} px (masks {result.protocol['mask_rule']}), AUPRO "
         f"{result.protocol['aupro']}",
         *_said(result),
@@ -86,7 +90,7 @@ def evaluate(
             for name in result.categories
         }
         limits = {name: entry.threshold if entry else None for name, entry in entries.items()}
-        written += write_plots(result, plots, limits if branch == "both" else None)
+        written += write_plots(result, plots, limits if branch in (None, model.decision_branch) else None)
     for path in written:
         typer.echo(f"saved: {path}", err=as_json)
 

@@ -30,7 +30,10 @@ def export(
     category: Annotated[
         str | None, typer.Option("--product", help="Export only this product's memory and thresholds.")
     ] = None,
-    branch: Annotated[Branch, typer.Option(help="The full model, or one of its branches alone.")] = "both",
+    branch: Annotated[
+        Branch | None,
+        typer.Option(help="The full model, or one of its branches alone. Default: the one that decides."),
+    ] = None,
     photos: Annotated[
         list[str] | None,
         typer.Option(help="More photos for the check: a file, folder or pattern. Repeatable."),

@@ -164,12 +164,13 @@ def next_steps(
     return [*steps, f"anople app {folder}"]
 
 
-def find_run(run: Path, *, own: bool = False) -> dict[str, Any]:
+def find_run(run: Path, *, own: bool = False, hint: str = "") -> dict[str, Any]:
     """Find a trained detector for `load_run`, or raise a clear error. Does not import torch.
 
     Args:
         run: Folder of `anople train`, or a Hub id. The Hub is asked once; if it does not answer, the cache is used.
         own: The detector will be changed, so it must be a local folder.
+        hint: What else could be done, for the error.
 
     Returns:
         Arguments of `from_pretrained`, for the model and for the processor.
@@ -185,10 +186,12 @@ def find_run(run: Path, *, own: bool = False) -> dict[str, Any]:
     if "/" not in hub_id or not is_hub_id(hub_id):
         raise FileNotFoundError(
             f"{run} is not a trained detector (no config.json); expected a folder of `anople train`, or a Hub id."
+            + hint
         )
     if own:
         raise FileNotFoundError(
-            f"{run} is no folder here, and only a folder can be changed; first: hf download {hub_id} --local-dir RUN"
+            f"{run} is no folder here, and only a folder can be changed; one that lies on the Hub: "
+            f"hf download {hub_id} --local-dir RUN.{hint}"
         )
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HTTPError

@@ -241,7 +241,8 @@ def _webhook(url: str | None, results: "Results", detector: str, note: Callable[
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' a ', 1)}" for name, count in counts.items() if count)
+    said = {"without_threshold": "without a threshold"}
+    return ", ".join(f"{count} {said.get(name, name.replace('_', ' '))}" for name, count in counts.items() if count)
 
 
 def _said_of_part(part: dict[str, Any] | None) -> str:

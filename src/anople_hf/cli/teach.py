@@ -25,6 +25,7 @@ from .options import (
     next_steps,
     quieten,
     read_photos,
+    start_torch,
     tell,
 )
 
@@ -51,6 +52,23 @@ def _changed(run: Path) -> "Iterator[tuple[AnoPLeModel, AnoPLeProcessor]]":
         model, processor = load_run(where)
         yield model, processor
         model.save_memory(run)
+
+
+@contextmanager
+def _begun(run: Path, backbone: str) -> "Iterator[tuple[AnoPLeModel, AnoPLeProcessor]]":
+    """A new detector that has learned nothing; the folder is written at the end, whole or not at all."""
+    from ..output.whole import whole_folder
+
+    with whole_folder(run) as folder:
+        start_torch()
+        from ..modeling_anople import AnoPLeModel
+        from ..processing_anople import AnoPLeProcessor
+
+        model = AnoPLeModel.from_backbone(backbone)
+        processor = AnoPLeProcessor.from_backbone(backbone, model.config)
+        yield model, processor
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
 
 
 def teach(
@@ -83,6 +101,10 @@ def teach(
         str, typer.Option(help="--tiles auto: smallest defect wanted, in photo pixels, or a length such as 0.4mm.")
     ] = "",
     pixel_size: Annotated[str, typer.Option(help="--smallest as a length: what a pixel shows, such as 0.05mm.")] = "",
+    backbone: Annotated[
+        str,
+        typer.Option(help="Begin a new detector in RUN that needs no training, around tiny or any CLIP as for train."),
+    ] = "",
     skip_bad: SkipBad = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -95,9 +117,12 @@ def teach(
     """
     quieten(quiet)
     asked = FramingRequest(region, tiles, smallest, pixel_size)
-    find_run(run, own=True)  # a wrong folder ends here, before any photo is read
+    if not backbone:  # a wrong folder ends here, before any photo is read
+        find_run(run, own=True, hint=" To begin one that needs no training, add --backbone tiny.")
+    elif (run / "config.json").is_file():
+        raise FileExistsError(f"{run} is a detector already: leave out --backbone to teach it.")
     good = read_photos(photos, skip_bad, whole=bool(tiles))
-    with _changed(run) as (model, processor):
+    with _begun(run, backbone) if backbone else _changed(run) as (model, processor):
         known, grid = model.memory.reading(category), model.config.grid_size
         good = _large_enough(good, skip_bad, model, category)
         pixels, reading = processor.read_good(good.values(), known, asked=asked, grid=grid)

@@ -109,7 +109,7 @@ def evaluate(
     processor: AnoPLeProcessor,
     test: datasets.Dataset,
     *,
-    branch: Branch = "both",
+    branch: Branch | None = None,
     route: bool = False,
     part_of: Callable[[str], str] | None = None,
     batch_size: int = 16,
@@ -121,7 +121,8 @@ def evaluate(
         model: A trained detector with memory, or a baseline.
         processor: Its processor.
         test: The test split, in the package's schema.
-        branch: `both` is the paper's; `prompt` and `memory` are its two parts.
+        branch: `both` is the paper's; `prompt` and `memory` are its two parts. None: the one that decides, both for a
+            trained detector.
         route: Give the model each image's product. Results are better, but it is a different protocol: never mix the
             two in one table.
         part_of: The part that the photo at a path, relative to the data's root, is a view of, "" for none, such as
@@ -135,6 +136,7 @@ def evaluate(
     """
     if not len(test):
         raise ValueError("the test set is empty: expected images under test/<defect or good>/.")
+    branch = branch or getattr(model, "decision_branch", "both")  # a baseline has no branches
     side = model.config.image_size
     scores = ScoreAccumulator(fpr_limit=FPR_LIMIT)
     images: list[dict[str, Any]] = []

@@ -101,7 +101,7 @@ def export(
     *,
     kind: Kind = "onnx",
     category: str | None = None,
-    branch: Branch = "both",
+    branch: Branch | None = None,
     photos: Sequence[Any] = (),
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def export(
         kind: `onnx`, `openvino`, or `torch` (`torch.export`, a .pt2 file).
         category: Search only this product's memory and use its thresholds; None takes photos of any product, as the
             model does.
-        branch: `memory` for a model without class names, `prompt` for one without memory; a single branch has no
-            thresholds.
+        branch: As for `AnoPLeModel.forward`; None: the one that decides, both for a trained detector, the memory for
+            an untrained one. Another one has no thresholds.
         photos: More photos for the check, in any form the processor accepts; drawn textures and noise are always used.
         overwrite: Replace an earlier export.
 
@@ -144,6 +144,7 @@ def export(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: expected {', '.join(get_args(Kind))}.")
+    branch = branch or model.decision_branch
     if branch == "prompt" and category is not None:
         raise ValueError(
             f"category={category!r} chooses a memory, and branch='prompt' has none: leave one of them out."
@@ -195,7 +196,7 @@ def _describe(
     config, memory, products = model.config, None, None
 
     def calibration(name: str | None, recognized: bool = False) -> dict[str, Any] | None:
-        found = model.memory.thresholds_of(name, recognized=recognized) if branch == "both" else None
+        found = model.memory.thresholds_of(name, recognized=recognized) if branch == model.decision_branch else None
         return found.to_dict() if found else None
 
     if branch != "prompt":
