@@ -137,7 +137,8 @@ class Product:
             for digest, times in _apart(values, factor, least).items():
                 if digest not in found or times > found[digest].times:
                     found[digest] = Apart(where, times)
-        return dict(sorted(found.items(), key=lambda item: -item[1].times))
+        farthest = sorted(found.items(), key=lambda item: -item[1].times)
+        return dict(farthest[: len(self.judged) // 2])  # not most of them, whatever each signal says
 
     @property
     def far(self) -> list[str]:

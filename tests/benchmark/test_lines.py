@@ -22,7 +22,7 @@ OTHER = {
     "memory_layers": [1],
     "decoder_tokens": "last", "memory_search": "product", "lora_towers": "both", "lora_targets": ["k_proj"],
     "abnormal_word": "broken", "shot_mode": "first_k", "anomaly_source": "shots", "anomaly_kinds": ["scar"],
-    "normal_views": ["turn"], "latent_noise": "none", "alignment": "mean", "align_channel": "label",
+    "normal_views": ["turn"], "turns": ["4"], "latent_noise": "none", "alignment": "mean", "align_channel": "label",
     "mixed_precision": "bf16", "compile": "inductor", "report_to": ["wandb"], "false_alarm_rate": 0.1,
     "warmup_share": 0.1, "temperature": 0.01, "input_size": 480, "batch_size": 4, "accumulate": 2, "decoder_kernel": 5,
 }  # fmt: skip

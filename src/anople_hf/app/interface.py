@@ -1,5 +1,6 @@
 """The face of the app: tabs, fields and buttons, and which action of the `Desk` each one starts."""
 
+from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ def build(
                         visible=samples.visible,
                         elem_id="samples",
                     )
-                    photo = gr.Image(
+                    photo = _photo_field(
                         path,
                         type="filepath",
                         label="Photo",
@@ -105,7 +106,6 @@ def build(
                         buttons=[],
                         alt_text="The photo",
                     )
-                    _take_files(photo)
                     with gr.Row(equal_height=True):
                         product = gr.Dropdown(names, value=ANY, label="Product", elem_id="check-product", scale=2)
                         checked = gr.Button("Check", variant="primary", elem_id="check", scale=1)
@@ -292,18 +292,21 @@ def build(
     return app
 
 
-def _take_files(field: Any) -> None:
-    """Let Gradio's field for a photo give the file as it was uploaded.
+def _photo_field(*value: Any, **options: Any) -> Any:
+    """Gradio's field for a photo, but it gives the file as it was uploaded.
 
-    Gradio decodes it first: it fails at a damaged file without a word, and clips 16-bit values.
+    Gradio decodes it first: it fails at a damaged file without a word, and clips 16-bit values. A class of its own,
+    because Gradio makes a new field of the same class for a visitor as soon as the field was filled.
     """
-    decode = field.preprocess
+    import gradio as gr
 
-    def take(payload: Any) -> Any:
+    def preprocess(self: Any, payload: Any) -> Any:
         inline = payload is not None and (payload.url or "").startswith("data:")
-        return decode(payload) if payload is None or inline else payload.path
+        return gr.Image.preprocess(self, payload) if payload is None or inline else payload.path
 
-    field.preprocess = take
+    # Not by a `class` statement: Gradio's would write a .pyi file beside this one. A template looks like its parent.
+    parts = {"preprocess": preprocess, "is_template": True}
+    return ABCMeta.__new__(type(gr.Image), "PhotoField", (gr.Image,), parts)(*value, **options)
 
 
 def launch(app: Any, **options: Any) -> Any:
