@@ -199,7 +199,7 @@ def test_a_model_without_class_names_has_its_memory(tiny_clip, tmp_path):
         export(model, processor, tmp_path / "out", kind="torch", branch="memory")
     model.memorize(pixels, category="gear")
     with pytest.raises(ValueError, match="class names"):
-        export(model, processor, tmp_path / "out", kind="torch")
+        export(model, processor, tmp_path / "out", kind="torch", branch="both")
     assert not any(tmp_path.iterdir())
     export(model, processor, tmp_path / "out", kind="torch", branch="memory")
     result = ExportedDetector.from_folder(tmp_path / "out")(some_photos(4)[3])
