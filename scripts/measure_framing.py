@@ -4,10 +4,12 @@
 `spots`: drawn parts with a dark spot of 1/200 to 1/20 of the side, cut into 1, 4 and 9 tiles. A spot is found if the
 photo is called defective and the map's peak lies on it, or within a cell of the grid.
 `folder`: real parts of a data set, cut into 1, 4 and 9 tiles.
+`cost`: how long a photo takes with 1, 4 and 9 tiles, and how large the memory is; the paper's shape, random weights.
 
     python scripts/measure_framing.py region
     python scripts/measure_framing.py spots --most 10
     python scripts/measure_framing.py folder DATA --most 25
+    python scripts/measure_framing.py cost --most 5
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark import build
 from PIL import Image
 from seeds import start, untrained
 
@@ -167,10 +170,28 @@ def measure_folder(args: argparse.Namespace, model: AnoPLeModel, processor: AnoP
                 print(f"| {name} | {tiles} | {rank:.1f} | {shares} | {one.seconds / plain:.1f} x |", flush=True)
 
 
+def measure_cost(args: argparse.Namespace, model: AnoPLeModel, processor: AnoPLeProcessor) -> None:
+    """A row for each number of tiles; what the photos show makes no difference."""
+    cloth = PRODUCTS["woven_cloth"]
+    photos = [Image.fromarray(render(cloth, [args.seed, i], SIDE)) for i in range(args.shots + args.most)]
+    print("| tiles | time | memory |\n|---|---|---|")
+    plain, size = 0.0, 0
+    for tiles in TILES:
+        taught(model, processor, photos[: args.shots], FramingRequest(tiles=tiles))
+        judge(model, processor, photos[-1:])  # warms up
+        seconds = judge(model, processor, photos[args.shots :]).seconds
+        tokens = sum(
+            photo.features.numel() + (0 if photo.framed is None else photo.framed.numel())
+            for photo in model.memory.references("part")
+        )
+        plain, size = plain or seconds, size or tokens
+        print(f"| {tiles} | {seconds / plain:.1f} x | {tokens / size:.1f} x |", flush=True)
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("region", "spots", "folder"))
+    parser.add_argument("what", choices=("region", "spots", "folder", "cost"))
     parser.add_argument("data", type=Path, nargs="*", help="folder: data sets")
     parser.add_argument("--products", nargs="+", default=["capsule", "brass_gear", "woven_cloth"])
     parser.add_argument("--shots", type=int, default=4)
@@ -183,6 +204,10 @@ def main() -> None:
         parser.error("a data set goes with `folder`.")
     start(args.threads)
     torch.manual_seed(args.seed)
+    if args.what == "cost":
+        model = build(None)
+        measure_cost(args, model, AnoPLeProcessor.from_backbone(args.backbone, model.config))
+        return
     measure = {"region": measure_region, "spots": measure_spots, "folder": measure_folder}[args.what]
     measure(args, *untrained(args.backbone))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anople_hf.decisions import decide, find_regions
+from anople_hf.decisions import decide, decide_parts, find_regions
 
 RULE = {"threshold": 0.5, "pixel_threshold": 0.6, "labels": ("good", "bad"), "min_area": 1}
 
@@ -52,3 +52,17 @@ def test_what_has_no_threshold_is_not_decided_or_not_marked():
 def test_a_score_that_is_no_number_is_no_normal_part(score):
     with pytest.raises(ValueError, match="decides nothing"):
         decide(score, np.ones((4, 4), np.float32), **RULE)
+
+
+def test_parts_are_decided_by_their_worst_view_in_the_order_they_came():
+    rows = [("normal", 0.9, "nut"), ("normal", 0.2, "nut"), ("defective", 1.3, "lid"), ("defective", 9.0, "nut")]
+    views = [dict(zip(("label", "ratio", "category"), row, strict=True)) for row in rows]
+    seven, eight = decide_parts(views, ["7", "8", "7", ""])
+    assert seven == {"part": "7", "category": "lid, nut", "label": "defective", "ratio": 1.3, "views": 2, "worst": 2}
+    assert eight["part"] == "8" and eight["label"] == "normal" and eight["worst"] == 1
+    unknown = {"label": "unknown product", "ratio": 0.5, "category": None}
+    assert decide_parts([views[0], unknown], ["7", "7"])[0]["worst"] == 1  # what made the label, not what is highest
+    untold = {"label": None, "ratio": None, "category": None}
+    assert decide_parts([views[0], untold], ["7", "7"])[0]["label"] is None
+    with pytest.raises(ValueError, match=r"3 parts for 4 photos: expected one for each"):
+        decide_parts(views, ["7", "8", "7"])

@@ -66,7 +66,7 @@ def test_remove_photo_and_category():
     assert [r.name for r in bank.references("gear")] == ["b"] and len(bank) == 2
     bank.remove("gear", "b")
     assert bank.categories == ["nut"]
-    with pytest.raises(KeyError, match="unknown category 'gear'; known: nut"):
+    with pytest.raises(KeyError, match="unknown product 'gear'; known: nut"):
         bank.remove("gear")
     with pytest.raises(KeyError, match="'zz'"):
         bank.remove("nut", "zz")

@@ -350,7 +350,7 @@ def test_errors_name_what_to_do(make_model, photos, tiny_clip):
     with pytest.raises(ValueError, match="memorize"):
         model(photos)
     model.memorize(photos, "gear")
-    with pytest.raises(KeyError, match="unknown category 'bolt'; known: gear"):
+    with pytest.raises(KeyError, match="unknown product 'bolt'; known: gear"):
         model(photos, category="bolt")
     untaught = AnoPLeModel.from_backbone(tiny_clip)
     with pytest.raises(ValueError, match="set_class_names"):

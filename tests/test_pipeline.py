@@ -172,7 +172,7 @@ def test_a_data_set_is_routed_only_if_asked(detector, by_hand):
 
 
 def test_category_mistakes(detector):
-    with pytest.raises(KeyError, match="unknown category 'bolt'; known: gear, nut"):
+    with pytest.raises(KeyError, match="unknown product 'bolt'; known: gear, nut"):
         detector(PHOTOS[0], category="bolt")
     with pytest.raises(ValueError, match="1 categories for 2 images"):
         detector(PHOTOS[:2], category=["gear"])
@@ -206,6 +206,15 @@ def test_label_mask_and_boxes_follow_the_thresholds(detector):
     assert box["score"] == pytest.approx(float(result["heat_map"].max()))
     good = detector(PHOTOS[4], threshold=1.0)
     assert good["label"] == "normal" and not np.asarray(good["mask"]).any() and good["boxes"] == []
+
+
+def test_views_of_a_part_get_one_verdict(detector):
+    views = detector(PHOTOS[:3], category="gear")
+    seven, eight = detector.decide_parts(views, ["7", "8", "7"])
+    assert (seven["part"], seven["category"], seven["views"]) == ("7", "gear", 2)
+    assert seven["ratio"] == max(views[0]["ratio"], views[2]["ratio"])
+    assert seven["label"] == ("defective" if "defective" in (views[0]["label"], views[2]["label"]) else "normal")
+    assert eight["label"] == views[1]["label"]
 
 
 def test_without_thresholds_nothing_is_claimed(detector):

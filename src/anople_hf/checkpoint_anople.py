@@ -133,6 +133,9 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, state_dict=state, **kwargs)
         finally:
             self.config.backbone = backbone
+        usual = (Path(save_directory) / "config.json").stat().st_mode
+        for weights in Path(save_directory).glob("model*.safetensors"):
+            weights.chmod(usual)  # safetensors makes files that only their owner can read
         self._write_bank(Path(save_directory))
         if push:
             self.push_to_hub(repo_id, save_backbone=save_backbone, **commit)

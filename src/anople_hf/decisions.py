@@ -4,7 +4,7 @@ The rule of `AnoPLeProcessor` and, without torch, of an exported detector (`expo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from scipy import ndimage
 NORMAL, DEFECTIVE = "normal", "defective"
 UNKNOWN, UNCERTAIN = "unknown product", "uncertain"
 """Labels. `unknown product`: the photo is unlike everything taught. `uncertain`: in the gray zone, if one was set."""
+
+WORST_FIRST = (DEFECTIVE, UNKNOWN, UNCERTAIN, "", NORMAL)
+"""A part's label is the first of these that any of its views has; "" or None is that of a view without a threshold."""
 
 SPOT = 0.9
 """Share of its map's peak from which a defective part is marked, if it is not marked from lower values on. Ours."""
@@ -74,6 +77,59 @@ def decide(
         "mask_level": level,
         "regions": find_regions(heat_map, mask, min_area=min_area),
     }
+
+
+def decide_parts(verdicts: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> list[dict[str, Any]]:
+    """Decide about parts from several views of each, by several cameras or from several sides. Ours.
+
+    Args:
+        verdicts: One for each photo, each with its `label`, `ratio` and `category`, as the pipeline, an exported
+            detector or a table of `anople predict` gives them.
+        parts: The part that each photo shows; "" for a photo that is to be left out.
+
+    Returns:
+        One for each part, in the order in which they came: its name as `part`; `category`: the products of its views,
+        separated by commas; `label`: the first of `WORST_FIRST` that any view has, so one defective view is enough;
+        `ratio`: the highest of theirs, None without a threshold; `views`: how many; `worst`: the place in `verdicts`
+        of the view that made the label.
+
+    Raises:
+        ValueError: Not one part for each verdict.
+
+    Example:
+        >>> views = [{"label": "normal", "ratio": 0.4, "category": "nut"},
+        ...          {"label": "defective", "ratio": 1.7, "category": "nut"}]
+        >>> decide_parts(views, ["7", "7"])
+        [{'part': '7', 'category': 'nut', 'label': 'defective', 'ratio': 1.7, 'views': 2, 'worst': 1}]
+    """
+    if len(verdicts) != len(parts):
+        raise ValueError(f"{len(parts)} parts for {len(verdicts)} photos: expected one for each.")
+    places: dict[str, list[int]] = {}
+    for place, part in enumerate(parts):
+        if part:
+            places.setdefault(part, []).append(place)
+    found = []
+    for part, own in places.items():
+        views = [verdicts[place] for place in own]
+        label = min((view["label"] for view in views), key=_badness)
+        ratios = [-1.0 if view["ratio"] is None else view["ratio"] for view in views]
+        # What made the label comes first: an unknown product may lie below its threshold.
+        first = [(view["label"] == label, ratio) for view, ratio in zip(views, ratios, strict=True)]
+        found.append(
+            {
+                "part": part,
+                "category": ", ".join(sorted({view["category"] for view in views if view["category"]})),
+                "label": label,
+                "ratio": None if max(ratios) < 0 else max(ratios),
+                "views": len(views),
+                "worst": own[first.index(max(first))],
+            }
+        )
+    return found
+
+
+def _badness(label: str | None) -> int:
+    return WORST_FIRST.index(label or "")
 
 
 def score_ratio(score: float, threshold: float | None) -> float | None:

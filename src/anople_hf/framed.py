@@ -17,7 +17,7 @@ from torch import Tensor
 from .framing import Framing, Size
 from .memory import MemoryBank
 from .photos import Photo
-from .scoring import fuse, fuse_maps, resize_map
+from .scoring import fuse_maps, image_scores, resize_map
 from .tiles import counting_cells, cut, mask_of, only, smooth_within, stitch
 
 if TYPE_CHECKING:
@@ -172,9 +172,8 @@ def _score(
         fused = resize_map(fuse_maps(seen.decoder_map, memory_map, side), side)
         if inside is not None:
             fused = torch.where(inside[tile], fused, 0)
-        peak = fused.flatten(1).amax(dim=1)
         own = {
-            "scores": peak if seen.probability is None else fuse(seen.probability, peak),
+            "scores": image_scores(fused, seen.probability),
             "fused": fused,
             "image_probabilities": seen.probability,
             "decoder_maps": seen.decoder_map,

@@ -481,7 +481,7 @@ class MemoryBank(nn.Module):
 
     def _require(self, category: str) -> None:
         if category not in self._products:
-            raise KeyError(f"unknown category {category!r}; known: {', '.join(self._products) or 'none'}")
+            raise KeyError(f"unknown product {category!r}; known: {', '.join(self._products) or 'none'}")
 
     def _replace(self, products: dict[str, Product]) -> None:
         # One assignment each: a thread that matches meanwhile sees the old bank or the new one.

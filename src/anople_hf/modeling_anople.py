@@ -30,7 +30,7 @@ from .lora import add_lora
 from .matching import is_exporting
 from .memory import BANK_FILE, MemoryBank
 from .prompts import CoupledPrompts, attach_prompts, first_layers
-from .scoring import Seen, abnormal_probability, fuse, fuse_maps, resize_map, smooth
+from .scoring import Seen, abnormal_probability, fuse_maps, image_scores, resize_map, smooth
 from .teaching import Report, calibrate, teach
 from .tiles import continued, whole
 from .turns import COPIES, named_turns, turned_copies
@@ -514,8 +514,7 @@ class AnoPLeModel(AnoPLePreTrainedModel):
 
         side = pixel_values.shape[-1]
         fused = fuse_maps(seen.decoder_map, memory_map, side)
-        peak = fused.flatten(1).amax(dim=1)
-        scores = peak if probability is None else fuse(probability, peak)
+        scores = image_scores(fused, probability)
         anomaly_maps = cast(Tensor, None)
         if not self.training:
             anomaly_maps = smooth(resize_map(fused, side), self.config.smoothing_sigma)

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .decisions import decide_parts
 from .framed import score_views
 from .framing import FramingRequest
 from .hub import TASK, ship_code
@@ -49,6 +50,8 @@ class AnomalyDetectionPipeline(Pipeline):
     _load_image_processor = False  # type: ignore[assignment]
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_tokenizer = False  # type: ignore[assignment]
+
+    decide_parts = staticmethod(decide_parts)
 
     def __call__(  # type: ignore[override]  # one kind of input, named
         self, images: Any, category: str | Sequence[str] | None = None, **kwargs: Any

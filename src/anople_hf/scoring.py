@@ -67,6 +67,17 @@ def fuse(a: Tensor, b: Tensor) -> Tensor:
     return 1.0 / (1.0 / a.clamp_min(EPSILON) + 1.0 / b.clamp_min(EPSILON))
 
 
+def image_scores(fused: Tensor, probability: Tensor | None) -> Tensor:
+    """(B,) of eq. 16: the highest value of each map (B, h, w), fused with p-hat (B,) where there is one.
+
+    Example:
+        >>> image_scores(torch.tensor([[[0.2, 0.5]]]), torch.tensor([0.5]))
+        tensor([0.2500])
+    """
+    peak = fused.flatten(1).amax(dim=1)
+    return peak if probability is None else fuse(probability, peak)
+
+
 def resize_map(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Bilinear resize of maps (B, h, w) to `size` (side, or height and width) pixels."""
     size = (size, size) if isinstance(size, int) else size

@@ -125,7 +125,7 @@ class Report:
 
 
 def describe_change(before: Thresholds | None, after: Thresholds | None) -> str:
-    """Old and new threshold with what is promised, in one line."""
+    """Old and new threshold with what is promised, in one line; a promise that stays is said once."""
     if after is None:
         return "no threshold"
     new = f"{after.threshold:.4g}, {after.promise}"
@@ -133,6 +133,8 @@ def describe_change(before: Thresholds | None, after: Thresholds | None) -> str:
         return f"threshold {new}"
     if (before.threshold, before.promise) == (after.threshold, after.promise):
         return f"threshold stays {new}"
+    if before.aim and before.aim == after.aim:
+        return f"threshold {before.threshold:.4g} ({before.source}) -> {after.threshold:.4g}, {after.promise}"
     return f"threshold {before.threshold:.4g}, {before.promise} -> {new}"
 
 

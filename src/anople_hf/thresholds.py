@@ -154,12 +154,23 @@ class Thresholds:
             >>> Thresholds(0.1, 0.1, method="set by hand").promise
             'set by hand'
         """
+        return f"{self.aim} ({self.source})" if self.aim else self.source
+
+    @property
+    def aim(self) -> str:
+        """The rate, and whether it is promised; "" if there is none."""
+        if self.method == "set by hand" or self.false_alarm_rate is None:
+            return ""
+        word = "promised" if self.guaranteed else "aimed at, not promised"
+        return f"{100 * self.false_alarm_rate:g}% false alarms {word}"
+
+    @property
+    def source(self) -> str:
+        """What the threshold stands on."""
         if self.method == "set by hand" or self.false_alarm_rate is None:
             return str(self.method)
-        word = "promised" if self.guaranteed else "aimed at, not promised"
         photos = f"{self.num_photos} photo{'' if self.num_photos == 1 else 's'}"
-        source = "calibrated on" if self.method == "calibrated" else "learned from"
-        return f"{100 * self.false_alarm_rate:g}% false alarms {word} ({source} {photos})"
+        return f"{'calibrated on' if self.method == 'calibrated' else 'learned from'} {photos}"
 
 
 def spread_quantiles(entry: Thresholds) -> list[float]:

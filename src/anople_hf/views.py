@@ -130,7 +130,10 @@ def write_tensors(path: str | os.PathLike, tensors: dict[str, Tensor], header: d
     """
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        usual = temporary.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(tensors, temporary, metadata=header)
+        temporary.chmod(usual)
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); it stays as it was.") from error

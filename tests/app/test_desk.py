@@ -223,7 +223,7 @@ def test_what_is_refused_is_said(desk, files, tmp_path):
         (desk.teach, ("cup", [str(tmp_path / "notes.txt")]), "notes.txt is not an image file"),
         (desk.teach, ("cup", None), "Choose one or more"),
         (desk.remove, (ANY,), "Choose one product"),
-        (desk.remove, ("cup",), "unknown category 'cup'"),
+        (desk.remove, ("cup",), "unknown product 'cup'"),
         (desk.load_bank, (None,), "Choose a memory bank"),
         (desk.load_bank, (str(tmp_path / "notes.txt"),), r"^.?notes.txt is damaged"),
         (desk.move_threshold, ("cup", 0.5), "Unknown product 'cup'"),

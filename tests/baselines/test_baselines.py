@@ -49,7 +49,7 @@ def test_a_category_for_each_photo_is_that_photo_alone(taught, photos):
 
 
 def test_unknown_product_and_branch_are_refused(taught, photos):
-    with pytest.raises(KeyError, match="unknown category 'bolt'; known: gear, nut"):
+    with pytest.raises(KeyError, match="unknown product 'bolt'; known: gear, nut"):
         taught(photos, category="bolt")
     with pytest.raises(ValueError, match="has no branches"):
         taught(photos, branch="memory")

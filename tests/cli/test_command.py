@@ -162,9 +162,9 @@ def test_bad_files_are_named_or_skipped(trained, drawn, tmp_path):
         (["train", "data", "--backbone", "nowhere", "--output", "out"], "nowhere"),
         (["evaluate", "empty", "data"], "not a trained detector"),
         (["predict", "run", "nowhere", "--output", "out"], "no such file or folder"),
-        (["predict", "run", "data", "--product", "teapot", "--output", "out"], "unknown category 'teapot'"),
+        (["predict", "run", "data", "--product", "teapot", "--output", "out"], "unknown product 'teapot'"),
         (["predict", "run", "data", "--output", "full"], "--overwrite"),
-        (["remove", "run", "teapot"], "unknown category"),
+        (["remove", "run", "teapot"], "unknown product"),
     ],
 )
 def test_clear_errors_and_nothing_half_written(arguments, said, trained, drawn, tmp_path):
@@ -397,6 +397,8 @@ def test_products_thresholds_and_names(trained, drawn, tmp_path):
     good = drawn / "capsule/train/good"
     told = anople("teach", run, "capsule", good, "--quiet").stdout
     assert "3 photos added, 2 known already" in told and "stays 0.25, set by hand" in told
+    shown = anople("threshold", run, "capsule").stdout
+    assert shown.startswith("capsule: 2 photos, threshold 0.25, set by hand") and "pill" not in shown
     assert "-> " in anople("threshold", run, "capsule", "learned").stdout
     anople("rename", run, "capsule", "pill")
     listed = json.loads(anople("products", run, "--json").stdout)["products"]

@@ -75,7 +75,7 @@ def test_an_unknown_product_is_to_be_looked_at_though_its_score_is_low(tmp_path)
     normal = judged(tmp_path, tmp_path / "normal.png", 0.3)
     unknown = judged(tmp_path, tmp_path / "unknown.png", 0.1, "unknown product")
     _, page, words = write([normal, unknown], tmp_path)
-    assert "To look at: 1 photos" in words and "Nothing was found" not in words
+    assert "To look at: 1 photo" in words and "1 photos" not in words and "Nothing was found" not in words
     assert page.tags.count("figure") == 1
 
 
@@ -109,8 +109,8 @@ def test_good_parts_alone_still_show_those_nearest_to_the_threshold(rows, tmp_pa
 
 def test_the_legend_says_what_the_colors_stand_for(rows, tmp_path):
     words = write(rows, tmp_path, scale=(0, 0.34))[2]
-    assert "0.34" in words and "mark: pixel threshold" in words and "its product" not in words
-    assert "twice its product's pixel threshold" in write(rows, tmp_path, scale=None)[2]
+    assert "0.34" in words and "mark: from here on" in words and "each product's own" not in words
+    assert "twice the value at the mark, each product's own" in write(rows, tmp_path, scale=None)[2]
 
 
 def test_a_photo_that_is_gone_is_told(rows, tmp_path):
@@ -121,7 +121,7 @@ def test_a_photo_that_is_gone_is_told(rows, tmp_path):
 def test_without_threshold_and_without_rows(tmp_path):
     bare = judged(tmp_path, tmp_path / "a.png", 0.2, "", None)
     _, _, words = write([bare], tmp_path)
-    assert "without a threshold" in words and "pixel threshold" not in words
+    assert "without a threshold" in words and "mark: from" not in words
     with pytest.raises(ValueError, match="at least one"):
         write_report([], tmp_path, title="t", scale=(0, 1))
 
@@ -161,7 +161,7 @@ def test_in_a_browser_it_sorts_filters_and_enlarges(rows, tmp_path):
 
         assert names() == ["<b> & 'c'.png", "d.png", "near.png"]
         page.select_option("select[name=product]", "nut")
-        assert names() == ["d.png", "near.png"] and page.inner_text("output") == "2 of 4 photos"
+        assert names() == ["d.png", "near.png"] and page.inner_text("output") == "2 of 3 pictures, 2 of 4 rows"
         page.click(".photos th button >> text=score")
         page.click(".photos th button >> text=score")  # again: the other way round
         assert names() == ["near.png", "d.png"]

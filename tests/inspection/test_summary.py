@@ -34,10 +34,12 @@ def test_outliers_do_not_squeeze_the_rest():
 def test_counts_and_rate():
     rows = [row(0.1), row(0.2), row(0.9), row(0.3, label="unknown product"), row(0.49, label="uncertain")]
     found = Summary.of("gear", rows)
-    assert (found.photos, found.rate, found.threshold) == (5, 0.2, 0.5)
+    assert (found.photos, found.rate, found.threshold) == (5, 0.25, 0.5)
     assert list(found.counts.values()) == [1, 1, 1, 2, 0]
     bare = Summary.of("gear", [row(0.1, None, ""), row(0.2, None, "")])
     assert bare.rate is None and bare.threshold is None and bare.trend is None
+    foreign = [row(0.1, label="unknown product"), row(0.9, label="unknown product")]
+    assert Summary.of("gear", foreign).rate is None  # nothing could be judged, which is not "0 % found defective"
     assert Summary.of("all", [row(0.1), row(0.1, 0.7)]).threshold is None
 
 

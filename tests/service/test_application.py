@@ -10,6 +10,7 @@ from PIL import Image
 from anople_hf import AnoPLeModel, AnoPLeProcessor
 from anople_hf.inspection.predict import predict
 from anople_hf.service import Limits, ServedDetector, build
+from anople_hf.teaching import set_threshold
 
 
 @pytest.fixture
@@ -39,9 +40,12 @@ def png(width, height):
 
 
 def test_verdicts_are_those_of_predict(start, run, drawn):
+    model, processor = AnoPLeModel.from_pretrained(run).eval(), AnoPLeProcessor.from_pretrained(run)
+    learned = model.memory.product("capsule").thresholds
+    set_threshold(model, "capsule", learned.threshold / 4)  # an untrained backbone finds nothing at its own
+    model.save_pretrained(run)
     client = start()
     paths = sorted((drawn / "capsule/test").rglob("*.png"))
-    model, processor = AnoPLeModel.from_pretrained(run).eval(), AnoPLeProcessor.from_pretrained(run)
     for product in (None, "capsule"):
         expected = list(predict(model, processor, paths, category=product, progress=False))
         told = {"product": product} if product else {}
@@ -57,6 +61,23 @@ def test_verdicts_are_those_of_predict(start, run, drawn):
         assert any(verdict["boxes"] for verdict in got)
     picture = client.post("/score", files=files(paths[:1]), data={"heat_map": "true"}).json()["results"][0]["heat_map"]
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == Image.open(paths[0]).size
+
+
+def test_views_of_a_part_get_one_verdict(start, drawn):
+    client = start()
+    paths = sorted((drawn / "capsule/test").rglob("*.png"))[:4]
+    alone = client.post("/score", files=files(paths)).json()
+    assert alone["parts"] == []
+    told = {"product": "capsule", "part": ["7", "8", "7", ""]}
+    answer = client.post("/score", files=files(paths), data=told).json()
+    ratios = [verdict["ratio"] for verdict in answer["results"]]
+    assert [(part["part"], part["views"], part["product"]) for part in answer["parts"]] == [
+        ("7", 2, "capsule"), ("8", 1, "capsule")]  # fmt: skip
+    assert answer["parts"][0]["ratio"] == max(ratios[0], ratios[2]) and answer["parts"][1]["worst"] == 1
+    (one,) = client.post("/score", files=files(paths), data={"part": "7"}).json()["parts"]
+    assert one["views"] == 4
+    wrong = client.post("/score", files=files(paths), data={"part": ["7", "8"]})
+    assert wrong.status_code == 422 and "2 for 4 photos" in wrong.json()["error"]
 
 
 def test_what_is_taught_is_saved_and_counts_at_once(start, run, drawn):

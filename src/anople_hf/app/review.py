@@ -286,7 +286,8 @@ class Review:
             item = self.items[number]
             if item.verdict is None:
                 return
-            self._history.append(_Answered(item, item.answer))
+            if item.answer != answer:
+                self._history.append(_Answered(item, item.answer))
             item.answer = answer
             judged = self.judged
             place = judged.index(item)

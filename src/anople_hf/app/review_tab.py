@@ -11,7 +11,8 @@ from .reviewing import LATER, Reviewing
 from .texts import PAIR
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-IN_TURN: dict[str, Any] = {"concurrency_id": "review", "concurrency_limit": 4}
+# A key that is pressed while the last one is under way counts, too.
+IN_TURN: dict[str, Any] = {"concurrency_id": "review", "concurrency_limit": 4, "trigger_mode": "multiple"}
 
 
 @dataclass

@@ -132,7 +132,8 @@ def describe_proposal(review: Review, proposal: Proposal) -> str:
     )
     return (
         f'<div role="status"><h3>{escape(proposal.title)}</h3><ul>{lines}</ul>{_mistakes(review, proposal)}{table}'
-        f'{open_}<p class="note">Photos that were taught are judged by the others. Nothing decides by this yet.</p>'
+        f'{open_}<p class="note">Photos that were taught are judged by the others. Nothing decides by this yet. '
+        "If you keep it, it decides on this page; to have it in the run, too, save it in the tab Detector.</p>"
         "</div>"
     )
 

@@ -185,7 +185,9 @@ def introduce(name: str, inspector: Inspector, products: Products) -> str:
     """What the chosen detector is, and what it knows."""
     config = inspector.model.config
     if config.class_names:
-        what = f"**{name}**, trained on {len(config.class_names)} products, backbone `{config.backbone or 'its own'}`."
+        count = len(config.class_names)
+        known = f"{count} product{'' if count == 1 else 's'}"
+        what = f"**{name}**, trained on {known}, backbone `{config.backbone or 'its own'}`."
     elif name == SAMPLER:
         what = "The small embedded backbone, untrained: good for trying out; for a line, train a detector and load it."
     else:

@@ -66,7 +66,7 @@ class Gallery:
             KeyError: Unknown product.
         """
         if category not in self._names:
-            raise KeyError(f"unknown category {category!r}; known: {', '.join(self.categories) or 'none'}.")
+            raise KeyError(f"unknown product {category!r}; known: {', '.join(self.categories) or 'none'}.")
         return self._names[category]
 
     def of(self, category: str | None) -> Features:

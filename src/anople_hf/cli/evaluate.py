@@ -90,7 +90,7 @@ def evaluate(
             for name in result.categories
         }
         limits = {name: entry.threshold if entry else None for name, entry in entries.items()}
-        written += write_plots(result, plots, limits if branch in (None, model.decision_branch) else None)
+        written += write_plots(result, plots, limits if result.protocol["branch"] == model.decision_branch else None)
     for path in written:
         typer.echo(f"saved: {path}", err=as_json)
 

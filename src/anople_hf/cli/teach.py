@@ -208,48 +208,61 @@ def products(run: Run, as_json: Json = False) -> None:
     """List the products that a detector knows: photos, threshold, what it promises, when, and the odd photo out."""
     quieten(True)
     model, _ = load_run(find_run(run))
-    rows: list[dict[str, Any]] = []
-    lines: list[str] = []
-    for name in model.memory.categories:
-        product = model.memory.product(name)
-        found, odd, framing = product.thresholds, product.by_strangeness, model.memory.framings.get(name)
-        size, side, grid = product.reading.get("size"), model.config.image_size, model.config.grid_size
-        called = {photo.digest: photo.name or photo.digest[:12] for photo in product.photos}
-        rows.append(
-            {
-                "product": name,
-                "word": product.word,
-                "photos": len(product.photos),
-                "turns": product.reading.get("turns", "none"),
-                "thresholds": found.to_dict() if found else None,
-                "promise": found.promise if found else None,
-                "framing": framing.describe(size, side, grid) if framing else [],
-                "least_typical": called[odd[0][0]] if odd else None,
-                "far": [called[digest] for digest in product.far],
-            }
-        )
-        said = f"threshold {found.threshold:.4g}, {found.promise}" if found else "no threshold"
-        when = f", {found.date[:10]}" if found and found.date else ""
-        turned = f" with turns {turns}" if (turns := rows[-1]["turns"]) != "none" else ""
-        lines.append(f"{name}: {len(product.photos)} photos{turned}, {said}{when}")
-        lines += [f"  {line}" for line in (framing.describe(size, side, grid) if framing else [])]
-        if len(odd) > 1:
-            far = " (far from the others, sets no threshold)" if odd[0][0] in product.far else ""
-            lines.append(f"  least typical: {called[odd[0][0]]}{far}")
+    told = [_known(model, name) for name in model.memory.categories]
+    lines = [line for _, own in told for line in own]
     common = model.memory.thresholds_of()
     if common and not model.recognizes:
         lines.append(f"any, if the product is not told: threshold {common.threshold:.4g}, {common.promise}")
+    rows = [row for row, _ in told]
     tell(as_json, {"products": rows, "common": common.to_dict() if common else None}, *(lines or ["no product"]))
+
+
+def _known(model: "AnoPLeModel", name: str) -> tuple[dict[str, Any], list[str]]:
+    """What is known of a product, as JSON and for people."""
+    product = model.memory.product(name)
+    found, odd, framing = product.thresholds, product.by_strangeness, model.memory.framings.get(name)
+    size, side, grid = product.reading.get("size"), model.config.image_size, model.config.grid_size
+    called = {photo.digest: photo.name or photo.digest[:12] for photo in product.photos}
+    row = {
+        "product": name,
+        "word": product.word,
+        "photos": len(product.photos),
+        "turns": product.reading.get("turns", "none"),
+        "thresholds": found.to_dict() if found else None,
+        "promise": found.promise if found else None,
+        "framing": framing.describe(size, side, grid) if framing else [],
+        "least_typical": called[odd[0][0]] if odd else None,
+        "far": [called[digest] for digest in product.far],
+    }
+    said = f"threshold {found.threshold:.4g}, {found.promise}" if found else "no threshold"
+    when = f", {found.date[:10]}" if found and found.date else ""
+    turned = f" with turns {turns}" if (turns := row["turns"]) != "none" else ""
+    count = f"{len(product.photos)} photo{'' if len(product.photos) == 1 else 's'}"
+    lines = [f"{name}: {count}{turned}, {said}{when}", *(f"  {line}" for line in row["framing"])]
+    if len(odd) > 1:
+        far = " (far from the others, sets no threshold)" if odd[0][0] in product.far else ""
+        lines.append(f"  least typical: {called[odd[0][0]]}{far}")
+    return row, lines
 
 
 def threshold(
     run: OwnRun,
     category: Product,
-    value: Annotated[str, typer.Argument(help="The threshold for scores, or `learned`: what its photos set.")],
+    value: Annotated[
+        str | None,
+        typer.Argument(
+            help="The threshold for scores, or `learned`: what its photos set. Without it, shows what holds."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set a product's threshold by hand, or go back to the one that its photos set."""
+    """Show a product's threshold, set it by hand, or go back to the one that its photos set."""
     quieten(True)
+    if value is None:
+        model, _ = load_run(find_run(run))
+        row, lines = _known(model, category)
+        tell(as_json, row, *lines)
+        return
     try:
         number = None if value == "learned" else float(value)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Several photos of one part, by several cameras or from several sides: one verdict for the part. Ours.
 
 - `Grouping` says which part a photo shows: by its folder, a pattern in its name, or a column of a table.
-- A part is defective if any of its views is; its ratio is the highest of theirs, 1 at the threshold.
+- A part is defective if any of its views is, see `decisions.decide_parts`.
 """
 
 import csv
@@ -9,12 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
+from ..decisions import NORMAL, decide_parts
 from ..images import printable
 from .tables import Row
 
-WORST_FIRST = (DEFECTIVE, UNKNOWN, UNCERTAIN, "", NORMAL)
-"""A part's label is the first of these that any of its views has; "" is that of a view without a threshold."""
 TABLE = re.compile(r"(?P<file>.+\.csv)(:(?P<column>[^:/\\]+))?", re.IGNORECASE | re.DOTALL)
 EXPECTED = (
     "expected folder (each folder holds the views of one part), TABLE.csv:COLUMN, or a regular expression for the "
@@ -121,27 +119,13 @@ def judge_parts(rows: Sequence[Row]) -> list[Row]:
     """
     views: dict[str, list[Row]] = {}
     for row in rows:
-        if row.get("part"):
-            views.setdefault(row["part"], []).append(row)
-    return [judge_part(part, own) for part, own in views.items()]
+        views.setdefault(row.get("part") or "", []).append(row)
+    found = []
+    for part in decide_parts(rows, [row.get("part") or "" for row in rows]):
+        own = views[part["part"]]
+        not_normal, last = sum(view["label"] != NORMAL for view in own), max(view["time"] for view in own)
+        found.append(part | {"worst": rows[part["worst"]]["path"], "not_normal": not_normal, "time": last})
+    return found
 
 
-def judge_part(part: str, views: Sequence[Row]) -> Row:
-    """The row of a part, from those of its views, at least one."""
-    label = min((view["label"] for view in views), key=WORST_FIRST.index)
-    ratios = [view["ratio"] for view in views if view["ratio"] is not None]
-    # What made the label comes first: an unknown product may lie below its threshold.
-    worst = max(views, key=lambda view: (view["label"] == label, -1 if view["ratio"] is None else view["ratio"]))
-    return {
-        "part": part,
-        "category": ", ".join(sorted({view["category"] for view in views if view["category"]})),
-        "views": len(views),
-        "ratio": max(ratios, default=None),
-        "label": label,
-        "not_normal": sum(view["label"] != NORMAL for view in views),
-        "worst": worst["path"],
-        "time": max(view["time"] for view in views),
-    }
-
-
-__all__ = ["WORST_FIRST", "Grouping", "judge_part", "judge_parts"]
+__all__ = ["Grouping", "judge_parts"]

@@ -16,13 +16,12 @@ import jinja2
 from PIL import Image
 
 from .. import __version__
-from ..decisions import NORMAL
+from ..decisions import NORMAL, WORST_FIRST
 from ..images import UnreadableImageError, from_printable, read_photo
 from ..output.whole import write_whole
 from ..pictures import palette
 from ..pictures.palette import paint
 from ..ranges import Ranges
-from .parts import WORST_FIRST
 from .summary import DECISIONS, Summary, decision_of, excess
 from .tables import Row
 

@@ -22,7 +22,7 @@ from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from ..images import printable
 from ..output.whole import MARK, check_output, take_place, whole_file, write_whole
 from ..pictures.overlays import heat_map_overlay, write_legend
-from .parts import Grouping, judge_part, judge_parts
+from .parts import Grouping, judge_parts
 from .tables import (
     COLUMNS,
     GROWING,
@@ -93,7 +93,7 @@ class Results:
 
     def part_of(self, row: Row) -> Row | None:
         """The verdict so far on the part that a row's photo shows; None if it shows none."""
-        return judge_part(row["part"], self._views[row["part"]]) if row.get("part") else None
+        return judge_parts(self._views[row["part"]])[0] if row.get("part") else None
 
     def add(self, prediction: "Prediction", scale: tuple[float, float]) -> Row:
         """Write a photo's heat map (an overlay) and mask, then its row.

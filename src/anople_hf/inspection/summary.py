@@ -75,7 +75,7 @@ class Summary:
         name: Of the product.
         photos: Judged ones.
         counts: Photos by decision.
-        rate: Share of the photos that was found defective, None without a threshold.
+        rate: Share found defective of the photos that show a known product and have a threshold; None without any.
         threshold: The product's; None if there is none, or several.
         histogram: Of the scores.
         trend: None if the photos have fewer than two time stamps, or no threshold.
@@ -97,7 +97,7 @@ class Summary:
             counts[decision_of(row)] += 1
         limits = {row["threshold"] for row in rows}
         threshold = limits.pop() if len(limits) == 1 else None
-        decided = len(rows) - counts[NO_THRESHOLD]
+        decided = len(rows) - counts[NO_THRESHOLD] - counts[UNKNOWN]  # what shows no known product says nothing
         return cls(
             name=name,
             photos=len(rows),

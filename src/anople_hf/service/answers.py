@@ -1,9 +1,11 @@
 """What the service answers, as its OpenAPI page describes it."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
+from ..decisions import decide_parts
 from ..inspection.predict import Prediction
 from ..teaching import Report
 from ..thresholds import Thresholds
@@ -58,10 +60,35 @@ class Verdict(BaseModel):
         )
 
 
+class Part(BaseModel):
+    """The decision on one part, from all of its views."""
+
+    part: str = Field(description="As it was sent.")
+    product: str = Field(description="The products of its views, separated by commas; empty if none is known.")
+    label: str | None = Field(
+        description="The worst of its views': defective, unknown product, uncertain, null without a threshold, normal."
+    )
+    ratio: float | None = Field(description="The highest of its views'.")
+    views: int = Field(description="Photos of it.")
+    worst: int = Field(description="Place in `results` of the photo that made the label.")
+
+
 class Verdicts(BaseModel):
     """One for each photo, in the order they were sent."""
 
     results: list[Verdict]
+    parts: list[Part] = Field(
+        description="One for each part, in the order they came, if it was said what shows which."
+    )
+
+    @classmethod
+    def of(cls, results: list[Verdict], parts: Sequence[str] = ()) -> Self:
+        """Verdicts of photos, and of the parts that they show, one for each photo."""
+        rows = [found.model_dump(include={"label", "ratio"}) | {"category": found.product} for found in results]
+        return cls(
+            results=results,
+            parts=[Part(product=row.pop("category"), **row) for row in decide_parts(rows, parts)] if parts else [],
+        )
 
 
 class Threshold(BaseModel):
@@ -146,4 +173,15 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error} for status in statuses}
 
 
-__all__ = ["About", "Change", "Error", "NewThreshold", "Product", "Threshold", "Verdict", "Verdicts", "described"]
+__all__ = [
+    "About",
+    "Change",
+    "Error",
+    "NewThreshold",
+    "Part",
+    "Product",
+    "Threshold",
+    "Verdict",
+    "Verdicts",
+    "described",
+]

@@ -92,13 +92,22 @@ def build(
         photos: Annotated[list[UploadFile], File(description="One or several photos.")],
         product: Annotated[str | None, Form(description="What they show, if you know: better and faster.")] = None,
         heat_map: Annotated[bool, Form(description="Send the heat maps, too.")] = False,
+        part: Annotated[
+            list[str] | None,
+            Form(description="The part that the photos show, or one for each photo: it gets one verdict, too."),
+        ] = None,
     ) -> Verdicts:
-        """Judge photos: score, threshold, decision and boxes of each."""
+        """Judge photos: score, threshold, decision and boxes of each, and of the parts that they show."""
         if not detector.products:
             raise HTTPException(503, "nothing was taught yet; teach a product first.")
         if product:
             _require(detector, product)
         limits.check(photos)
+        parts = (part or []) * (len(photos) if part and len(part) == 1 else 1)
+        if parts and len(parts) != len(photos):
+            raise HTTPException(
+                422, f"part: {len(parts)} for {len(photos)} photos; expected one for all, or one each."
+            )
         with scorer.room(len(photos)):
             images, names = await read_uploads(photos, limits)
             answers = scorer.submit(images, product or None)
@@ -107,7 +116,7 @@ def build(
         for prediction in found:
             label = prediction.result["label"] or "no threshold"
             metrics.photos.labels(prediction.category or "any", label).inc()
-        return Verdicts(results=[Verdict.of(*item) for item in zip(found, names, maps, strict=True)])
+        return Verdicts.of([Verdict.of(*item) for item in zip(found, names, maps, strict=True)], parts)
 
     @inside.get("/products", tags=["products"])
     def products() -> list[Product]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import accelerate
 import datasets
@@ -23,7 +23,6 @@ from ..data.class_names import class_names_for
 from ..data.few_shot import choose_shots, write_shots
 from ..data.schema import as_files
 from ..framing import Framing, FramingRequest
-from ..images import measure_reading
 from ..modeling_anople import AnoPLeModel
 from ..processing_anople import AnoPLeProcessor
 from ..teaching import Report, describe_change, teach
@@ -159,16 +158,17 @@ def train(
     shots = as_files(data.select([index for indices in chosen.values() for index in indices]))
     rows_of = {name: shots.filter(lambda row, wanted=name: row == wanted, input_columns="category") for name in names}
     turns = config.turns_of(list(names))
-    readings = {
-        name: measure_reading(rows["image"]) | ({"turns": turns[name]} if name in turns else {})
-        for name, rows in rows_of.items()
-    }
     asked = _asked_by_product(framings or {}, list(rows_of))
 
     model, processor = _start(config, backbone, backbone_revision, init_from)
-    for name, wish in asked.items():
-        size = tuple(readings[name]["size"])
-        readings[name]["framing"] = wish.complete(None, size, processor.side, model.config.grid_size).to_dict()
+    photos: dict[str, torch.Tensor] = {}
+    readings: dict[str, dict[str, Any]] = {}
+    for name, rows in rows_of.items():
+        photos[name], readings[name] = processor.read_good(
+            rows["image"], asked=asked.get(name), grid=model.config.grid_size
+        )
+        if name in turns:
+            readings[name]["turns"] = turns[name]
     framed = {name: framing for name, reading in readings.items() if (framing := Framing.of(reading)) is not None}
     config = config.completed(model.config.backbone, len(shots))
     assert config.max_steps is not None
@@ -191,17 +191,10 @@ def train(
     if progress and accelerator.is_main_process:
         logger.info("remembering %d photos, and judging each by the others", len(shots))
     model.set_class_names(names, **prompts)
-    photos: dict[str, torch.Tensor] = {}
-    paths_of: dict[str, list[str]] = {}
-    for category, rows in rows_of.items():
-        photos[category] = processor(
-            images=list(rows["image"]), ranges=readings[category]["ranges"], framing=framed.get(category)
-        )["pixel_values"]
-        paths_of[category] = list(rows["path"])
     reports = teach(
         model,
         photos,
-        names=paths_of,
+        names={name: list(rows["path"]) for name, rows in rows_of.items()},
         words=names,
         readings=readings,
         false_alarm_rate=config.false_alarm_rate,
