@@ -208,6 +208,17 @@ def test_label_mask_and_boxes_follow_the_thresholds(detector):
     assert good["label"] == "normal" and not np.asarray(good["mask"]).any() and good["boxes"] == []
 
 
+def test_an_untrained_detector_decides_by_its_memory(tiny_clip):
+    model = AnoPLeModel.from_backbone(tiny_clip)
+    detector = pipeline(TASK, model=model, processor=AnoPLeProcessor.from_backbone(tiny_clip, model.config))
+    detector.teach(PHOTOS[:2], category="gear", views=2)
+    found = detector(PHOTOS[:1])[0]
+    assert found["label"] == "normal" and found["threshold"] is not None and found["normal_probability"] is not None
+    with torch.no_grad():
+        by_memory = model(detector.processor(images=PHOTOS[0])["pixel_values"], branch="memory")
+    assert found["score"] == pytest.approx(by_memory.scores.item())
+
+
 def test_views_of_a_part_get_one_verdict(detector):
     views = detector(PHOTOS[:3], category="gear")
     seven, eight = detector.decide_parts(views, ["7", "8", "7"])

@@ -151,3 +151,13 @@ def test_dynamic_int8_drifts_little_and_keeps_the_learned_parts(taught, photos):
     assert not any("quantized" in type(module).__module__ for module in taught.prompts.modules())
     drift = (judge(taught, photos)[: len(photos)] - expected).abs().max()
     assert 0 < drift < 0.05
+
+
+def test_what_is_saved_can_be_read_by_whoever_may_read_the_folder(taught, tmp_path):
+    """A service of another user loads it: weights and memory have the mode that a plain file gets here."""
+    taught.save_pretrained(tmp_path / "run")
+    plain = tmp_path / "plain"
+    plain.touch()
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "run").iterdir()}
+    assert {"model.safetensors", "memory_bank.safetensors", "memory_views.safetensors"} <= set(modes)
+    assert set(modes.values()) == {plain.stat().st_mode}

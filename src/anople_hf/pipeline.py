@@ -177,7 +177,7 @@ class AnomalyDetectionPipeline(Pipeline):
             return found | {"pixel_values": views[side, side].to(self.dtype)}
         return found | {"views": [views]}  # of several sizes: a list is not stacked
 
-    def _forward(self, input_tensors: dict[str, Any], branch: str = "both") -> dict[str, Any]:  # type: ignore[override]
+    def _forward(self, input_tensors: dict[str, Any], branch: Any = None) -> dict[str, Any]:  # type: ignore[override]
         categories = input_tensors["category"]
         listed = [categories] if isinstance(categories, str) else list(categories)
         if "" in listed and any(listed):
