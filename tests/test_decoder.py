@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from anople_hf.decoder import PatchDecoder
+from anople_hf import AnoPLeModel
+from anople_hf.decoder import PatchDecoder, value_tokens
 
 
 def made(upsample=2, trained=True):
@@ -46,3 +47,25 @@ def test_refinement_sees_the_neighborhood():
     moved[0, 12] = torch.randn(12)
     changed = (decoder(moved) - decoder(tokens)).abs().sum(dim=1)[0] > 1e-6
     assert changed[1:4, 1:4].all() and changed.sum() == 9
+
+
+@torch.no_grad()
+def test_values_are_those_of_the_last_block_with_attention_to_oneself_alone(tiny_clip):
+    vision = AnoPLeModel.from_backbone(tiny_clip).clip.vision_model
+    hidden = torch.randn(2, 225, vision.config.hidden_size)
+    last = vision.encoder.layers[-1]
+    assert len(vision.encoder.layers) > 2
+    normed = last.layer_norm1(hidden)
+    attention = torch.eye(225)[None, None].expand(2, 1, -1, -1)  # a patch attends to itself, and so to its value
+    values = (attention @ last.self_attn.v_proj(normed)[:, None])[:, 0]
+    expected = vision.post_layernorm(last.self_attn.out_proj(values))
+    assert torch.allclose(value_tokens(vision, hidden), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_new_decoder_starts_at_the_scale_of_its_input():
+    torch.manual_seed(0)
+    decoder = PatchDecoder(400, 64)
+    decoder.reset_parameters()
+    assert decoder.project(torch.randn(200, 400)).std().item() == pytest.approx(1, rel=0.1)
+    assert decoder.spatial.weight.abs().max() <= 1 / 3 < 1.05 * decoder.spatial.weight.abs().max()  # 1 / sqrt(9 inputs)
