@@ -39,7 +39,7 @@ def describe_sight(size: Sequence[int], grid: int) -> list[str]:
         >>> for sentence in describe_sight((600, 300), 15)[0].split(". "):
         ...     print(sentence)
         photos of 600 x 300 pixels: a cell of the 15 x 15 grid covers 40 x 20; smaller defects may go unseen
-        With --tiles 2x4 a cell covers 11 x 11, at 8 x the time
+        With tiles 2x4 a cell covers 11 x 11, at 8 x the time
     """
     width, height = size
     line = (
@@ -47,7 +47,7 @@ def describe_sight(size: Sequence[int], grid: int) -> list[str]:
         f"{_pixels(cell_size(size, grid))}; smaller defects may go unseen"
     )
     rows, columns = suggest_tiles(size)
-    with_tiles = f"with --tiles {rows}x{columns} a cell covers {_pixels(Framing('', rows, columns).cell(size, grid))}"
+    with_tiles = f"with tiles {rows}x{columns} a cell covers {_pixels(Framing('', rows, columns).cell(size, grid))}"
     with_tiles += f", at {rows * columns} x the time"
     if not is_long(size):
         return [f"{line}. W{with_tiles[1:]}"]

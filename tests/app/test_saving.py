@@ -7,7 +7,7 @@ from PIL import Image
 from anople_hf import AnoPLeModel
 from anople_hf.app import saving
 from anople_hf.app.desk import Desk
-from anople_hf.app.detectors import SAMPLER, Detectors
+from anople_hf.app.detectors import SAMPLER, SAMPLES, Detectors
 from anople_hf.app.products import ANY
 from anople_hf.app.saving import changed, state_of
 from anople_hf.data.drawn import render
@@ -96,6 +96,18 @@ def test_a_product_that_both_changed_is_not_overwritten(desk, run, tmp_path):
     }
     other = desk.load(visitor, str(tmp_path / "line2"))[0]
     assert other.products.limits("gear")[0] == 0.125 and other.products.changed == []
+
+
+def test_a_run_begun_in_the_app_holds_what_was_taught_and_no_drawn_sample(detectors, inspector, tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors, "names", list(detectors.names))
+    photos = [Image.fromarray(render(PRODUCTS["circuit_board"], [7, index], 96)) for index in range(2)]
+    products = inspector.teach(detectors.begin(SAMPLER), "board", photos)[0]
+    assert products.names == [*SAMPLES, "board"]
+    folder, known = detectors.save_as(SAMPLER, products, tmp_path / "line1")
+    assert known == AnoPLeModel.from_pretrained(folder).memory.categories == ["board"]
+    products.bank.update("capsule", thresholds=Thresholds(0.3, 0.4, method="set by hand"))
+    folder, _ = detectors.save_as(SAMPLER, products, tmp_path / "line2")
+    assert AnoPLeModel.from_pretrained(folder).memory.categories == ["capsule", "board"]
 
 
 def test_what_cannot_be_saved_says_why(desk, run, tmp_path, monkeypatch):

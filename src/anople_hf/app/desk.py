@@ -299,10 +299,10 @@ class Desk:
         if not (folder or "").strip():
             raise said("Give the folder of the new run.")
         try:
-            run = self.detectors.save_as(visitor.detector, products, Path(str(folder).strip()))
+            run, known = self.detectors.save_as(visitor.detector, products, Path(str(folder).strip()))
         except (ValueError, OSError) as error:
             raise said(str(error)) from error
-        told = f"Saved as {run}: it knows {', '.join(products.names) or 'no product'}. It can be chosen above."
+        told = f"Saved as {run}: it knows {', '.join(known) or 'no product'}. It can be chosen above."
         return told, gr.Dropdown(choices=self.detectors.names)
 
     def _unsaved(self, visitor: Visitor) -> Products:

@@ -122,19 +122,25 @@ class Detectors:
                 self._examples.pop(name, None)
         return run.resolve()
 
-    def save_as(self, name: str, products: Products, folder: Path) -> Path:
+    def save_as(self, name: str, products: Products, folder: Path) -> tuple[Path, list[str]]:
         """Write a detector with a visitor's products as a new run, and offer it.
 
+        The drawn samples that an untrained backbone begins with are left out, unless the visitor changed them.
+
         Returns:
-            Its folder.
+            Its folder, and the products that it knows.
 
         Raises:
             OSError: The folder exists already, or cannot be written.
         """
         folder = folder.expanduser().resolve()
+        products, changed = products.branch(), products.changed
+        for sample in SAMPLES if name in KNOWN else ():
+            if sample in products.names and sample not in changed:
+                products.bank.remove(sample)
         self.get(name).save_as(products, folder)
         self.names = [*dict.fromkeys([*self.names, str(folder)])]
-        return folder
+        return folder, products.names
 
     def samples(self) -> list[tuple[str, str]]:
         """(photo, product) to try out: good and defective ones, drawn once."""
