@@ -68,6 +68,4 @@ def test_a_new_decoder_starts_at_the_scale_of_its_input():
     decoder = PatchDecoder(400, 64)
     decoder.reset_parameters()
     assert decoder.project(torch.randn(200, 400)).std().item() == pytest.approx(1, rel=0.1)
-    assert (
-        decoder.spatial.weight.abs().max() <= 1 / 3 < 1.05 * decoder.spatial.weight.abs().max()
-    )  # 1 / sqrt(9 inputs)
+    assert decoder.spatial.weight.abs().max() <= 1 / 3 < 1.05 * decoder.spatial.weight.abs().max()
