@@ -237,6 +237,7 @@ def test_help_mistakes_and_completion_do_not_wait_for_torch(start, words):
         ("compare photos -o out --method spad", "--method spad: expected anople, spade,"),
         ("compare photos -o out --set couplings=t2v", "--set couplings=t2v: expected KEY=VALUE"),
         ("reproduce table9 photos -o out", "table9"),
+        ("convert nosuch -o out", "nosuch is no file or folder here; expected a Hub id"),
         ("data check photos", "no published data set; 0 problems"),
     ],
 )

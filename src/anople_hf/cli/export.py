@@ -1,5 +1,6 @@
 """The verbs that write other formats: `anople export` (ONNX, OpenVINO, torch.export) and `anople convert`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -104,6 +105,13 @@ def convert(
     """
     quieten(quiet)
     check_output(output, overwrite=overwrite)
+    # Of the short names only the paper's backbone is an open_clip checkpoint.
+    found = "/" in source or source == "paper" or source.startswith("open_clip:") or Path(source).exists()
+    if not found:
+        raise FileNotFoundError(
+            f"{source} is no file or folder here; expected a Hub id (OWNER/NAME), a folder with open_clip_config.json, or "
+            "a weights file with --model."
+        )
     start_torch()
     from huggingface_hub.utils import enable_progress_bars
 
