@@ -109,8 +109,8 @@ def convert(
     found = "/" in source or source == "paper" or source.startswith("open_clip:") or Path(source).exists()
     if not found:
         raise FileNotFoundError(
-            f"{source} is no file or folder here; expected a Hub id (OWNER/NAME), a folder with open_clip_config.json, or "
-            "a weights file with --model."
+            f"{source} is no file or folder here; expected a Hub id (OWNER/NAME), a folder with "
+            "open_clip_config.json, or a weights file with --model."
         )
     start_torch()
     from huggingface_hub.utils import enable_progress_bars
