@@ -1,8 +1,8 @@
 """Measures what could be added to eq. 14, each by itself: the untrained memory, product told, few shots.
 
 Whitened tokens (principal components of the shots, shrunk), PatchCore's re-weighting by the neighbors of the nearest
-patch, the mean of several neighbors, quarter turns of the shots in the memory, and the distance of the whole image's
-vector beside the map's peak. None of them is in the package; this says what they would bring.
+patch, the mean of several neighbors, quarter turns of the shots in the memory, patches of about the same place alone,
+and the distance of the whole image's vector beside the map's peak. None of them is in the package; this says what they would bring.
 
     python scripts/memory_options.py DATA [DATA ...] --shots 4 --seeds 0 1 2
 """
@@ -27,6 +27,8 @@ SIDE = 120
 """Maps are compared with masks at half of the view's size."""
 SHRINKAGE = 0.5
 NEIGHBORS = 5
+REACH = 2
+"""Cells between places that are about the same."""
 
 
 class Seen:
@@ -94,6 +96,17 @@ def turns(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     return distances.amax(dim=1), distances
 
 
+def nearby(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Only patches of about the same place are compared: for parts that always lie as they were taught."""
+    count = test.tokens.shape[1]
+    grid = int(count**0.5)
+    place = torch.cartesian_prod(torch.arange(grid), torch.arange(grid))
+    near = (place[:, None] - place[None]).abs().amax(dim=2) <= REACH
+    best = torch.stack([(test.tokens @ shot.T).where(near, -1).amax(dim=2) for shot in shots.tokens]).amax(dim=0)
+    distances = 0.5 - 0.5 * best
+    return distances.amax(dim=1), distances
+
+
 def with_vector(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     """The peak plus the distance of the image's vector to the nearest shot's."""
     scores, distances = plain(shots, test, turned)
@@ -106,6 +119,7 @@ OPTIONS: dict[str, Callable[[Seen, Seen, Seen], tuple[Tensor, Tensor]]] = {
     "PatchCore's re-weighting": reweighted,
     "mean of 3 neighbors": several,
     "quarter turns of the shots": turns,
+    "patches of about the same place": nearby,
     "with the image's vector": with_vector,
 }
 
