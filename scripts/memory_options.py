@@ -2,7 +2,8 @@
 
 Whitened tokens (principal components of the shots, shrunk), PatchCore's re-weighting by the neighbors of the nearest
 patch, the mean of several neighbors, quarter turns of the shots in the memory, patches of about the same place alone,
-and the distance of the whole image's vector beside the map's peak. None of them is in the package; this says what they would bring.
+and the distance of the whole image's vector beside the map's peak. None of them is in the package; this says what they
+would bring.
 
     python scripts/memory_options.py DATA [DATA ...] --shots 4 --seeds 0 1 2
 """
