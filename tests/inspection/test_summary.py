@@ -31,6 +31,11 @@ def test_outliers_do_not_squeeze_the_rest():
     assert found.beyond == 2 and found.high < 2 and sum(bar.count > 0 for bar in found.bars) > 10
 
 
+def test_many_defective_parts_do_not_pile_up_in_the_last_bar():
+    found = histogram([*np.linspace(0.1, 0.45, 20), *np.linspace(0.6, 2.0, 60)], 0.5)
+    assert found.beyond <= 4 and found.most < 20 and len(found.bars) <= 40
+
+
 def test_counts_and_rate():
     rows = [row(0.1), row(0.2), row(0.9), row(0.3, label="unknown product"), row(0.49, label="uncertain")]
     found = Summary.of("gear", rows)

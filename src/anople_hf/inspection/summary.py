@@ -11,8 +11,11 @@ import numpy as np
 from ..decisions import DEFECTIVE, NORMAL, UNCERTAIN, UNKNOWN
 from .tables import Row
 
-BELOW, MOST_BARS, MOST_PERIODS = 16, 40, 48
-"""Bars of a histogram below the threshold, bars in all, and periods of a trend."""
+BELOW, MOST_BARS, MOST_PERIODS = (16, 8, 4), 40, 48
+"""Bars of a histogram below the threshold, the first number that leaves few photos beyond; bars in all; periods of a
+trend."""
+MOST_BEYOND = 0.05
+"""Share of the photos that may lie beyond a histogram: they stand in its last bar, and would dwarf the others."""
 NO_THRESHOLD = "without a threshold"
 DECISIONS = (DEFECTIVE, UNKNOWN, UNCERTAIN, NORMAL, NO_THRESHOLD)
 
@@ -129,26 +132,30 @@ def histogram(scores: Sequence[float], threshold: float | None) -> Histogram:
     """
     values = np.asarray(scores, np.float64)
     low, top = float(values.min()), float(values.max())
+    below = BELOW[0]
     if not threshold:
-        width, count = (top - low) / BELOW or abs(top) or 1.0, BELOW
+        width, count = (top - low) / below or abs(top) or 1.0, below
     else:
         low = min(low, threshold / 2)
-        width = (threshold - low) / BELOW
-        count = min(MOST_BARS, BELOW + max(2, math.ceil((top - threshold) / width)))
+        for below in BELOW:
+            width = (threshold - low) / below
+            count = min(MOST_BARS, below + max(2, math.ceil((top - threshold) / width)))
+            if (values > low + count * width).mean() <= MOST_BEYOND:
+                break
     # A score at the threshold is normal: bars hold their upper edge.
     places = np.clip(np.ceil((values - low) / width - 1e-9).astype(int) - 1, 0, count - 1)
     if threshold:
-        places = np.where(values > threshold, np.maximum(places, BELOW), np.minimum(places, BELOW - 1))
+        places = np.where(values > threshold, np.maximum(places, below), np.minimum(places, below - 1))
     counts = np.bincount(places, minlength=count)
     high = low + count * width
     return Histogram(
         bars=[
-            Bar(place / count, 1 / count, int(number), bool(threshold) and place >= BELOW)
+            Bar(place / count, 1 / count, int(number), bool(threshold) and place >= below)
             for place, number in enumerate(counts)
         ],
         low=low,
         high=high,
-        threshold=BELOW / count if threshold else None,
+        threshold=below / count if threshold else None,
         most=int(counts.max()),
         beyond=int((values > high * (1 + 1e-9)).sum()),
     )
