@@ -52,11 +52,17 @@ class Judged:
     seconds: float
 
 
-def taught(model: AnoPLeModel, processor: AnoPLeProcessor, good: Sequence[Image.Image], asked: FramingRequest) -> None:
+def taught(
+    model: AnoPLeModel,
+    processor: AnoPLeProcessor,
+    good: Sequence[Image.Image],
+    asked: FramingRequest,
+    views: int = 8,
+) -> None:
     """Teach the good photos, and nothing else."""
     model.memory = MemoryBank(model.memory_layers)
     pixels, reading = processor.read_good(good, asked=asked, grid=model.config.grid_size)
-    model.teach(pixels, "part", reading=reading)
+    model.teach(pixels, "part", reading=reading, views=views)
 
 
 @torch.inference_mode()
@@ -177,7 +183,7 @@ def measure_cost(args: argparse.Namespace, model: AnoPLeModel, processor: AnoPLe
     print("| tiles | time | memory |\n|---|---|---|")
     plain, size = 0.0, 0
     for tiles in TILES:
-        taught(model, processor, photos[: args.shots], FramingRequest(tiles=tiles))
+        taught(model, processor, photos[: args.shots], FramingRequest(tiles=tiles), views=1)
         judge(model, processor, photos[-1:])  # warms up
         seconds = judge(model, processor, photos[args.shots :]).seconds
         tokens = sum(

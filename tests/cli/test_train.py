@@ -139,6 +139,18 @@ def test_preview_shows_photo_twin_and_outline(drawn, tiny_clip, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["pairs.png"]
 
 
+def test_preview_shows_what_is_learned_from_where_a_region_counts(drawn, tiny_clip, tmp_path):
+    arguments = ["preview-anomalies", str(drawn), "--backbone", tiny_clip, "--count", "2", "--output"]
+    plain, framed = (
+        CliRunner().invoke(app, [*arguments, str(tmp_path / name), *more])
+        for name, more in (("plain.png", []), ("framed.png", ["--region", "capsule=40,40,40,40"]))
+    )
+    assert plain.exit_code == framed.exit_code == 0, framed.output
+    assert Image.open(tmp_path / "plain.png").tobytes() != Image.open(tmp_path / "framed.png").tobytes()
+    unknown = CliRunner().invoke(app, [*arguments, str(tmp_path / "no.png"), "--region", "pill=40,40,40,40"])
+    assert unknown.exit_code != 0 and not (tmp_path / "no.png").exists()
+
+
 def test_region_and_tiles_are_told_by_product():
     asked = parse_framings(["gear=0,0,9,9", "nut=mask.png"], ["gear=2x3"])
     assert asked == {"gear": FramingRequest("0,0,9,9", "2x3"), "nut": FramingRequest("mask.png")}

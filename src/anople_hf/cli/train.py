@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from ..framing import FramingRequest
+from ..framing import Framing, FramingRequest
 from ..output.locking import making
 from ..output.whole import check_output, whole_folder
 from ..training.configuration import TrainingConfig
@@ -120,6 +120,20 @@ def parse_framings(
     }
 
 
+Regions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="PRODUCT=REGION: what counts in its photos, as for teach; a single one need not be named. Repeatable."
+    ),
+]
+Tiles = Annotated[
+    list[str] | None,
+    typer.Option(help="PRODUCT=ROWSxCOLUMNS: tiles that its photos are cut into, as for teach. Repeatable."),
+]
+Smallest = Annotated[str, typer.Option(help="--tiles auto: smallest defect wanted, as for teach.")]
+PixelSize = Annotated[str, typer.Option(help="--smallest as a length: what a pixel shows.")]
+
+
 @with_options(settings_of())
 def train(
     data: Annotated[Path, typer.Argument(help="MVTec-AD layout, or one folder of good photos per category.")],
@@ -147,18 +161,10 @@ def train(
     class_names: Annotated[
         Path | None, typer.Option(help="JSON file with the prompts' word for each category.")
     ] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="PRODUCT=REGION: what counts in its photos, as for teach; a single one need not be named. Repeatable."
-        ),
-    ] = None,
-    tiles: Annotated[
-        list[str] | None,
-        typer.Option(help="PRODUCT=ROWSxCOLUMNS: tiles that its photos are cut into, as for teach. Repeatable."),
-    ] = None,
-    smallest: Annotated[str, typer.Option(help="--tiles auto: smallest defect wanted, as for teach.")] = "",
-    pixel_size: Annotated[str, typer.Option(help="--smallest as a length: what a pixel shows.")] = "",
+    region: Regions = None,
+    tiles: Tiles = None,
+    smallest: Smallest = "",
+    pixel_size: PixelSize = "",
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -255,6 +261,10 @@ def preview_anomalies(
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("anomalies.png"),
     count: Annotated[int, typer.Option(min=1, help="Number of pairs to show.")] = 8,
     backbone: Annotated[str, typer.Option(help="Decides the size of the views.")] = "tiny",
+    region: Regions = None,
+    tiles: Tiles = None,
+    smallest: Smallest = "",
+    pixel_size: PixelSize = "",
     skip_bad: SkipBad = False,
     as_json: Json = False,
     **given: Any,
@@ -265,21 +275,29 @@ def preview_anomalies(
 
     plan = TrainingConfig(normal_views=_split(given["normal_views"]), turns=_split(given["turns"]))
     train_split = load_data(data, skip_bad=skip_bad)["train"]
-    turns = plan.turns_of(sorted(set(train_split["category"])))
+    products = sorted(set(train_split["category"]))
+    turns, asked = plan.turns_of(products), parse_framings(region or [], tiles or [], smallest, pixel_size)
     chosen = choose_shots(train_split, given["shots"], seed=given["seed"], skip_bad=skip_bad)
     start_torch()
     from ..modeling_anople import AnoPLeModel
     from ..pictures.sheets import write_pairs
     from ..processing_anople import AnoPLeProcessor
     from ..training.pairs import AnomalyPairs
+    from ..training.run import framings_of
     from ..training.synthesis import AnomalySynthesizer
 
     photos = train_split.select([index for indices in chosen.values() for index in indices])
-    processor = AnoPLeProcessor.from_backbone(backbone, AnoPLeModel.from_backbone(backbone).config)
+    config = AnoPLeModel.from_backbone(backbone).config
+    processor = AnoPLeProcessor.from_backbone(backbone, config)
+    readings = {
+        name: processor.read_good(train_split[chosen[name]]["image"], asked=wish, grid=config.grid_size)[1]
+        for name, wish in framings_of(asked, products).items()
+    }
     synthesizer = AnomalySynthesizer(
         given["anomaly_source"], kinds=_split(given["anomaly_kinds"]), on_product=given["anomalies_on_product"]
     )
     how: dict[str, Any] = {"changes": plan.normal_views, "turns": turns, "seed": given["seed"]}
+    how["framings"] = {name: framing for name, reading in readings.items() if (framing := Framing.of(reading))}
     pairs = AnomalyPairs(photos, processor, synthesizer, length=count, **how)
     written = write_pairs(pairs, output)
     tell(as_json, {"output": str(written), "pairs": count, "shots": {c: len(i) for c, i in chosen.items()}},

@@ -156,17 +156,19 @@ def train(
     )
     names = class_names_for(chosen, class_names)
     shots = as_files(data.select([index for indices in chosen.values() for index in indices]))
-    rows_of = {name: shots.filter(lambda row, wanted=name: row == wanted, input_columns="category") for name in names}
     turns = config.turns_of(list(names))
-    asked = _asked_by_product(framings or {}, list(rows_of))
+    asked = framings_of(framings or {}, list(names))
 
     model, processor = _start(config, backbone, backbone_revision, init_from)
     photos: dict[str, torch.Tensor] = {}
     readings: dict[str, dict[str, Any]] = {}
-    for name, rows in rows_of.items():
+    paths_of: dict[str, list[str]] = {}
+    for name in names:
+        rows = shots.filter(lambda row, wanted=name: row == wanted, input_columns="category")
         photos[name], readings[name] = processor.read_good(
             rows["image"], asked=asked.get(name), grid=model.config.grid_size
         )
+        paths_of[name] = list(rows["path"])
         if name in turns:
             readings[name]["turns"] = turns[name]
     framed = {name: framing for name, reading in readings.items() if (framing := Framing.of(reading)) is not None}
@@ -194,7 +196,7 @@ def train(
     reports = teach(
         model,
         photos,
-        names={name: list(rows["path"]) for name, rows in rows_of.items()},
+        names=paths_of,
         words=names,
         readings=readings,
         false_alarm_rate=config.false_alarm_rate,
@@ -205,8 +207,16 @@ def train(
     return TrainingRun(model, processor, paths, history, config, reports)
 
 
-def _asked_by_product(framings: Mapping[str, FramingRequest], products: list[str]) -> dict[str, FramingRequest]:
-    """What is asked for, by the products' names."""
+def framings_of(framings: Mapping[str, FramingRequest], products: list[str]) -> dict[str, FramingRequest]:
+    """What is asked for, by the products' names.
+
+    Args:
+        framings: Region and tiles by product; "" is the only one of a data set with one.
+        products: Those of the data set.
+
+    Raises:
+        ValueError: A product is named that is not there, or none is where there are several.
+    """
     if "" in framings and len(products) != 1:
         raise ValueError(f"--region and --tiles need a product, such as {products[0]}=...: there are {len(products)}.")
     named = {name or products[0]: wish for name, wish in framings.items()}
