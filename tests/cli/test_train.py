@@ -140,7 +140,7 @@ def test_preview_shows_photo_twin_and_outline(drawn, tiny_clip, tmp_path):
 
 
 def test_preview_shows_what_is_learned_from_where_a_region_counts(drawn, tiny_clip, tmp_path):
-    arguments = ["preview-anomalies", str(drawn), "--backbone", tiny_clip, "--count", "2", "--output"]
+    arguments = ["preview-anomalies", str(drawn), "--backbone", tiny_clip, "--count", "9", "--output"]
     plain, framed = (
         CliRunner().invoke(app, [*arguments, str(tmp_path / name), *more])
         for name, more in (("plain.png", []), ("framed.png", ["--region", "capsule=40,40,40,40"]))
