@@ -1,28 +1,30 @@
-"""Pictures of the app for its page in docs/: real clicks and keys in a headless Chromium, drawn samples only.
+"""Pictures of app, report and service for docs/: real clicks and keys in a headless Chromium, drawn parts only.
 
 python scripts/app_screenshots.py --output docs/images   # needs Chromium, gradio, playwright
 """
 
 import argparse
 import shutil
+import subprocess
+import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
+from measure_app import FLAGS, free_port
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from anople_hf.app import build, launch
 from anople_hf.data.drawn import draw_dataset
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
 PATIENCE = 120_000
 
 
-def shoot(page: Page, path: Path) -> None:
-    """A picture of the page, small enough for a repository."""
+def shoot(page: Page, path: Path, *, whole: bool = True) -> None:
+    """A picture of the page, or of what is seen of it at first, small enough for a repository."""
     page.wait_for_timeout(2500)
-    page.screenshot(path=path, full_page=True)
+    page.screenshot(path=path, full_page=whole)
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -72,8 +74,50 @@ def review(page: Page, lot: dict[Path, str], output: Path, name: str) -> None:
     shoot(page, output / f"app_review_{name}.png")
 
 
+def anople(*words: object) -> list[str]:
+    """A command of the package."""
+    return [sys.executable, "-m", "anople_hf.cli", *map(str, words)]
+
+
+def report_and_service(browser: Browser, folder: Path, output: Path) -> None:
+    """A detector begun by `teach`, the report of a lot of three products, and the page of its service."""
+    products, run, lot = ("capsule", "circuit_board", "woven_cloth"), folder / "line1", folder / "lot"
+    draw_dataset(folder / "parts", categories=products, train=6, test_good=14, test_defective=8, size=256, seed=7)
+    lot.mkdir()
+    for number, path in enumerate(sorted((folder / "parts").rglob("test/*/*.png"))):
+        shutil.copy(path, lot / f"{number:03}_{path.parents[2].name}.png")
+    for name in products:
+        begin = ["--backbone", "tiny"] * (not run.exists())
+        subprocess.run(anople("teach", run, name, folder / f"parts/{name}/train/good", *begin, "--quiet"), check=True)
+    told = anople("predict", run, lot, "--output", folder / "judged", "--report", "--lot", "2026-47", "--quiet")
+    subprocess.run(told, check=True)
+    for name, size, dark in (("light", (1180, 1500), "light"), ("phone", (390, 1500), "dark")):
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=dark)
+        page.goto((folder / "judged/report.html").as_uri())
+        shoot(page, output / f"report_{name}.png", whole=False)
+    port = free_port()
+    service = subprocess.Popen(
+        anople("serve", run, "--port", port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        page = browser.new_page(viewport={"width": 1180, "height": 1000})
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ready")
+                break
+            except OSError:
+                page.wait_for_timeout(500)
+        page.goto(f"http://127.0.0.1:{port}/docs")
+        page.locator(".opblock-summary").first.click()
+        page.get_by_role("button", name="Try it out").click()
+        shoot(page, output / "service.png", whole=False)
+    finally:
+        service.terminate()
+        service.wait()
+
+
 def main() -> None:
-    """The first screen on a desktop and a phone, light and dark; a review; the other tabs."""
+    """The first screen on a desktop and a phone, light and dark; a review; the other tabs; report and service."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
@@ -112,6 +156,7 @@ def main() -> None:
             page.locator("#batch").click()
             page.locator("#heat-maps img").first.wait_for(timeout=PATIENCE)
             shoot(page, args.output / "app_many.png")
+        report_and_service(browser, Path(tempfile.mkdtemp()), args.output)
         browser.close()
     app.close()
 
