@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from measure_app import FLAGS, free_port
 from PIL import Image
@@ -19,6 +20,13 @@ from anople_hf.app import build, launch
 from anople_hf.data.drawn import draw_dataset
 
 PATIENCE = 120_000
+
+
+def open_page(browser: Browser, size: tuple[int, int], **how: Any) -> Page:
+    """A page that waits for a busy machine."""
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, **how)
+    page.set_default_timeout(PATIENCE)
+    return page
 
 
 def shoot(page: Page, path: Path, *, whole: bool = True) -> None:
@@ -92,7 +100,7 @@ def report_and_service(browser: Browser, folder: Path, output: Path) -> None:
     told = anople("predict", run, lot, "--output", folder / "judged", "--report", "--lot", "2026-47", "--quiet")
     subprocess.run(told, check=True)
     for name, size, dark in (("light", (1180, 1500), "light"), ("phone", (390, 1500), "dark")):
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=dark)
+        page = open_page(browser, size, color_scheme=dark)
         page.goto((folder / "judged/report.html").as_uri())
         shoot(page, output / f"report_{name}.png", whole=False)
     port = free_port()
@@ -100,7 +108,7 @@ def report_and_service(browser: Browser, folder: Path, output: Path) -> None:
         anople("serve", run, "--port", port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        page = browser.new_page(viewport={"width": 1180, "height": 1000})
+        page = open_page(browser, (1180, 1000))
         for _ in range(120):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/ready")
@@ -110,6 +118,7 @@ def report_and_service(browser: Browser, folder: Path, output: Path) -> None:
         page.goto(f"http://127.0.0.1:{port}/docs")
         page.locator(".opblock-summary").first.click()
         page.get_by_role("button", name="Try it out").click()
+        page.locator(".opblock-section-request-body").scroll_into_view_if_needed()
         shoot(page, output / "service.png", whole=False)
     finally:
         service.terminate()
@@ -133,7 +142,7 @@ def main() -> None:
             ("phone", (390, 844), False),
             ("phone_dark", (390, 844), True),
         ):
-            page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+            page = open_page(browser, size)
             page.goto(f"{url}?__theme={'dark' if dark else 'light'}")
             page.locator("#verdict .defective").wait_for(timeout=PATIENCE)
             shoot(page, args.output / f"app_{name}.png")

@@ -182,12 +182,19 @@ def test_a_page_of_another_site_is_refused(start):
     assert client.get("/products", headers={"Origin": "http://testserver"}).status_code == 200
 
 
-def test_the_page_describes_all_without_a_network(start):
+def test_the_page_describes_all_without_a_network(start, drawn):
     client = start()
     page = client.get("/docs").text
     assert "https://" not in page.split("<body>")[0] + page.split("<script src=")[1].split(">")[0]
     assert len(client.get("/static-offline-docs/swagger-ui-bundle.js").content) > 10**6
-    paths = client.get("/openapi.json").json()["paths"]
+    described = client.get("/openapi.json").json()
+    paths = described["paths"]
+    assert next(iter(paths["/score"]["post"]["tags"])) == described["tags"][0]["name"] == "photos"
+    for verb in ("score", "teach"):  # the page asks for files, not for text, and sends no sample value unasked
+        fields = described["components"]["schemas"][f"Body_{verb}_{verb}_post"]["properties"]
+        assert fields["photos"]["items"]["format"] == "binary"
+    sent = client.post("/score", files=files([drawn / "capsule/train/good/000.png"]), data={"product": "", "part": ""})
+    assert sent.status_code == 200 and sent.json()["parts"] == []
     assert set(paths) == {"/score", "/products", "/teach", "/thresholds", "/health", "/ready", "/version", "/metrics"}
     assert set(paths["/thresholds"]) == {"get", "put"}
 

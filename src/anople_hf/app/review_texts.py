@@ -125,8 +125,8 @@ def describe_proposal(review: Review, proposal: Proposal) -> str:
         )
     rest = len(review.judged) - count
     open_ = (
-        f"<p><b>{rest} more photos have no answer</b>: they are judged again when you keep it, and those near the "
-        "threshold may change. Look at them then; it can be undone.</p>"
+        f"<p><b>{rest} more photo{' has' if rest == 1 else 's have'} no answer</b>: judged again when you keep it; "
+        "what is near the threshold may change. Look at it then; it can be undone.</p>"
         if rest > 0
         else ""
     )
