@@ -212,6 +212,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     if args.what == "cost":
         model = build(None)
+        model.config.class_names = None  # the memory alone decides
         measure_cost(args, model, AnoPLeProcessor.from_backbone(args.backbone, model.config))
         return
     measure = {"region": measure_region, "spots": measure_spots, "folder": measure_folder}[args.what]
