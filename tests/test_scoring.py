@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from anople_hf.scoring import abnormal_probability, fuse, fuse_maps, resize_map, smooth
+from anople_hf.scoring import (
+    abnormal_probability,
+    fuse,
+    fuse_maps,
+    image_scores,
+    resize_map,
+    shrink_map,
+    smooth,
+)
 
 unit = st.floats(1e-4, 1.0)
 
@@ -38,7 +46,14 @@ def test_a_peak_of_one_patch_keeps_its_height():
 
 
 def test_fusion_survives_a_distance_below_zero():
-    assert torch.isfinite(fuse(torch.tensor([-1e-8, 0.0]), torch.tensor([0.5, 0.0]))).all()
+    found = fuse(torch.tensor([-1e-8, 0.0]), torch.tensor([0.5, 0.0]))
+    assert torch.isfinite(found).all() and (found > 0).all() and found.max() < 1e-5
+
+
+def test_an_images_score_is_its_maps_peak_fused_with_p_hat():
+    fused = torch.tensor([[[0.1, 0.5]], [[0.8, 0.2]]])
+    assert image_scores(fused, None).tolist() == pytest.approx([0.5, 0.8])
+    assert image_scores(fused, torch.tensor([0.5, 0.2])).tolist() == pytest.approx([0.25, 0.16])
 
 
 def test_probability_is_the_softmax_of_two_cosines():
@@ -63,3 +78,10 @@ def test_no_smoothing_and_no_resizing_return_the_map():
     maps = torch.rand(2, 8, 8)
     assert smooth(maps, 0.0) is maps and resize_map(maps, 8) is maps
     assert resize_map(maps, (4, 6)).shape == (2, 4, 6)
+
+
+def test_shrinking_takes_all_pixels_in_and_smaller_maps_are_enlarged():
+    maps = torch.zeros(1, 8, 8)
+    maps[0, 3, 4] = 1  # bilinear resizing to 2 x 2 would read other pixels alone
+    assert shrink_map(maps, 2).sum() > 0 and shrink_map(maps, 8) is maps
+    assert shrink_map(torch.rand(1, 2, 2), 4).shape == (1, 4, 4)

@@ -81,6 +81,17 @@ def test_behind_the_encoder_every_normal_view_gives_one_and_none_gives_none(make
     assert bool(terms[1] > 0) is bool(count)
 
 
+def test_on_the_image_vector_too_noise_follows_from_the_photos_number_and_the_seed(photos):
+    def noise(numbers, seed=0):
+        batch, config = batch_of(photos, numbers), plan(latent_noise="image", seed=seed)
+        z = torch.eye(24)[:1].expand(10 * len(numbers), -1)
+        return latent_features(z, batch | {"made_latent": torch.zeros(10 * len(numbers), dtype=torch.bool)}, config)[0]
+
+    both, alone = noise((3, 7)), noise((7,))
+    assert torch.equal(both[8:], alone) and not torch.equal(both[:8], alone)
+    assert not torch.equal(noise((7,), seed=1), alone)
+
+
 def learned(normal, latent, steps=300, rate=0.05):
     """Free text vectors, trained on L_ce(z+, z_latent, w) alone: its value at the end, and p-hat of normal views."""
     torch.manual_seed(0)

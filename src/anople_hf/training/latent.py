@@ -51,8 +51,12 @@ def with_latent(
 def _noise(shape: tuple[int, ...], number: int, config: TrainingConfig, device: torch.device) -> Tensor:
     """A photo's noise follows from its number alone."""
     assert config.latent_sigma is not None
-    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + number)
+    generator = _generator(number, config, device)
     return torch.empty(shape, device=device).normal_(config.latent_mean, config.latent_sigma, generator=generator)
+
+
+def _generator(number: int, config: TrainingConfig, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(config.seed * 1_000_003 + number)
 
 
 def latent_features(features: Tensor, batch: Mapping[str, Any], config: TrainingConfig) -> tuple[Tensor, Tensor]:
@@ -68,7 +72,7 @@ def latent_features(features: Tensor, batch: Mapping[str, Any], config: Training
     assert config.latent_sigma is not None
     found = []
     for number in batch["photos"].unique_consecutive().tolist():
-        generator = torch.Generator(features.device).manual_seed(config.seed * 1_000_003 + number)
+        generator = _generator(number, config, features.device)
         normal = (batch["photos"] == number) & (batch["labels"] == 0)
         found.append(latent_anomalies(features[normal], config.latent_sigma, config.latent_mean, generator))
     return torch.cat(found), batch["photos"][batch["labels"] == 0]
