@@ -55,6 +55,17 @@ def test_mean_over_categories_then_one_value_a_seed():
     assert all(other.quoted for other in quoted)
 
 
+def test_branches_of_an_ablation_have_lines_of_their_own():
+    plan = Plan("table4", [cell(0, row="full model"), cell(1, row="full model")], COUNTS)
+    both = [result({"a": 0.9}), result({"a": 0.8})]
+    for found, value in zip(both, (0.5, 0.6), strict=True):
+        found.rows.extend(result({"a": value}, "AnoPLe, prompts alone").rows)
+    full, alone, *_ = make_lines(plan, both)
+    assert (full.label, full.values["image_auroc"]) == ("full model", pytest.approx([90.0, 80.0]))
+    assert (alone.label, alone.values["image_auroc"]) == ("full model, prompts alone", pytest.approx([50.0, 60.0]))
+    assert full.paper == find("table4", "MVTec-AD", "full model") and alone.paper is None
+
+
 def test_held_out_is_averaged_apart():
     plan = Plan("table2", [cell(0, held_out="a"), cell(0, held_out="b")], COUNTS)
     lines = make_lines(plan, [result({"a": 0.2, "b": 0.8, "c": 0.6}), result({"a": 0.9, "b": 0.4, "c": 0.7})])
