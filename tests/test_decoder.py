@@ -21,6 +21,11 @@ def test_shape(upsample, side):
     assert made(upsample)(torch.randn(2, 225, 12)).shape == (2, 8, side, side)
 
 
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_another_filter_keeps_the_size(kernel):
+    assert PatchDecoder(12, 8, kernel=kernel)(torch.randn(2, 25, 12)).shape == (2, 8, 10, 10)
+
+
 def test_starts_as_projection_of_each_patch():
     decoder, tokens = made(1, trained=False), torch.randn(2, 9, 12)
     expected = (tokens @ decoder.project.weight.T).transpose(1, 2).unflatten(2, (3, 3))
