@@ -16,6 +16,7 @@ from anople_hf.training.losses import (
     alignment_loss,
     contrastive_loss,
     dice_loss,
+    equal_shares,
     focal_loss,
     image_loss,
     total_loss,
@@ -233,3 +234,16 @@ def test_dice_of_the_total_counts_only_views_that_show_an_anomaly():
     shown = dice_loss(given["abnormal_probability"][1:2], masks[1:2])
     assert torch.equal(total_loss(masks=masks, **given)["pixel_dice"], shown)
     assert total_loss(masks=torch.zeros_like(masks), **given)["pixel_dice"] == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(3, 6)), min_size=1, max_size=12))
+def test_every_photo_counts_alike_however_many_of_its_views_are_chosen(views):
+    chosen, photos = torch.tensor([one for one, _ in views]), torch.tensor([number for _, number in views])
+    shares = equal_shares(chosen, photos)
+    assert (shares[~chosen] == 0).all()
+    for number in photos.unique():
+        own = photos == number
+        expected = 1 / len(photos.unique()) if chosen[own].any() else 0
+        assert shares[own].sum().item() == pytest.approx(expected, rel=1e-5)
+        assert shares[own & chosen].unique().numel() <= 1
