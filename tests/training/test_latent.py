@@ -143,3 +143,6 @@ def test_a_term_above_chance_is_told_by_its_name():
     good = {"pixel_focal": 0.1, "image": 0.5, "image_latent": 0.6}
     assert above_chance([{**good, "image": 9.0}] * 4 + [good]) == {}
     assert above_chance([good] * 4 + [{**good, "image_latent": 0.73}]) == {"image_latent": pytest.approx(0.73)}
+    bad = {**good, "image": 0.9}
+    assert above_chance([bad] * 8 + [good] * 2) == {}
+    assert above_chance([good] * 8 + [bad, good]) == {"image": pytest.approx(0.7)}

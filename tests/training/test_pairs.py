@@ -135,3 +135,42 @@ def test_anomalies_lie_in_the_region_and_the_rest_is_blank(pairs, cuts):
         assert (counts == canvas[top : top + 96, left : left + 96]).all()
     assert inside == 12 and pairs().photos[0].shape == (96, 96, 3)
     assert framed.photos[0].shape == (*Framing("", *cuts).canvas(96), 3)
+
+
+def test_shift_and_exposure_reach_their_whole_range_and_no_farther():
+    rows, columns = np.indices((480, 480))
+    numbered = np.stack([rows % 256, columns % 256, np.zeros_like(rows)], axis=2).astype(np.uint8)
+    gray, ramp = (
+        np.full((48, 48, 3), 100, np.uint8),
+        np.tile(np.arange(80, 128, dtype=np.uint8)[:, None, None], (48, 3)),
+    )
+    found, levels, spreads = set(), [], []
+    for seed in range(300):
+        moved = vary(numbered, ["shift"], np.random.default_rng(seed))[240, 240].astype(int)
+        found |= {("down", moved[0] - 240), ("right", moved[1] - 240)}
+        levels.append(int(vary(gray, ["exposure"], np.random.default_rng(seed))[0, 0, 0]))
+        spreads.append(vary(ramp, ["exposure"], np.random.default_rng(seed)).std() / ramp.std())
+    assert found == {(way, step) for way in ("down", "right") for step in range(-8, 9)}
+    assert 90 <= min(levels) <= 91 and 109 <= max(levels) <= 110
+    assert 0.88 <= min(spreads) <= 0.92 and 1.08 <= max(spreads) <= 1.12
+    assert not vary(np.zeros((48, 48, 3), np.uint8), ["exposure"], np.random.default_rng(0)).any()
+
+
+def test_textures_come_from_the_other_photos(pairs):
+    made = pairs()
+    offered = []
+    made.synthesizer = lambda photo, rng, others, within: (
+        offered.append((photo, others)) or (photo, np.zeros(photo.shape[:2], bool))
+    )
+    for number in range(3):
+        made.draw(number)
+    for photo, others in offered:
+        assert len(others) == 2 and not any(np.array_equal(photo, other) for other in others)
+
+
+def test_parts_that_are_turned_are_varied_in_the_other_ways_as_well(pairs):
+    turned = pairs(changes=["turn"], turns={"capsule": "4"})
+    brighter = pairs(changes=["turn", "exposure"], turns={"capsule": "4"})
+    for number in range(4):
+        one, other = (made.draw(number)[0].astype(float) for made in (turned, brighter))
+        assert not np.array_equal(one, other) and np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
