@@ -30,7 +30,7 @@ from .memory import BANK_FILE, Choice, MemoryBank
 from .prompts import CoupledPrompts
 from .teaching import Report, forget
 from .thresholds import Thresholds
-from .views import VIEWS_FILE, load_views, save_views
+from .views import VIEWS_FILE, let_others_read, load_views, save_views
 
 logger = logging.getLogger(__name__)
 
@@ -133,9 +133,7 @@ class AnoPLePreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, state_dict=state, **kwargs)
         finally:
             self.config.backbone = backbone
-        usual = (Path(save_directory) / "config.json").stat().st_mode
-        for weights in Path(save_directory).glob("model*.safetensors"):
-            weights.chmod(usual)  # safetensors makes files that only their owner can read
+        let_others_read(Path(save_directory).glob("*model*.safetensors"))  # an adapter's, too
         self._write_bank(Path(save_directory))
         if push:
             self.push_to_hub(repo_id, save_backbone=save_backbone, **commit)

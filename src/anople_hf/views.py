@@ -130,15 +130,24 @@ def write_tensors(path: str | os.PathLike, tensors: dict[str, Tensor], header: d
     """
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        temporary.touch()
-        usual = temporary.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(tensors, temporary, metadata=header)
-        temporary.chmod(usual)
+        let_others_read([temporary])
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); it stays as it was.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def let_others_read(files: Iterable[Path]) -> None:
+    """Give files the mode of a plain new file beside them: safetensors lets nobody but their owner read them."""
+    for file in files:
+        plain = file.with_name(f".{file.name}.{os.getpid()}.mode")
+        try:
+            plain.touch()
+            file.chmod(plain.stat().st_mode)
+        finally:
+            plain.unlink(missing_ok=True)
 
 
 def load_views(path: str | os.PathLike, digests: Iterable[str]) -> dict[str, View]:
@@ -161,4 +170,4 @@ def load_views(path: str | os.PathLike, digests: Iterable[str]) -> dict[str, Vie
         raise ValueError(f"{path} is damaged ({error}); take it away, and teach the photos again.") from error
 
 
-__all__ = ["VIEWS_FILE", "View", "are_copies", "load_views", "save_views", "write_tensors"]
+__all__ = ["VIEWS_FILE", "View", "are_copies", "let_others_read", "load_views", "save_views", "write_tensors"]

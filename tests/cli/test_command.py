@@ -399,7 +399,7 @@ def test_products_thresholds_and_names(trained, drawn, tmp_path):
     told = anople("teach", run, "capsule", good, "--quiet").stdout
     assert "3 photos added, 2 known already" in told and "stays 0.25, set by hand" in told
     shown = anople("threshold", run, "capsule").stdout
-    assert shown.startswith("capsule: 2 photos, threshold 0.25, set by hand") and "pill" not in shown
+    assert shown.startswith("capsule: 5 photos, threshold 0.25, set by hand") and "pill" not in shown
     assert "-> " in anople("threshold", run, "capsule", "learned").stdout
     anople("rename", run, "capsule", "pill")
     listed = json.loads(anople("products", run, "--json").stdout)["products"]

@@ -137,7 +137,7 @@ def test_depths_and_shapes_are_named(tmp_path):
     report = check_data(tmp_path)
     assert report.remarks[0] == "nut: its photos are read as 12 bits in uint16, 0 is black and 4095 is white."
     assert "500 x 20 pixels are 25:1" in report.remarks[1] and report.categories[0]["cell"] == "33x1"
-    assert report.categories[0]["tiles"] == "1x25: 2x1" and "--tiles 1x25" in report.remarks[1]
+    assert report.categories[0]["tiles"] == "1x25: 2x1" and "with tiles 1x25" in report.remarks[1]
     bright, shallow = report.problems
     assert "nut/test/good/8.png: its brightest value is 199" in bright and "read up to 4095" in bright
     assert "nut/test/good/9.png: its depth is uint8" in shallow
