@@ -125,7 +125,15 @@ class Report:
 
 
 def describe_change(before: Thresholds | None, after: Thresholds | None) -> str:
-    """Old and new threshold with what is promised, in one line; a promise that stays is said once."""
+    """Old and new threshold with what is promised, in one line; a promise that stays is said once.
+
+    Example:
+        >>> few = Thresholds(0.2, 0.2, 0.05, num_photos=4)
+        >>> describe_change(few, Thresholds(0.1, 0.1, 0.05, num_photos=8, method="calibrated"))
+        'threshold 0.2 (learned from 4 photos) -> 0.1, 5% false alarms aimed at, not promised (calibrated on 8 photos)'
+        >>> describe_change(few, Thresholds(0.3, 0.2, method="set by hand"))
+        'threshold 0.2, 5% false alarms aimed at, not promised (learned from 4 photos) -> 0.3, set by hand'
+    """
     if after is None:
         return "no threshold"
     new = f"{after.threshold:.4g}, {after.promise}"

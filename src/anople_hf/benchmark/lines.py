@@ -19,7 +19,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "table1": METRICS,
     "table2": TWO,
     "table3": ("image_auroc",),
-    "table4": (*TWO, "aupro"),  # ours: where it is beside whether
+    "table4": (*TWO, "aupro"),  # AUPRO is ours: the paper's Table 4 has no PRO
     "table5": TWO,
     "figure1b": ("images_per_second",),
     "compare": METRICS,

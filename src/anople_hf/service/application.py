@@ -37,6 +37,9 @@ from .uploads import LimitBody, Limits, read_uploads
 
 logger = logging.getLogger(__name__)
 
+FILES: dict[str, Any] = {"items": {"type": "string", "format": "binary"}}
+"""How photos are described: the service's page asks for files then, not for text. An empty `example` keeps it from
+sending "string" for a field that is left out."""
 INSIDE = "the service failed inside; its log says why."
 DESCRIPTION = "Few-shot visual anomaly detection: send photos, get decisions; teach products with good photos."
 
@@ -94,12 +97,18 @@ def build(
 
     @inside.post("/score", tags=["photos"], responses=described(404, 413, 422, 503))
     async def score(
-        photos: Annotated[list[UploadFile], File(description="One or several photos.")],
-        product: Annotated[str | None, Form(description="What they show, if you know: better and faster.")] = None,
+        photos: Annotated[list[UploadFile], File(description="One or several photos.", json_schema_extra=FILES)],
+        product: Annotated[
+            str | None,
+            Form(description="What they show, if you know: better and faster.", json_schema_extra={"example": ""}),
+        ] = None,
         heat_map: Annotated[bool, Form(description="Send the heat maps, too.")] = False,
         part: Annotated[
             list[str] | None,
-            Form(description="The part that the photos show, or one for each photo: it gets one verdict, too."),
+            Form(
+                description="The part that the photos show, or one for each photo: it gets one verdict, too.",
+                json_schema_extra={"example": []},
+            ),
         ] = None,
     ) -> Verdicts:
         """Judge photos: score, threshold, decision and boxes of each, and of the parts that they show."""
@@ -135,7 +144,7 @@ def build(
 
     @inside.post("/teach", tags=["products"], responses=described(409, 413, 422, 503))
     async def teach(
-        photos: Annotated[list[UploadFile], File(description="Good photos.")],
+        photos: Annotated[list[UploadFile], File(description="Good photos.", json_schema_extra=FILES)],
         product: Annotated[str, Form(description="Its name, new or known.")],
         false_alarm_rate: Annotated[
             float | None, Form(gt=0, lt=1, description="Share of good parts that may be called defective.")
@@ -220,19 +229,6 @@ def build(
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     api.include_router(inside)
-    described_by_default = api.openapi
-
-    def describe() -> dict[str, Any]:
-        schema = described_by_default()
-        for body in schema["components"]["schemas"].values():
-            for name, entry in body.get("properties", {}).items():
-                if name == "photos" and "items" in entry:
-                    entry["items"] |= {"format": "binary"}  # or the page asks for text instead of files
-                elif name in ("product", "part") and "anyOf" in entry:
-                    entry["example"] = [] if name == "part" else ""  # or it sends "string" for what is left out
-        return schema
-
-    api.openapi = describe  # type: ignore[method-assign]
     return api
 
 
