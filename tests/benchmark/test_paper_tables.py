@@ -60,8 +60,24 @@ def test_table_runs_to_the_end(table, trees, tiny_clip, tmp_path):
 
 def test_every_ablation_has_its_own_work(trees, tiny_clip):
     plan = make_plan("table4", [trees["mvtec"]], backbone=tiny_clip, seeds=(0, 1))
-    assert [cell.row for cell in plan.cells[::2]] == list(ABLATIONS)
-    assert len({cell.key for cell in plan.cells}) == 2 * len(ABLATIONS)
+    rows = [row for row in ABLATIONS if row != "ours: decoder reads the values"]  # as the full model does here
+    assert [cell.row for cell in plan.cells[::2]] == rows
+    assert len({cell.key for cell in plan.cells}) == 2 * len(rows)
+
+
+def test_a_row_that_changes_nothing_is_left_out_and_named(trees, tiny_clip):
+    full, values, last = "full model", "ours: decoder reads the values", "ours: decoder reads the last tokens"
+    for settings, kept, left_out in (({}, last, values), ({"decoder_tokens": "last"}, values, last)):
+        plan = make_plan(
+            "table4",
+            [trees["mvtec"]],
+            backbone=tiny_clip,
+            seeds=(0, 1),
+            rows=(full, values, last),
+            settings=settings,
+        )
+        assert [cell.row for cell in plan.cells] == [full, full, kept, kept]
+        assert sum(left_out in note and full in note for note in plan.notes) == 1
 
 
 def test_every_table_can_be_run_with_both_memory_scopes(trees, tiny_clip):

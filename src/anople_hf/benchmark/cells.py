@@ -6,7 +6,8 @@ numbers, so an interrupted table continues where it stopped.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,7 @@ import datasets
 import torch
 
 from ..backbones import recommended_settings
+from ..configuration_anople import AnoPLeConfig
 from ..data import choose_shots, load_inspection_data
 from ..data.schema import as_files
 from ..evaluation.measurement import EvaluationResult, evaluate
@@ -83,9 +85,32 @@ class Cell:
         content = asdict(self) | {"root": "", "row": "", "photos": _fingerprint(self.root)}
         content["settings"] = self.settings_in_use
         if self.method == "anople":  # defaults and recipes may change
+            content["settings"] = changed(AnoPLeConfig, content["settings"])
             content["training"] = asdict(TrainingConfig(**self.training).completed(self.backbone, photos=1))
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.dataset}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "_")
+
+
+def changed(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that are not the default of the field of their name.
+
+    Args:
+        owner: A dataclass: `AnoPLeConfig` or `TrainingConfig`.
+        values: Some of its fields.
+
+    Example:
+        >>> changed(TrainingConfig, {"alignment": "weighted", "batch_size": 4})
+        {'batch_size': 4}
+    """
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(owner)
+    }
+    return {name: value for name, value in values.items() if _plain(value) != _plain(defaults.get(name, ...))}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass

@@ -165,7 +165,13 @@ def make_plan(
                 )
         if cell.held_out and cell.held_out not in counts[cell.dataset]:
             raise ValueError(f"{cell.dataset} has no category {cell.held_out!r}.")
-    return Plan(table, cells, counts, [note] if note else [])
+    different: dict[str, Cell] = {}
+    notes = {note: None} if note else {}
+    for cell in cells:
+        first = different.setdefault(cell.key, cell)
+        if first.row != cell.row:
+            notes[f"Row {cell.row!r} is left out: with this backbone and these settings it is {first.row!r}."] = None
+    return Plan(table, list(different.values()), counts, list(notes))
 
 
 def count_photos(root: str) -> dict[str, tuple[int, int, int]]:

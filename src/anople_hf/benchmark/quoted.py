@@ -4,7 +4,6 @@ The figures are those of Tables 1 to 5 and Figure 1b. Nothing here was measured 
 """
 
 import json
-from dataclasses import MISSING, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,7 +13,7 @@ from ..configuration_anople import AnoPLeConfig
 from ..data import published
 from ..training.configuration import TrainingConfig
 from .ablations import ABLATIONS
-from .cells import Cell
+from .cells import Cell, changed
 
 PAPER_BACKBONE = ("plus-240", "plus_clip_240")
 PAPER_SHOTS = {"table1": (1, 2, 4), "table2": (1,), "table3": (1,), "table4": (1,), "table5": (4,)}
@@ -83,19 +82,10 @@ def _changed(cell: Cell) -> list[str]:
     """
     training, settings = ({}, {}) if cell.row.startswith("ours") else ABLATIONS.get(cell.row, ({}, {}))
     plan = TrainingConfig(**cell.training).completed(cell.backbone, photos=1)
-    used: list[tuple[str, Any, Any]] = [("recipe", plan.recipe, "paper-like")]
-    for owner, values, own in (
-        (AnoPLeConfig, cell.settings_in_use, settings), (TrainingConfig, cell.training, training),
-    ):  # fmt: skip
-        for field in fields(owner):
-            if field.name in values and field.name not in {*own, "recipe", "shots", "seed", "settings"}:
-                default = field.default if field.default_factory is MISSING else field.default_factory()
-                used.append((field.name, values[field.name], default))
-    return [f"{name}={value}" for name, value, default in used if _plain(value) != _plain(default)]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    recipe = [] if plan.recipe == "paper-like" else [f"recipe={plan.recipe}"]
+    unlike = {**changed(AnoPLeConfig, cell.settings_in_use), **changed(TrainingConfig, cell.training)}
+    known = {*settings, *training, "recipe", "shots", "seed", "settings"}
+    return recipe + [f"{name}={value}" for name, value in unlike.items() if name not in known]
 
 
 __all__ = ["differences", "figures", "find", "recognize"]
