@@ -9,7 +9,6 @@ from torch.nn import functional as F  # noqa: N812
 from anople_hf.scoring import abnormal_probability
 from anople_hf.training.configuration import TrainingConfig
 from anople_hf.training.latent import latent_features, with_latent
-from anople_hf.training.loop import above_chance
 from anople_hf.training.losses import image_loss
 from anople_hf.training.synthesis import latent_anomalies
 
@@ -137,12 +136,3 @@ def test_noise_inside_the_encoder_can_be_learned(make_model, photos, where):
     order = iter(range(10_000))
     loss, probability = learned(normal, lambda: fresh[i % 20] if (i := next(order)) >= 300 else seen[i % 20])
     assert loss < 0.6 * math.log(2) and probability < 0.3
-
-
-def test_a_term_above_chance_is_told_by_its_name():
-    good = {"pixel_focal": 0.1, "image": 0.5, "image_latent": 0.6}
-    assert above_chance([{**good, "image": 9.0}] * 4 + [good]) == {}
-    assert above_chance([good] * 4 + [{**good, "image_latent": 0.73}]) == {"image_latent": pytest.approx(0.73)}
-    bad = {**good, "image": 0.9}
-    assert above_chance([bad] * 8 + [good] * 2) == {}
-    assert above_chance([good] * 8 + [bad, good]) == {"image": pytest.approx(0.7)}

@@ -1,5 +1,8 @@
 """The optimization: photos count alike however a step is split, and saving memory changes nothing else."""
 
+import logging
+import math
+import re
 import shutil
 
 import pytest
@@ -10,7 +13,7 @@ from accelerate.utils import DistributedType
 from anople_hf.data import load_inspection_data
 from anople_hf.training import TrainingConfig, train
 from anople_hf.training.latent import with_latent
-from anople_hf.training.loop import learn, parameter_groups, training_losses
+from anople_hf.training.loop import above_chance, learn, parameter_groups, training_losses
 from anople_hf.training.losses import dice_loss, equal_shares, image_loss
 
 
@@ -139,6 +142,25 @@ def test_tensorboard_gets_every_term(two_categories, tiny_clip, tmp_path):
     log = EventAccumulator(str(events)).Reload()
     assert [event.value for event in log.Scalars("total")] == pytest.approx([t["total"] for t in result.history])
     assert set(log.Tags()["scalars"]) >= set(result.history[0])
+
+
+def test_a_long_training_tells_its_terms_twenty_times(two_categories, tiny_clip, caplog):
+    with caplog.at_level(logging.DEBUG, logger="anople_hf.training.loop"):
+        history = run(two_categories, tiny_clip, max_steps=41, batch_size=1, multi_scale=False).history
+    told = [re.fullmatch(r"step (\d+) of 41: .*image (\d\.\d{3}), .*", message) for message in caplog.messages]
+    told = {int(line[1]): float(line[2]) for line in told if line}
+    assert list(told) == [*range(2, 41, 2), 41]  # every second step, and the last
+    assert told[8] == pytest.approx((history[6]["image"] + history[7]["image"]) / 2, abs=6e-4)
+
+
+def test_a_term_above_chance_is_told_by_its_name():
+    good = {"pixel_focal": 0.1, "image": 0.5, "image_latent": 0.6}
+    assert above_chance([{**good, "image": 9.0}] * 4 + [good]) == {}
+    assert above_chance([good] * 4 + [{**good, "image_latent": 0.73}]) == {"image_latent": pytest.approx(0.73)}
+    bad = {**good, "image": 0.9}
+    assert above_chance([bad] * 8 + [good] * 2) == {}
+    assert above_chance([good] * 8 + [bad, good]) == {"image": pytest.approx(0.7)}
+    assert above_chance([{**good, "image": math.log(2)}]) == {}  # a guess is not above chance
 
 
 def test_fsdp_is_refused_before_anything_is_learned(make_model, processor):
