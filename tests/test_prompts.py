@@ -227,3 +227,16 @@ def test_parameter_counts_of_the_papers_backbone():
     assert count() == 10_395_520
     assert count(share_projections=True) == 1_208_192
     assert count(coupling="independent") == 55_296 + 4_480
+
+
+def test_prompts_start_small_and_projections_keep_their_length():
+    torch.manual_seed(0)
+    prompts = CoupledPrompts(4, 8, 8, text_width=128, visual_width=192, num_views=5)
+    prompts.reset_parameters()
+    for name, parameter in prompts.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any()
+            continue
+        spread = parameter.shape[-1] ** -0.5 if name.endswith("weight") else 0.02
+        assert parameter.std().item() == pytest.approx(spread, rel=0.1), name
+        assert abs(parameter.mean().item()) < 5 * spread / parameter.numel() ** 0.5, name
