@@ -4,6 +4,7 @@ Four good photos are taught as they are; then with a wrong part, an odd one, or 
 judged twice: with everything counted (a plain leave-one-out over all that was remembered), and as `teach` does.
 
     python scripts/measure_teaching.py DATA [DATA ...] --draws 5 --promises 20
+    python scripts/measure_teaching.py DATA [DATA ...] --rules --draws 4     # other thresholds from four photos
     python scripts/measure_teaching.py DATA --concurrent 50 --processes 4    # commands at the same time: none lost?
 """
 
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,12 @@ from anople_hf.memory import BANK_FILE, MemoryBank
 from anople_hf.thresholds import Thresholds
 
 RATE = 0.05
+RULES: dict[str, Callable[[list[list[float]]], float]] = {
+    "the highest view": lambda photos: max(map(max, photos)),
+    "their 95 % quantile": lambda photos: float(np.quantile(np.concatenate(photos), 0.95)),
+    "the mean of the photos' highest views": lambda photos: statistics.mean(map(max, photos)),
+}
+"""Thresholds from the scores of each photo's changed views, judged by the other photos; `teach` sets the first."""
 
 
 class Part:
@@ -105,6 +112,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=30, help="good and defective test photos a product")
     parser.add_argument("--backbone", default="embedded:tiny-clip")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rules", action="store_true", help="only compare thresholds from four photos")
     parser.add_argument("--concurrent", type=int, default=0, help="only teach so many products by the command line")
     parser.add_argument("--processes", type=int, default=4, help="so many of them at a time")
     args = parser.parse_args()
@@ -121,6 +129,9 @@ def main() -> None:
         parts = [Part(processor, splits, own, name, args.most) for name, own in rows.items()]
         empty = model.memory.without([])
         print(f"\n{root.name}: {len(parts)} products, {args.draws} draws of 4 good photos, asked {RATE:.0%}")
+        if args.rules:
+            compare_rules(model, empty, parts, args.draws)
+            continue
         spoil(model, empty, parts, args.draws)
         promises(model, empty, parts, args.promises)
 
@@ -162,6 +173,28 @@ def spoil(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: int) 
     print(
         f"unknown product: {good:.1f} % of good parts, {bad:.1f} % of defective ones, {other:.1f} % of other products'"
     )
+
+
+def compare_rules(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: int) -> None:
+    """Print false alarms and defects found with each of `RULES`: means over products and draws, and the worst draw."""
+    shares: dict[str, list[tuple[float, float]]] = {name: [] for name in RULES}
+    for part in parts:
+        with remembering(model):
+            for draw in range(draws):
+                order = np.random.default_rng(draw).permutation(len(part.photos))
+                model.memory = empty.without([])
+                report = model.teach(part.read([part.photos[i] for i in order[:4]]), part.name, false_alarm_rate=RATE)
+                photos = [list(judged.scores) for judged in model.memory.product(part.name).judged.values()]
+                assert report.after is not None and (report.far or report.after.threshold == max(map(max, photos)))
+                scores = [look(model, views, part.name)[0] for views in (part.new, part.defective)]
+                for name, rule in RULES.items():
+                    limit = rule(photos)
+                    alarms, hits = (100 * (found > limit).float().mean().item() for found in scores)
+                    shares[name].append((alarms, hits))
+    print("| threshold | false alarms | in the worst draw | defects found |\n|---|---|---|---|")
+    for name, found in shares.items():
+        alarms, hits = zip(*found, strict=True)
+        print(f"| {name} | {statistics.mean(alarms):.1f} % | {max(alarms):.1f} % | {statistics.mean(hits):.1f} % |")
 
 
 def teach_at_once(root: Path, count: int, processes: int, backbone: str) -> None:
