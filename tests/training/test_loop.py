@@ -190,6 +190,7 @@ def test_fsdp_is_refused_before_anything_is_learned(make_model, processor):
         {"normal_views": []},
         {"normal_views": ["turn"]},
         {"learning_rate": 5e-3},
+        {"warmup_share": 0.7},
         {"projection_rate": 1.0},
         {"decoder_rate": 0.1},
         {"project_rate": 1.0},
@@ -210,6 +211,16 @@ def test_every_setting_changes_what_is_learned(plain, two_categories, tiny_clip,
     changed = run(two_categories, tiny_clip, **change)
     terms = [(step["total"], step["pixel_dice"], step["align"]) for step in (changed.history[2], plain.history[2])]
     assert terms[0] != pytest.approx(terms[1], rel=1e-6)
+
+
+def test_the_rate_rises_from_zero(two_categories, tiny_clip):
+    """With one step of warm-up out of two, the second step sees the weights that the first one left as they were."""
+    still, rising, without = (
+        run(two_categories, tiny_clip, max_steps=2, **change).history[1]
+        for change in ({"learning_rate": 0.0}, {"warmup_share": 0.5}, {"warmup_share": 0.0})
+    )
+    assert rising == still
+    assert without["total"] != pytest.approx(still["total"], rel=1e-6)
 
 
 def test_mean_alignment_looks_at_every_patch_alike(plain, two_categories, tiny_clip):
