@@ -19,13 +19,13 @@ def red(pixels):
     return {"scores": pixels[:, 0].mean(dim=(1, 2)), "anomaly_maps": pixels[:, 0]}
 
 
-def detector_of(processor, change=lambda scores, maps: (scores, maps), **preprocessing):
+def detector_of(processor, change=lambda scores, maps: (scores, maps), threshold=0.3, **preprocessing):
     """An exported detector that judges by `red`, with a change."""
     how = processor.image_processor
     views = {"size": 240, "resample": 3, "rescale": 1 / 255, "mean": how.image_mean, "std": how.image_std}
     about = {
         "format": FORMAT, "labels": ["normal", "defective"], "preprocessing": views | preprocessing,
-        "calibration": {"threshold": 0.3},
+        "calibration": {"threshold": threshold},
     }  # fmt: skip
     return ExportedDetector(
         about, lambda pixels: change(*(value.numpy() for value in red(torch.from_numpy(pixels)).values()))
@@ -39,7 +39,7 @@ def test_what_is_equal_passes_and_is_measured(processor):
     assert report["photos"] == 16 and report["batches"] == [1, 3, 8, 4]
     assert 1e-7 < report["scores"]["largest error"] < 4e-7 and report["maps"]["largest error"] == 0
     assert report["scores"]["share of range"] == report["scores"]["largest error"] / report["scores"]["range"]
-    assert report["decisions"] == {"different": 0}
+    assert report["decisions"] == {"different": 0, "ties": 0}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,51 @@ def test_what_is_equal_passes_and_is_measured(processor):
 def test_what_differs_is_refused(change, told, processor):
     with pytest.raises(ValueError, match=rf"{told}.*Nothing was written"):
         check_parity(red, processor, detector_of(processor, change))
+
+
+@pytest.fixture(scope="module")
+def drawn_scores(processor):
+    """Of the drawn photos, by `red`, and their range."""
+    scores = red(processor(images=drawn_photos())["pixel_values"])["scores"]
+    return scores, float(scores.max() - scores.min())
+
+
+@pytest.mark.parametrize(("away", "by", "refused"), [(4e-4, 8e-4, True), (4e-4, 2e-4, False), (2e-5, 4e-5, False)])
+def test_another_decision_is_refused_although_the_scores_are_near(away, by, refused, processor, drawn_scores):
+    """One score lies so far below its threshold, and is so much higher in the graph; both as shares of the range."""
+    scores, spread = drawn_scores
+    detector = detector_of(
+        processor, lambda s, m: (s + np.float32(by * spread), m), threshold=float(scores[2]) + away * spread
+    )
+    if refused:
+        with pytest.raises(ValueError, match=r"results on 7 photos: 1 of 7 decisions differ.*Nothing was written"):
+            check_parity(red, processor, detector)
+    else:
+        report = check_parity(red, processor, detector)
+        assert report["decisions"] == {"different": 0, "ties": int(by > away)}
+
+
+@pytest.mark.parametrize(("by", "refused"), [(8e-4, True), (2e-4, False)])
+def test_another_unknown_product_is_refused(by, refused, processor, drawn_scores):
+    """Of one photo, how strange it is lies a little below 1, where a product becomes unknown."""
+    scores, spread = drawn_scores
+    moved = 1.0 - float(scores[2]) - 4e-4 * spread
+    outputs = {"outputs": ["scores", "anomaly_maps", "strangeness"]}
+
+    def run(pixels):
+        found = red(torch.from_numpy(pixels))
+        return *(value.numpy() for value in found.values()), found["scores"].numpy() + np.float32(moved + by * spread)
+
+    def graph(pixels):
+        found = red(pixels)
+        return found | {"strangeness": found["scores"] + moved}
+
+    detector = ExportedDetector(detector_of(processor).about | outputs, run)
+    if refused:
+        with pytest.raises(ValueError, match="1 of 7 photos differ in whether their product is unknown"):
+            check_parity(graph, processor, detector)
+    else:
+        assert check_parity(graph, processor, detector)["unknown"] == {"different": 0, "ties": 0}
 
 
 def test_another_product_is_refused(processor):
@@ -73,7 +118,7 @@ def test_another_product_is_refused(processor):
         return red(pixels) | {"products": torch.zeros(len(pixels), dtype=torch.int64)}
 
     report = check_parity(graph, processor, detector(0))
-    assert report["products"] == report["decisions"] == {"different": 0}
+    assert report["products"] == {"different": 0} and report["decisions"] == {"different": 0, "ties": 0}
     with pytest.raises(ValueError, match="3 photos are taken for another product"):
         check_parity(graph, processor, detector(1))
 

@@ -63,12 +63,9 @@ def export(
         f"{name} within {parity[name]['largest error']:.1e} ({parity[name]['share of range']:.4%} of their range)"
         for name in ("scores", "maps")
     )
-    different = parity.get("decisions")
-    decisions = "no threshold" if different is None else f"{different['different']} decisions differ"
-    if "products" in parity:
-        decisions += f", {parity['products']['different']} photos are taken for another product"
-    if "unknown" in parity:
-        decisions += f", {parity['unknown']['different']} differ in whether the product is unknown"
+    decisions = "0 decisions differ" if "decisions" in parity else "no threshold"
+    if ties := sum(parity.get(name, {}).get("ties", 0) for name in ("decisions", "unknown")):
+        decisions += f", {ties} photos lie on their limit and may fall on either side"
     tell(
         as_json,
         {"output": str(output), **found},

@@ -23,6 +23,10 @@ SHARE = 1e-3
 ROUNDING = 1e-6
 """Error allowed whatever the range: float32 knows cosines near 1 to 6e-8, and a tower adds up many roundings."""
 
+TIE = 1e-4
+"""Share of the range within which a value lies on its limit: rounding then decides on which side of it. A threshold
+that was calibrated is the score of one of the photos."""
+
 BATCHES = (1, 3, 8)
 """Photos a pass, in turn; the graph was traced with two."""
 
@@ -46,20 +50,20 @@ def check_parity(
 
     Returns:
         For `scores`, `maps` and `strangeness`, the largest absolute error, its share of the range, and the range; the
-        largest error of the `pixels`; how many `decisions`, recognized `products` and `unknown` products differ; the
-        number of photos; the batch sizes.
+        largest error of the `pixels`; how many `decisions`, recognized `products` and `unknown` products differ, and
+        of the decisions and unknown products, how many are `ties`; the number of photos; the batch sizes.
 
     Raises:
-        ValueError: An error exceeds both `SHARE` of the range and `ROUNDING`, or a recognized product differs; says
-            which.
+        ValueError: An error exceeds both `SHARE` of the range and `ROUNDING`, or a recognized product differs, or
+            any decision that is no tie; says which.
     """
     photos = [*drawn_photos(), *photos]
     logger.info("comparing with torch on %d photos", len(photos))
     batches: list[int] = []
     errors: dict[str, float] = {"pixels": 0.0, "scores": 0.0, "maps": 0.0}
     ranges = {name: (np.inf, -np.inf) for name in ("scores", "maps")}
-    different = {"decisions": 0, "products": 0, "unknown": 0}
-    decided = False
+    moved_products = 0
+    limited: dict[str, list[tuple[float, float, float]]] = {"decisions": [], "unknown": []}  # torch's, ours, limit
     while sum(batches) < len(photos):
         start = sum(batches)
         batch = photos[start : start + BATCHES[min(len(batches), len(BATCHES) - 1)]]
@@ -72,9 +76,10 @@ def check_parity(
         scores, maps, products, strange = detector.score(views)
         compared = {"pixels": views, "scores": scores, "maps": maps}
         if strange is not None:
-            limited = ~np.isnan(wanted["strangeness"].numpy())  # not a number: not known of this product
-            ours["strangeness"], compared["strangeness"] = wanted["strangeness"][limited], strange[limited]
-            different["unknown"] += int(((strange > 1) != (wanted["strangeness"].numpy() > 1)).sum())
+            known = ~np.isnan(wanted["strangeness"].numpy())  # not a number: not known of this product
+            ours["strangeness"], compared["strangeness"] = wanted["strangeness"][known], strange[known]
+            pairs = zip(ours["strangeness"].tolist(), compared["strangeness"].tolist(), strict=True)
+            limited["unknown"] += [(*pair, 1.0) for pair in pairs]
         for name, theirs in compared.items():
             values = ours[name].numpy()
             if not values.size:
@@ -86,12 +91,11 @@ def check_parity(
                 low, high = ranges.get(name, (np.inf, -np.inf))
                 ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
         if products is not None:
-            different["products"] += int((wanted["products"].numpy() != products).sum())
+            moved_products += int((wanted["products"].numpy() != products).sum())
         for index, (theirs, values) in enumerate(zip(scores, wanted["scores"].numpy(), strict=True)):
             limit, _ = detector.limits(None if products is None else int(products[index]))
             if limit is not None:
-                decided = True
-                different["decisions"] += int((theirs > limit) != (values > limit))
+                limited["decisions"].append((float(values), float(theirs), limit))
 
     report: dict[str, Any] = {"photos": len(photos), "batches": batches, "pixels": {"largest error": errors["pixels"]}}
     wrong = []
@@ -103,14 +107,22 @@ def check_parity(
         report[name] = {"largest error": error, "share of range": share, "range": spread}
         if not error <= max(ROUNDING, SHARE * spread):
             wrong.append(f"{name} differ by {error:.1e}, {share:.2%} of their range")
-    if decided:
-        report["decisions"] = {"different": different["decisions"]}
-    if strange is not None:
-        report["unknown"] = {"different": different["unknown"]}
+    for name, measured, told in (
+        ("decisions", "scores", "decisions differ"),
+        ("unknown", "strangeness", "photos differ in whether their product is unknown"),
+    ):
+        judged = limited[name]
+        if judged:
+            low, high = ranges[measured]
+            moved = [abs(value - limit) for value, other, limit in judged if (value > limit) != (other > limit)]
+            different = sum(away > TIE * (high - low) for away in moved)
+            report[name] = {"different": different, "ties": len(moved) - different}
+            if different:
+                wrong.append(f"{different} of {len(judged)} {told}")
     if products is not None:
-        report["products"] = {"different": different["products"]}
-        if different["products"]:
-            wrong.append(f"{different['products']} photos are taken for another product")
+        report["products"] = {"different": moved_products}
+        if moved_products:
+            wrong.append(f"{moved_products} photos are taken for another product")
     if wrong:
         raise ValueError(
             f"the exported graph does not give torch's results on {len(photos)} photos: {'; '.join(wrong)} (allowed: "
