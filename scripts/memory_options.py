@@ -1,9 +1,11 @@
-"""Measures what could be added to eq. 14, each by itself: the untrained memory, product told, few shots.
+"""Measures what could be added to eq. 14, each by itself: the untrained memory, few shots, product not told.
 
 Whitened tokens (principal components of the shots, shrunk), PatchCore's re-weighting by the neighbors of the nearest
-patch, the mean of several neighbors, quarter turns of the shots in the memory, patches of about the same place alone,
-and the distance of the whole image's vector beside the map's peak. None of them is in the package; this says what they
-would bring.
+patch, both together, the mean of several neighbors, quarter turns of the shots in the memory, patches of about the
+same place alone, the distance of the whole image's vector beside the map's peak and alone, and the tokens of CLIP
+without prompts and prefix. None of them is in the package; this says what they would bring.
+
+A photo's product is the one whose patches are nearest in the mean, as with `memory_search=product`.
 
     python scripts/memory_options.py DATA [DATA ...] --shots 4 --seeds 0 1 2
 """
@@ -33,18 +35,30 @@ REACH = 2
 
 
 class Seen:
-    """Photos through the tower: patch tokens (n, p, d) of the memory's layer, and image vectors (n, e)."""
+    """Photos through the tower: tokens (n, p, d) of the memory's layer, with and without prompts; vectors (n, e)."""
 
-    def __init__(self, tokens: Tensor, vectors: Tensor) -> None:
-        self.tokens, self.vectors = F.normalize(tokens, dim=-1), vectors
+    def __init__(self, tokens: Tensor, clean: Tensor, vectors: Tensor) -> None:
+        self.tokens, self.clean, self.vectors = F.normalize(tokens, dim=-1), F.normalize(clean, dim=-1), vectors
 
     @classmethod
     @torch.inference_mode()
     def of(cls, model: AnoPLeModel, pixels: Tensor) -> "Seen":
         """All of them, 8 at a time."""
-        layers = model.memory_layers
-        found = [model.encode_image(part, layers=layers) for part in pixels.split(8)]
-        return cls(torch.cat([f[2][:, -1] for f in found if f[2] is not None]), torch.cat([f[0] for f in found]))
+        layer, patches = model.memory_layers[-1], slice(1, 1 + model.config.grid_size**2)
+        columns = []
+        for part in pixels.split(8):
+            vectors, _, tokens = model.encode_image(part, layers=[layer])
+            plain = model.clip.vision_model(part, output_hidden_states=True).hidden_states[layer + 1][:, patches]
+            assert tokens is not None
+            columns.append((tokens[:, 0], plain, vectors))
+        return cls(*map(torch.cat, zip(*columns, strict=True)))
+
+    def __getitem__(self, rows: list[int]) -> "Seen":
+        return Seen(self.tokens[rows], self.clean[rows], self.vectors[rows])
+
+    def without_prompts(self) -> "Seen":
+        """As if the tower had no prompts and no prefix."""
+        return Seen(self.clean, self.clean, self.vectors)
 
 
 def nearest(tokens: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,15 +73,23 @@ def plain(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     return distances.amax(dim=1), distances
 
 
-def whitened(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
-    """Cosine after the shots' channels were centered and their principal components evened out, half way."""
+def whiten(shots: Seen, test: Seen) -> tuple[Seen, Seen]:
+    """The shots' channels centered, and their principal components evened out, half way."""
     rows = shots.tokens.flatten(0, 1)
     center = rows.mean(dim=0)
     values, axes = torch.linalg.eigh(torch.cov((rows - center).T))
     scale = (values.clamp_min(0) * (1 - SHRINKAGE) + SHRINKAGE * values.mean()).rsqrt()
-    rows, found = (F.normalize((x - center) @ axes * scale, dim=-1) for x in (rows, test.tokens))
-    distances, _ = nearest(found, rows)
-    return distances.amax(dim=1), distances
+    return tuple(Seen((x.tokens - center) @ axes * scale, x.clean, x.vectors) for x in (shots, test))  # type: ignore
+
+
+def whitened(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Cosine of whitened tokens."""
+    return plain(*whiten(shots, test), turned)
+
+
+def whitened_reweighted(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Both."""
+    return reweighted(*whiten(shots, test), turned)
 
 
 def reweighted(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
@@ -114,15 +136,34 @@ def with_vector(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     return scores + 0.5 - 0.5 * (test.vectors @ shots.vectors.T).amax(dim=1), distances
 
 
+def vector_alone(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """The distance of the image's vector to the nearest shot's; the map is that of eq. 14."""
+    return 0.5 - 0.5 * (test.vectors @ shots.vectors.T).amax(dim=1), plain(shots, test, turned)[1]
+
+
+def unprompted(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
+    """Eq. 14 on the tokens of CLIP itself."""
+    return plain(shots.without_prompts(), test.without_prompts(), turned)
+
+
 OPTIONS: dict[str, Callable[[Seen, Seen, Seen], tuple[Tensor, Tensor]]] = {
     "eq. 14": plain,
     "whitened, half way": whitened,
     "PatchCore's re-weighting": reweighted,
+    "whitened, then re-weighted": whitened_reweighted,
     "mean of 3 neighbors": several,
     "quarter turns of the shots": turns,
     "patches of about the same place": nearby,
     "with the image's vector": with_vector,
+    "the image's vector alone": vector_alone,
+    "without prompts and prefix": unprompted,
 }
+
+
+def recognize(test: Seen, known: dict[str, Seen]) -> list[str]:
+    """The product of each photo: the one whose patches are nearest, in the mean over the photo's."""
+    means = [nearest(test.tokens, shots.tokens.flatten(0, 1))[0].mean(dim=1) for shots in known.values()]
+    return [list(known)[i] for i in torch.stack(means).argmin(dim=0).tolist()]
 
 
 def main() -> None:
@@ -135,27 +176,39 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     start(args.threads)
+    torch.manual_seed(0)
     model, processor = untrained(args.backbone)
     for root in args.data:
         splits = load_inspection_data(root)
         test = splits["test"]
         chosen = [choose_shots(splits["train"], args.shots, seed=seed) for seed in args.seeds]
         values: dict[str, list[list[tuple[float, float]]]] = {name: [[] for _ in args.seeds] for name in OPTIONS}
+        memories: list[dict[str, tuple[Seen, Seen]]] = []
+        for shots in chosen:
+            views = {c: processor(images=splits["train"][rows]["image"])["pixel_values"] for c, rows in shots.items()}
+            memories.append({
+                c: (Seen.of(model, x), Seen.of(model, torch.cat([x.rot90(k, (2, 3)) for k in (1, 2, 3)])))
+                for c, x in views.items()
+            })  # fmt: skip
+        right = total = 0
         for category in chosen[0]:
             rows = [i for i, name in enumerate(test["category"]) if name == category]
             seen = Seen.of(model, processor(images=test[rows]["image"])["pixel_values"])
             labels = [int(test[i]["label"]) for i in rows]
             masks = torch.stack([_mask(test[i]["mask"]) for i in rows]).numpy()
             grid = int(seen.tokens.shape[1] ** 0.5)
-            for place, shots in enumerate(chosen):
-                pixels = processor(images=splits["train"][shots[category]]["image"])["pixel_values"]
-                known = Seen.of(model, pixels)
-                turned = Seen.of(model, torch.cat([pixels.rot90(k, (2, 3)) for k in (1, 2, 3)]))
+            for place, memory in enumerate(memories):
+                found = recognize(seen, {c: shots for c, (shots, _) in memory.items()})
+                right, total = right + found.count(category), total + len(found)
+                parts = {c: [i for i, name in enumerate(found) if name == c] for c in sorted(set(found))}
+                order = torch.tensor([i for own in parts.values() for i in own]).argsort()
                 for name, option in OPTIONS.items():
-                    scores, distances = option(known, seen, turned)
+                    judged = [option(memory[c][0], seen[own], memory[c][1]) for c, own in parts.items()]
+                    scores, distances = (torch.cat(column)[order] for column in zip(*judged, strict=True))
                     maps = resize_map(distances.unflatten(1, (grid, grid)), SIDE).numpy()
                     values[name][place].append((100 * auroc(scores.numpy(), labels), 100 * aupro(maps, masks)))
-        print(f"\n| {root.name}, {args.shots} shots, seeds {args.seeds} | image AUROC | AUPRO |\n|---|---|---|")
+        print(f"\nproduct recognized on {right / total:.1%} of the photos")
+        print(f"| {root.name}, {args.shots} shots, seeds {args.seeds} | image AUROC | AUPRO |\n|---|---|---|")
         for name, seeds in values.items():
             means = [[statistics.mean(column) for column in zip(*found, strict=True)] for found in seeds]
             cells = [mean_and_deviation(column) for column in zip(*means, strict=True)]

@@ -231,7 +231,7 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_left(change, kind, taugh
 
 
 def test_a_memory_that_torch_searches_coarsely_is_searched_exactly(taught, monkeypatch):
-    """A graph runs on machines without bfloat16, too. Torch's coarse search finds candidates, so the numbers are equal."""
+    """A graph also runs without bfloat16. In torch the coarse search only finds candidates: the numbers are equal."""
     model, processor = taught
     pixels = processor(images=some_photos(3))["pixel_values"]
     exact = model(pixels).memory_maps
