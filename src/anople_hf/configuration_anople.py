@@ -52,8 +52,8 @@ class AnoPLeConfig(PreTrainedConfig):
         decoder_upsample: Bilinear factor from the patch grid to the decoder's map; 2 is ours.
         decoder_init: `clip` starts D as CLIP's own projection of every patch (MaskCLIP's dense features), `random`
             from noise; `clip` is ours.
-        decoder_tokens: What D reads of the last block: its `value`s, MaskCLIP's way, or its `last` tokens, after
-            attention, which localize worse in a CLIP of usual size. `value` is ours.
+        decoder_tokens: What D reads of the last block: its `value`s, as in MaskCLIP's formula, or its `last` tokens,
+            after attention, which localize worse in a CLIP of usual size. `value` is ours.
         decoder_kernel: Side of D's depthwise filter in cells of the upsampled map, odd; 3 is ours.
         memory_layers: 0-based encoder layers whose patch tokens are remembered (eq. 14); None takes layers at 1/6 and
             2/3 of the depth, which is PromptAD's (2, 7) for a 12-layer tower. Ours. The embedded backbone uses (3,).

@@ -2,8 +2,10 @@
 
 Implements sec. 3.2, "Lightweight Decoder for Local Feature Refinement", after MaskCLIP.
 
-- It starts as MaskCLIP: CLIP's own visual projection, applied to the last block's values. Training adds a refinement.
-  The attended tokens mix the whole photo into every patch; its values stay where they are.
+- It starts as MaskCLIP's formula: CLIP's own visual projection, applied to the last block's values. Training adds a
+  refinement. The attended tokens mix the whole photo into every patch; its values stay where they are. MaskCLIP's code
+  for ViTs also keeps that block's residual and MLP. They are left out here, as in ClearCLIP, which found that the
+  residual brings the noise in; so the values cost two projections.
 - The refinement is depthwise-separable. A full 3 x 3 convolution 896 -> 640 at 60 x 60 cells costs 18.6 GMAC, two
   thirds of the vision tower; this one costs 0.6 at 30 x 30.
 - The exact form is ours: the paper gives neither kernel nor map size.
@@ -19,7 +21,7 @@ from transformers import initialization as init
 
 
 def value_tokens(vision: CLIPVisionModel, hidden: Tensor) -> Tensor:
-    """The last block's values of each patch, as MaskCLIP reads them: attention in which a patch sees itself alone.
+    """The last block's values of each patch: attention in which a patch sees itself alone, no residual and no MLP.
 
     Args:
         vision: The tower.

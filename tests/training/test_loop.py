@@ -154,7 +154,7 @@ def test_a_long_training_tells_its_terms_twenty_times(two_categories, tiny_clip,
 
 
 def test_a_term_above_chance_is_told_by_its_name():
-    good = {"pixel_focal": 0.1, "image": 0.5, "image_latent": 0.6}
+    good = {"pixel_focal": 0.9, "image": 0.5, "image_latent": 0.6}
     assert above_chance([{**good, "image": 9.0}] * 4 + [good]) == {}
     assert above_chance([good] * 4 + [{**good, "image_latent": 0.73}]) == {"image_latent": pytest.approx(0.73)}
     bad = {**good, "image": 0.9}

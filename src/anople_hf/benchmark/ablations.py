@@ -21,6 +21,8 @@ ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ours: latent noise in the middle": ({"latent_noise": "middle"}, {}),
     "ours: latent noise on the image vector": ({"latent_noise": "image"}, {}),
     "ours: latent noise with a mean": ({"latent_mean": 0.5}, {}),
+    "ours: latent noise half as strong": ({"latent_sigma": 0.5}, {}),
+    "ours: latent noise as large as IIPAD's": ({"latent_noise": "image", "latent_sigma": 2.0}, {}),
     "ours: no latent anomalies": ({"latent_noise": "none"}, {}),
     "ours: temperature 0.01": ({}, {"temperature": 0.01}),
     "ours: judged with temperature 1": ({}, {"score_temperature": 1.0}),

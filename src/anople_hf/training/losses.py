@@ -16,8 +16,9 @@ from torch import Tensor
 ALIGN_CHANNELS = ("abnormal", "label")
 LOSS_TERMS = ("pixel_dice", "pixel_focal", "image", "image_latent", "align")
 ALIGN_MODES = ("weighted", "mean")
-CHANCE = {"pixel_focal": math.log(2) / 4, "image": math.log(2), "image_latent": math.log(2)}
-"""What a term costs whose probabilities are one half everywhere."""
+CHANCE = {"image": math.log(2), "image_latent": math.log(2)}
+"""What a term costs whose probabilities are one half everywhere. Dice and focal have no such level: a map that marks
+nothing may cost more or less, as the anomalies are large or small."""
 TINY = 1e-7  # the smallest probability whose complement is still below 1 in float32
 FAINTEST = 1e-30  # the peak of a map below which it counts as empty
 
