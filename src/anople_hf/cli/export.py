@@ -65,7 +65,7 @@ def export(
     )
     decisions = "0 decisions differ" if "decisions" in parity else "no threshold"
     if ties := sum(parity.get(name, {}).get("ties", 0) for name in ("decisions", "unknown")):
-        decisions += f", {ties} photos lie on their limit and may fall on either side"
+        decisions += f", {ties} on their limit, where rounding decides"
     tell(
         as_json,
         {"output": str(output), **found},
