@@ -132,7 +132,7 @@ def blur_matrix(side: int, sigma: float) -> Tensor:
 
     As a matrix product the blur takes the same short time at every batch size; a convolution of one channel does not.
     """
-    radius = max(1, min(math.ceil(3 * sigma), side - 1))
+    radius = math.ceil(3 * sigma)
     steps = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     sources = (torch.arange(side)[:, None] + steps).clamp(0, side - 1)
