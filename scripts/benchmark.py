@@ -58,10 +58,10 @@ def build(backbone: str | None) -> AnoPLeModel:
     return model.freeze_backbone().eval()
 
 
-def judge(model: AnoPLeModel, photos: torch.Tensor, tokens: str) -> object:
-    """Score against one product, with the decoder on the last block's values or on its last tokens."""
+def judge(model: AnoPLeModel, photos: torch.Tensor, tokens: str, category: str | None = "category_3") -> object:
+    """Score against one product or all, with the decoder on the last block's `value` or on its `last` tokens."""
     model.config.decoder_tokens = tokens
-    return model(photos, category="category_3")
+    return model(photos, category=category)
 
 
 def paired(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -88,27 +88,24 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = build(args.backbone)
     report: dict[str, object] = {"backbone": args.backbone or "ViT-B/16+ 240 shape, random", "threads": args.threads}
-    tokens = model.config.decoder_tokens
+    own = model.config.decoder_tokens
     for batch in (1, 8):
         photos = torch.randn(batch, 3, 240, 240)
         seconds = paired(
             {
                 "vision tower": lambda photos=photos: model.clip.vision_model(photos),
-                "routed": lambda photos=photos: model(photos, category="category_3"),
-                "shared": lambda photos=photos: model(photos),
                 "last tokens": lambda photos=photos: judge(model, photos, "last"),
                 "values": lambda photos=photos: judge(model, photos, "value"),
+                "shared": lambda photos=photos: judge(model, photos, own, category=None),
             },
             args.repeats,
         )
-        model.config.decoder_tokens = tokens
         bare = seconds["vision tower"]
         report[f"batch {batch}"] = {
             "vision tower, s": round(bare, 4),
-            "routed 4-shot bank, ratio": round(seconds["routed"] / bare, 3),
+            "routed 4-shot bank, decoder on last tokens, ratio": round(seconds["last tokens"] / bare, 3),
+            "routed 4-shot bank, decoder on values, ratio": round(seconds["values"] / bare, 3),
             "shared 15 x 4 bank, ratio": round(seconds["shared"] / bare, 3),
-            "decoder on last tokens, ratio": round(seconds["last tokens"] / bare, 3),
-            "decoder on values, ratio": round(seconds["values"] / bare, 3),
             "images per second, shared": round(batch / seconds["shared"], 1),
         }
     report["peak resident memory, GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

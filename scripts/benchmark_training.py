@@ -21,6 +21,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from anople_hf import AnoPLeConfig, AnoPLeModel
 from anople_hf.backbones import load_backbone, recommended_settings
+from anople_hf.modeling_anople import AnoPLeOutput
 from anople_hf.training.configuration import TrainingConfig
 from anople_hf.training.latent import with_latent
 from anople_hf.training.loop import parameter_groups, training_losses
@@ -96,28 +97,25 @@ def measure(model: AnoPLeModel, case: dict[str, int], repeats: int, parts: bool)
         back(image, tokens, model.encode_text(words))
         optimizer.zero_grad()
 
-    def decoded() -> None:
-        output = model(pixels, branch="prompt", views=rows, input_ids=words)
-        back(output.decoder_maps, output.patch_features, output.image_features)
-        optimizer.zero_grad()
+    def forward(seen: dict[str, Any], noise: tuple[int, torch.Tensor] | None = None) -> AnoPLeOutput:
+        return model(seen["pixel_values"], branch="prompt", views=seen["views"], noise=noise, input_ids=words)
 
-    def with_anomalies() -> None:
-        seen, noise = with_latent(batch, model.config, config)
-        output = model(seen["pixel_values"], branch="prompt", views=seen["views"], noise=noise, input_ids=words)
+    def decoded(latent: bool) -> None:
+        output = forward(*with_latent(batch, model.config, config)) if latent else forward(batch)
         back(output.decoder_maps, output.patch_features, output.image_features)
         optimizer.zero_grad()
 
     def step() -> None:
         seen, noise = with_latent(batch, model.config, config)
-        output = model(seen["pixel_values"], branch="prompt", views=seen["views"], noise=noise, input_ids=words)
+        output = forward(seen, noise)
         training_losses(output, seen, config, model.config.temperature)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
 
     between = {
         "prompts and prefix": prompted,
-        "decoder and maps": decoded,
-        "latent anomalies": with_anomalies,
+        "decoder and maps": lambda: decoded(latent=False),
+        "latent anomalies": lambda: decoded(latent=True),
     }
     return paired({"bare towers": bare, **(between if parts else {}), "losses and optimizer": step}, repeats)
 

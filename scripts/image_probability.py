@@ -70,7 +70,7 @@ class Judged:
 @torch.inference_mode()
 def judge_words(model: AnoPLeModel, processor: AnoPLeProcessor, test: datasets.Dataset) -> Judged:
     """p-hat of plain CLIP: "abnormal NAME" against "NAME", averaged over the products; no prompts, no prefix."""
-    names = [name.replace("_", " ") for name in sorted(set(test["category"]))]
+    names = list(model.config.class_names.values())
     sides = []
     for words in (names, [f"abnormal {name}" for name in names]):
         tokens = processor.tokenizer(words, padding=True, return_tensors="pt")
@@ -79,7 +79,9 @@ def judge_words(model: AnoPLeModel, processor: AnoPLeProcessor, test: datasets.D
     judged = Judged()
     for photo in test:
         seen = model.clip.vision_model(processor(images=[photo["image"]])["pixel_values"]).pooler_output
-        judged.add(photo, p_hat=abnormal_probability(model.clip.visual_projection(seen), text, 0.07))
+        judged.add(
+            photo, p_hat=abnormal_probability(model.clip.visual_projection(seen), text, model.config.temperature)
+        )
     return judged
 
 
@@ -110,9 +112,10 @@ def measure(splits: Any, change: str, shots: int, seed: int, backbone: str) -> d
     if change in (WORDS, UNTRAINED):
         torch.manual_seed(seed)
         model, processor = untrained(backbone, sorted(set(splits["train"]["category"])))
-        for name, rows in choose_shots(splits["train"], shots, seed=seed).items():
-            model.memorize(processor(images=splits["train"][rows]["image"])["pixel_values"], name)
         model.eval()
+        if change == UNTRAINED:  # words compare with no photo
+            for name, rows in choose_shots(splits["train"], shots, seed=seed).items():
+                model.memorize(processor(images=splits["train"][rows]["image"])["pixel_values"], name)
     else:
         config = TrainingConfig(shots=shots, seed=seed, settings=settings, **training)
         run = train(splits["train"], config, backbone=backbone, progress=False)

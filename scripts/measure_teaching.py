@@ -80,6 +80,11 @@ def look(model: AnoPLeModel, images: torch.Tensor, name: str) -> tuple[torch.Ten
     return scores, torch.cat(strange) if strange else torch.zeros_like(scores)
 
 
+def percent_above(limit: float, scores: torch.Tensor) -> float:
+    """Share of scores (n,) above a limit, in percent."""
+    return 100 * (scores > limit).float().mean().item()
+
+
 def count_everything(model: AnoPLeModel, images: torch.Tensor, name: str) -> float:
     """Remember every photo; the threshold of a leave-one-out in which every score counts."""
     for image in images:
@@ -159,7 +164,7 @@ def spoil(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: int) 
                     else:
                         limit = count_everything(model, images, part.name)
                     found = [look(model, views, part.name) for views in (part.new, part.defective)]
-                    alarms, hits = (100 * (scores > limit).float().mean().item() for scores, _ in found)
+                    alarms, hits = (percent_above(limit, scores) for scores, _ in found)
                     table.setdefault((kind, way), []).append((alarms, hits))
                 if kind == "clean":
                     found.append(look(model, foreign, part.name))
@@ -189,7 +194,7 @@ def compare_rules(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draw
                 scores = [look(model, views, part.name)[0] for views in (part.new, part.defective)]
                 for name, rule in RULES.items():
                     limit = rule(photos)
-                    alarms, hits = (100 * (found > limit).float().mean().item() for found in scores)
+                    alarms, hits = (percent_above(limit, found) for found in scores)
                     shares[name].append((alarms, hits))
     print("| threshold | false alarms | in the worst draw | defects found |\n|---|---|---|---|")
     for name, found in shares.items():
@@ -242,8 +247,8 @@ def promises(model: AnoPLeModel, empty: MemoryBank, parts: list[Part], draws: in
             limit = Thresholds.from_normals(
                 near[:19].tolist(), [1.0], RATE, num_photos=19, exchangeable=True
             ).threshold
-            hits = (look(model, part.defective, part.name)[0] > limit).float().mean().item()
-            found.append((100 * (near[19:] > limit).float().mean().item(), 100 * hits))
+            defective, _ = look(model, part.defective, part.name)
+            found.append((percent_above(limit, near[19:]), percent_above(limit, defective)))
         alarms, hits = (statistics.mean(column) for column in zip(*found, strict=True))
         print(f"| {part.name} | {alarms:.1f} % | {hits:.1f} % |", flush=True)
 

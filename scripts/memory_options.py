@@ -130,15 +130,20 @@ def nearby(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     return distances.amax(dim=1), distances
 
 
+def vector_distance(shots: Seen, test: Seen) -> Tensor:
+    """(n,) distance of each image's vector to the nearest shot's."""
+    return 0.5 - 0.5 * (test.vectors @ shots.vectors.T).amax(dim=1)
+
+
 def with_vector(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     """The peak plus the distance of the image's vector to the nearest shot's."""
     scores, distances = plain(shots, test, turned)
-    return scores + 0.5 - 0.5 * (test.vectors @ shots.vectors.T).amax(dim=1), distances
+    return scores + vector_distance(shots, test), distances
 
 
 def vector_alone(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
     """The distance of the image's vector to the nearest shot's; the map is that of eq. 14."""
-    return 0.5 - 0.5 * (test.vectors @ shots.vectors.T).amax(dim=1), plain(shots, test, turned)[1]
+    return vector_distance(shots, test), plain(shots, test, turned)[1]
 
 
 def unprompted(shots: Seen, test: Seen, turned: Seen) -> tuple[Tensor, Tensor]:
